@@ -1,0 +1,23 @@
+"""One request, let in by the porter, on its way to its handler."""
+
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from penstock.api.bodies import Body
+from penstock.api.door import Door
+from penstock.domain.caller import Caller
+
+NOBODY = Caller("", frozenset())  # who asks where no token is needed
+NOTHING = Body({}, suspect=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """`key` is the part of the path that varies: an id or a name, decoded but not checked."""
+
+    door: Door
+    request: web.BaseRequest
+    caller: Caller
+    key: str
+    body: Body = NOTHING

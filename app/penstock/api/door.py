@@ -1,0 +1,57 @@
+"""What the door needs from behind it: the collaborators, and the limits of what it lets in."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from penstock.api.auth import Verifier
+from penstock.commands.change import Changes
+from penstock.commands.submit import Submitter
+from penstock.domain.ids import Minter
+from penstock.domain.readiness import Readiness
+from penstock.loops.waiters import Waiters
+from penstock.store.reads import Reads
+from penstock.telemetry.metrics import Metrics
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much the door takes in, and how long it waits for it."""
+
+    body_max_bytes: int = MIB
+    batch_body_max_bytes: int = 16 * MIB
+    batch_jobs_max: int = 10_000
+    body_timeout_s: float = 15.0  # for a whole body
+    head_timeout_s: float = 10.0  # for the first request of a connection
+    keepalive_s: float = 75.0
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a submission gets that doesn't say otherwise."""
+
+    queue: str = "default"
+    priority: int = 5
+    max_attempts: int = 5
+    timeout_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """`server` builds one. `now_ms` is Postgres' clock as this replica guesses it."""
+
+    submitter: Submitter
+    changes: Changes
+    reads: Reads
+    waiters: Waiters
+    minter: Minter
+    verifier: Verifier
+    now_ms: Callable[[], int]
+    payload_errors: Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+    readiness: Callable[[], Readiness]
+    metrics: Metrics
+    limits: Limits = field(default_factory=Limits)
+    defaults: Defaults = field(default_factory=Defaults)
+    kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own

@@ -1,0 +1,39 @@
+"""What machines ask without a token: is it alive, is it ready, what does it count."""
+
+from typing import Any
+
+from aiohttp import web
+
+from penstock.api import views
+from penstock.api.ask import Ask
+from penstock.api.problems import Problem
+from penstock.domain.readiness import Readiness
+
+
+async def livez(_ask: Ask) -> web.Response:
+    """200 while the event loop turns; looks at nothing else."""
+    return views.answer({"live": True})
+
+
+async def readyz(ask: Ask) -> web.Response:
+    """200, or 503 with the reasons; what is missing but not needed is `degraded`."""
+    now = ask.door.readiness()
+    if not now.ready:
+        why = "; ".join(now.reasons) or "this replica can't serve"
+        raise Problem("not-ready", why, headers={"Retry-After": "1"}, members=_members(now))
+    return views.answer(_members(now))
+
+
+async def metrics(ask: Ask) -> web.Response:
+    """All metrics in Prometheus' text format."""
+    body, content_type = ask.door.metrics.exposition()
+    return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def _members(now: Readiness) -> dict[str, Any]:
+    return {
+        "ready": now.ready,
+        "reasons": now.reasons,
+        "degraded": now.degraded,
+        "loops": {name: round(age_s, 3) for name, age_s in now.loops.items()},
+    }

@@ -1,0 +1,117 @@
+"""The porter: the one wrapper around every request.
+
+In: a request as aiohttp parsed it. Out: always an answer, with a request id. It finds the route,
+checks the token and the role, calls the handler, and turns whatever is raised into a problem
+document. Always holds: an unexpected exception is logged here with its traceback and answered
+without its text; nothing of a request is logged otherwise.
+"""
+
+import re
+import secrets
+from typing import assert_never
+
+from aiohttp import web
+
+from penstock.api import problems
+from penstock.api.ask import NOBODY, NOTHING, Ask
+from penstock.api.bodies import Body, expect_nothing, read_object
+from penstock.api.door import Door
+from penstock.api.problems import Problem
+from penstock.api.routes import ROUTES, Route, Table, Takes
+from penstock.domain.caller import Caller
+from penstock.telemetry.logs import get_logger
+
+log = get_logger()
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_UNROUTED = "none"  # the metric's route for paths that don't exist
+_HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
+
+
+class Porter:
+    """Answers requests for one door."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+        self._table = Table(ROUTES)
+
+    async def __call__(self, request: web.BaseRequest) -> web.Response:
+        """Answers one request; raises nothing but cancellation."""
+        request_id = _request_id(request)
+        place = _UNROUTED
+        try:
+            path, _, query = request.raw_path.partition("?")
+            route, key = self._table.find(request.method, _clean(path, query))
+            place = route.path
+            response = await route.handler(await self._admit(request, route, key, query))
+        except Exception as error:
+            response = _refusal(error, request_id, place)
+        self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
+        seal(response, request_id)
+        return response
+
+    async def _admit(self, request: web.BaseRequest, route: Route, key: str, query: str) -> Ask:
+        """Checks token, role and query, and reads the body."""
+        if route.role is None:
+            return Ask(self._door, request, NOBODY, key)
+        caller = self._door.verifier.caller(request.headers)
+        _check_role(caller, route)
+        if query:
+            name = query.partition("=")[0].partition("&")[0]
+            raise Problem("unknown-query-parameter", f"there is no parameter {name[:64]!r} here")
+        return Ask(self._door, request, caller, key, await self._body(request, route))
+
+    async def _body(self, request: web.BaseRequest, route: Route) -> Body:
+        limits = self._door.limits
+        match route.takes:
+            case Takes.JOB:
+                return await read_object(request, limits.body_max_bytes, limits.body_timeout_s)
+            case Takes.BATCH:
+                size = limits.batch_body_max_bytes
+                return await read_object(request, size, limits.body_timeout_s)
+            case Takes.NOTHING:
+                if request.method != "GET":
+                    await expect_nothing(request, limits.body_max_bytes, limits.body_timeout_s)
+                return NOTHING
+            case _:
+                assert_never(route.takes)
+
+
+def seal(response: web.Response, request_id: str) -> None:
+    """Sets what every answer carries."""
+    headers = response.headers
+    headers["X-Request-Id"] = request_id
+    headers["Cache-Control"] = "no-store"
+    headers["X-Content-Type-Options"] = "nosniff"
+    headers["Server"] = "penstock"
+
+
+def new_request_id() -> str:
+    return secrets.token_hex(12)
+
+
+def _request_id(request: web.BaseRequest) -> str:
+    sent = request.headers.get("X-Request-Id")
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
+
+
+def _clean(path: str, query: str) -> str:
+    if "%00" in path or "%00" in query:
+        raise Problem("bad-request", "the URL has a NUL in it")
+    return path
+
+
+def _check_role(caller: Caller, route: Route) -> None:
+    if route.role is not None and not caller.may(route.role):
+        raise Problem("forbidden", f"this needs the role {route.role}")
+
+
+def _refusal(error: Exception, request_id: str, place: str) -> web.Response:
+    problem = problems.problem_of(error)
+    if problem is None:
+        log.error("request_failed", request_id=request_id, route=place, exc_info=error)
+        problem = Problem("internal-error", "this is a fault of ours; it has been logged")
+    response = problems.answer(problem)
+    if problem.slug in _HANGS_UP:
+        response.force_close()
+    return response

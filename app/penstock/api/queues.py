@@ -1,0 +1,48 @@
+"""Queues at the door: looking at them, pausing and resuming them."""
+
+import re
+
+from aiohttp import web
+
+from penstock.api import views
+from penstock.api.ask import Ask
+from penstock.api.problems import not_found
+from penstock.domain.job import NAME_PATTERN
+
+_NAME = re.compile(NAME_PATTERN)
+
+
+async def list_all(ask: Ask) -> web.Response:
+    """The queues that the caller may see."""
+    found = await ask.door.reads.queues()
+    return views.page([views.queue(view) for view in found if ask.caller.sees(view.name)])
+
+
+async def show(ask: Ask) -> web.Response:
+    return await _answer(ask, _name(ask))
+
+
+async def pause(ask: Ask) -> web.Response:
+    """Nothing of the queue is started any more; what runs goes on."""
+    name = _name(ask)
+    await ask.door.changes.pause(name)
+    return await _answer(ask, name)
+
+
+async def resume(ask: Ask) -> web.Response:
+    name = _name(ask)
+    await ask.door.changes.resume(name)
+    return await _answer(ask, name)
+
+
+async def _answer(ask: Ask, name: str) -> web.Response:
+    view = await ask.door.reads.queue(name)
+    if view is None:
+        raise not_found()
+    return views.answer(views.queue(view))
+
+
+def _name(ask: Ask) -> str:
+    if not _NAME.fullmatch(ask.key) or not ask.caller.sees(ask.key):
+        raise not_found()
+    return ask.key

@@ -1,0 +1,111 @@
+"""Which calls exist, who may make them, and which code answers: one table.
+
+In: a method and a path as they came. Out: the route and the part of the path that varies.
+Always holds: what isn't in `ROUTES` doesn't exist; authorisation is by this table and nowhere
+else, but for the queues that a caller may see.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from penstock.api import health, jobs, queues
+from penstock.api.ask import Ask
+from penstock.api.problems import Problem, not_found
+from penstock.domain.caller import Role
+
+Handler = Callable[[Ask], Awaitable[web.Response]]
+
+
+class Takes(Enum):
+    """What body a call takes, which is how large it may be."""
+
+    NOTHING = "nothing"
+    JOB = "job"
+    BATCH = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call. `role` is None where no token is asked for; `*` in `path` is the varying part."""
+
+    method: str
+    path: str
+    role: Role | None
+    handler: Handler
+    takes: Takes = Takes.NOTHING
+
+
+ROUTES = (
+    Route("POST", "/v1/jobs", Role.SUBMITTER, jobs.submit, Takes.JOB),
+    Route("POST", "/v1/jobs/batch", Role.SUBMITTER, jobs.submit_batch, Takes.BATCH),
+    Route("GET", "/v1/jobs/*", Role.VIEWER, jobs.show),
+    Route("GET", "/v1/jobs/*/attempts", Role.VIEWER, jobs.attempts),
+    Route("GET", "/v1/jobs/*/logs", Role.VIEWER, jobs.logs),
+    Route("POST", "/v1/jobs/*/cancel", Role.SUBMITTER, jobs.cancel),
+    Route("POST", "/v1/jobs/*/retry", Role.OPERATOR, jobs.retry),
+    Route("GET", "/v1/queues", Role.VIEWER, queues.list_all),
+    Route("GET", "/v1/queues/*", Role.VIEWER, queues.show),
+    Route("POST", "/v1/queues/*/pause", Role.OPERATOR, queues.pause),
+    Route("POST", "/v1/queues/*/resume", Role.OPERATOR, queues.resume),
+    Route("GET", "/livez", None, health.livez),
+    Route("GET", "/readyz", None, health.readyz),
+    Route("GET", "/metrics", None, health.metrics),
+)
+
+
+@dataclass(slots=True)
+class _Node:
+    children: dict[str, "_Node"] = field(default_factory=dict)
+    routes: dict[str, Route] = field(default_factory=dict)
+
+
+class Table:
+    """The routes as a tree of path segments; a literal segment goes before `*`."""
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        self._root = _Node()
+        for route in routes:
+            node = self._root
+            for segment in route.path.split("/")[1:]:
+                node = node.children.setdefault(segment, _Node())
+            node.routes[route.method] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, str]:
+        """The route, and the varying part of the path or ''. Raises 400, 404 and 405."""
+        node, varying = self._root, ""
+        for segment in _segments(path):
+            child = node.children.get(segment)
+            if child is None or segment == "*":
+                child, varying = node.children.get("*"), segment
+            if child is None:
+                raise not_found()
+            node = child
+        route = node.routes.get(method)
+        if route is not None:
+            return route, varying
+        if not node.routes:
+            raise not_found()
+        raise _wrong_method(node.routes)
+
+
+def _segments(path: str) -> list[str]:
+    if not path.startswith("/"):
+        raise Problem("bad-request", "ask for a path that begins with /")
+    segments = path.split("/")[1:]
+    if "%" not in path:
+        return segments
+    try:
+        return [unquote(segment, errors="strict") for segment in segments]
+    except UnicodeDecodeError:
+        raise Problem("bad-request", "the path isn't UTF-8") from None
+
+
+def _wrong_method(routes: dict[str, Route]) -> Problem:
+    allowed = ", ".join(sorted(routes))
+    return Problem(
+        "method-not-allowed", f"this path takes {allowed} only", headers={"Allow": allowed}
+    )

@@ -1,0 +1,168 @@
+"""What is answered: jobs, attempts, log lines and queues as the JSON of api.md.
+
+In: what the store read, or what was just submitted. Out: dicts for orjson. JSON that we keep as
+text (payload, result, error) goes out as that text, without being decoded.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from penstock.clock import rfc3339
+from penstock.domain import ids
+from penstock.domain.job import NewJob, State
+from penstock.domain.retry import Backoff
+from penstock.domain.view import AttemptView, JobView, LogView, QueueView
+
+_JSON = {"Content-Type": "application/json"}
+
+# Fields of the contract that nothing sets yet.
+_UNSET: dict[str, Any] = {
+    "expires_at": None,
+    "unique_key": None,
+    "concurrency_key": None,
+    "workflow_id": None,
+    "name": None,
+    "depends_on": [],
+    "run_if": None,
+    "progress": None,
+}
+
+
+def answer(body: Any, status: int = 200) -> web.Response:
+    """A JSON response."""
+    return web.Response(body=orjson.dumps(body), status=status, headers=_JSON)
+
+
+def page(items: Sequence[Any]) -> web.Response:
+    """A whole list in the envelope of pages."""
+    return answer({"items": items, "next_cursor": None})
+
+
+def job(view: JobView) -> dict[str, Any]:
+    return {
+        "id": ids.text(view.id),
+        "kind": view.kind,
+        "queue": view.queue,
+        "state": view.state,
+        "priority": view.priority,
+        "payload": orjson.Fragment(view.payload),
+        "result": _fragment(view.result),
+        "error": _fragment(view.error),
+        "attempt": view.attempt,
+        "failures": view.failures,
+        "max_attempts": view.max_attempts,
+        "on_lost": view.on_lost,
+        "backoff": _backoff(view.backoff),
+        "timeout_s": view.timeout_s,
+        "run_at": rfc3339(view.run_at),
+        "created_at": rfc3339(view.created_at),
+        "started_at": _time(view.started_at),
+        "finished_at": _time(view.finished_at),
+        "tags": view.tags,
+        "cancel_reason": view.reason if view.state is State.CANCELLED else None,
+        "worker": ids.text(view.worker) if view.worker is not None else None,
+        "traceparent": view.traceparent,
+        "created_by": view.created_by,
+        **_UNSET,
+    }
+
+
+def standing(new: NewJob, at: datetime) -> tuple[State, datetime]:
+    """Where a job stands that was committed `at`, and when it runs first."""
+    run_at = at + timedelta(seconds=new.delay_s) if new.delay_s is not None else new.run_at
+    return (State.READY, at) if run_at is None or run_at <= at else (State.SCHEDULED, run_at)
+
+
+def submitted(new: NewJob, at: datetime) -> dict[str, Any]:
+    """A job that was committed `at`, without reading it back."""
+    state, run_at = standing(new, at)
+    created_at = datetime.fromtimestamp(ids.created_ms(new.id) / 1000, UTC)
+    return job(
+        JobView(
+            id=new.id,
+            queue=new.queue,
+            kind=new.kind,
+            state=state,
+            priority=new.priority,
+            payload=new.payload,
+            result=None,
+            error=None,
+            attempt=0,
+            failures=0,
+            max_attempts=new.max_attempts,
+            on_lost=new.on_lost,
+            backoff=new.backoff,
+            timeout_s=new.timeout_s,
+            run_at=run_at,
+            created_at=created_at,
+            started_at=None,
+            finished_at=None,
+            reason=None,
+            worker=None,
+            tags=new.tags,
+            traceparent=new.traceparent,
+            created_by=new.created_by,
+        )
+    )
+
+
+def brief(new: NewJob, at: datetime) -> dict[str, str]:
+    """A job of a batch."""
+    return {"id": ids.text(new.id), "state": standing(new, at)[0]}
+
+
+def attempt(view: AttemptView) -> dict[str, Any]:
+    return {
+        "attempt": view.attempt,
+        "worker": ids.text(view.worker),
+        "started_at": rfc3339(view.started_at),
+        "finished_at": _time(view.finished_at),
+        "outcome": view.outcome,
+        "error": _fragment(view.error),
+        "next_run_at": _time(view.next_run_at),
+    }
+
+
+def log_line(view: LogView) -> dict[str, Any]:
+    return {
+        "time": rfc3339(view.at),
+        "attempt": view.attempt,
+        "level": view.level,
+        "message": view.message,
+    }
+
+
+def queue(view: QueueView) -> dict[str, Any]:
+    return {
+        "name": view.name,
+        "paused": view.paused,
+        "counts": {state.value: view.counts.get(state, 0) for state in State},
+        "oldest_ready_age_s": view.oldest_ready_age_s,
+        "throughput": {
+            "succeeded_per_s": view.succeeded_per_s,
+            "dead_per_s": view.dead_per_s,
+        },
+        "settings": {"priority_aging_s": view.priority_aging_s},
+    }
+
+
+def _backoff(backoff: Backoff) -> dict[str, Any]:
+    return {
+        "kind": backoff.kind,
+        "base_s": backoff.base_s,
+        "factor": backoff.factor,
+        "max_s": backoff.max_s,
+        "jitter": backoff.jitter,
+    }
+
+
+def _fragment(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)

@@ -1,0 +1,41 @@
+"""`penstock serve`: a server, or a part of one."""
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from penstock.cli.looping import run
+
+if TYPE_CHECKING:
+    from penstock.settings import Settings
+
+# What `__main__` gives us: runs a server until SIGTERM or SIGINT, tells its URL when it is ready.
+Serve = Callable[["Settings", Callable[[str], None]], Coroutine[Any, Any, None]]
+
+
+@click.command()
+@click.option("--roles", metavar="a,b", help="Parts to run: api, scheduler, worker, relay.")
+@click.pass_obj
+def serve(server: Serve, roles: str | None) -> None:
+    """Run a server until SIGTERM or Ctrl-C.
+
+    The database must be migrated: `penstock migrate`.
+    """
+    from penstock.settings import environment, load
+
+    settings = load(environment())
+    if roles is not None:
+        settings = settings.model_copy(update={"roles": _parsed(roles)})
+    run(server(settings, lambda url: click.echo(f"penstock: ready on {url}", err=True)))
+
+
+def _parsed(text: str) -> tuple[str, ...]:
+    from penstock.settings import Role
+
+    known = get_args(Role)
+    roles = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+    for role in roles:
+        if role not in known:
+            raise click.BadParameter(f"{role!r} is none of {', '.join(known)}", param_hint="roles")
+    return roles

@@ -1,0 +1,97 @@
+"""Cancel and retry a job, pause and resume a queue.
+
+Each tries the places in turn, one guarded statement a place, until a row moves or the job proves
+to be where it can't be moved from. If we die after a commit, Redis is told nothing: a stale id
+costs one claim, a retried job is found by the reconciler, a cancel by the worker's next beat.
+"""
+
+from collections.abc import Callable
+
+from penstock.commands.enqueuer import Enqueuer
+from penstock.domain.errors import JobNotFound, QueueUnavailable, StoreUnavailable, WrongState
+from penstock.domain.ids import JobId
+from penstock.domain.job import TERMINAL, Due
+from penstock.queue import keys
+from penstock.queue.shelves import Shelves
+from penstock.store.health import Health
+from penstock.store.jobs import Jobs
+from penstock.store.queues import Queues
+
+_TRIES_MAX = 20  # a job that keeps moving between two looks is met again soon
+
+
+class Changes:
+    """`on_cancel(id)` asks this replica's pool, `on_ended(ids)` tells those who wait,
+    `on_settings()` has this replica read the queues' settings anew."""
+
+    def __init__(
+        self, jobs: Jobs, queues: Queues, shelves: Shelves, enqueuer: Enqueuer, health: Health
+    ) -> None:
+        self._jobs = jobs
+        self._queues = queues
+        self._shelves = shelves
+        self._enqueuer = enqueuer
+        self._health = health
+        self.on_cancel: Callable[[JobId], None] = lambda _id: None
+        self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
+        self.on_settings: Callable[[], None] = lambda: None
+
+    async def cancel(self, id_: JobId) -> None:
+        """Ends a waiting job, or asks a running one to stop. JobNotFound, WrongState."""
+        with self._health.watch():
+            for _ in range(_TRIES_MAX):
+                if due := await self._jobs.cancel_due(id_):
+                    await self._forget(due)
+                    return self.on_ended([id_])
+                if await self._jobs.cancel_running(id_):
+                    return await self._ask_to_stop(id_)
+                await self._check(id_, "only a job that hasn't ended can be cancelled")
+        raise StoreUnavailable("the job keeps moving; try again")
+
+    async def retry(self, id_: JobId) -> None:
+        """Gives an ended job that didn't succeed a new life. JobNotFound, WrongState."""
+        with self._health.watch():
+            due = await self._jobs.retry(id_)
+            if due is None:
+                state = await self._state(id_)
+                raise WrongState(state, "only a dead, cancelled or skipped job can be retried")
+            self._enqueuer.put((due,))
+
+    async def pause(self, queue: str) -> None:
+        await self._set_paused(queue, paused=True)
+
+    async def resume(self, queue: str) -> None:
+        await self._set_paused(queue, paused=False)
+
+    async def _set_paused(self, queue: str, *, paused: bool) -> None:
+        with self._health.watch():
+            await self._queues.set_paused(queue, paused=paused)
+        self.on_settings()
+        await self._tell(keys.SETTINGS, queue.encode())
+
+    async def _ask_to_stop(self, id_: JobId) -> None:
+        self.on_cancel(id_)
+        await self._tell(keys.CANCEL, id_)
+
+    async def _check(self, id_: JobId, allowed: str) -> None:
+        state = await self._state(id_)
+        if state in TERMINAL:
+            raise WrongState(state, allowed)
+
+    async def _state(self, id_: JobId) -> str:
+        state = await self._jobs.state_of(id_)
+        if state is None:
+            raise JobNotFound
+        return state
+
+    async def _forget(self, due: Due) -> None:
+        try:
+            await self._shelves.forget(due)
+        except QueueUnavailable:
+            pass  # costs one stale claim
+
+    async def _tell(self, channel: str, message: bytes) -> None:
+        try:
+            await self._shelves.tell(channel, message)
+        except QueueUnavailable:
+            pass  # the others find out by their slow polls

@@ -1,0 +1,1 @@
+"""What is true: pure rules about jobs, without clock, random or await."""

@@ -1,0 +1,40 @@
+"""What can go wrong between the rooms. The door turns each into one problem document."""
+
+
+class PenstockError(Exception):
+    """The root of all errors that we raise on purpose."""
+
+
+class Unavailable(PenstockError):
+    """A service is out of reach; try again later. `unknown`: what was sent may have happened."""
+
+    def __init__(self, service: str, why: str, *, unknown: bool = False) -> None:
+        super().__init__(f"{service} is out of reach: {why}")
+        self.service = service
+        self.unknown = unknown
+
+
+class StoreUnavailable(Unavailable):
+    def __init__(self, why: str, *, unknown: bool = False) -> None:
+        super().__init__("PostgreSQL", why, unknown=unknown)
+
+
+class QueueUnavailable(Unavailable):
+    def __init__(self, why: str, *, unknown: bool = False) -> None:
+        super().__init__("Redis", why, unknown=unknown)
+
+
+class BadRow(PenstockError):
+    """Postgres refused a value of this batch: the batch must be split to find the culprit."""
+
+
+class JobNotFound(PenstockError):
+    """No such job, or one that the caller may not see."""
+
+
+class WrongState(PenstockError):
+    """The job stands where the call can't move it from."""
+
+    def __init__(self, state: str, allowed: str) -> None:
+        super().__init__(f"the job is {state}; {allowed}")
+        self.state = state

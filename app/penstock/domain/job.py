@@ -1,0 +1,85 @@
+"""A job: what was asked for, where it can stand, and what one attempt of it needs to know."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from penstock.domain.ids import JobId
+from penstock.domain.retry import DEFAULT_BACKOFF, Backoff
+
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_.-]{0,62}$"  # queues and kinds; safe in Redis keys and metrics
+
+
+class State(StrEnum):
+    BLOCKED = "blocked"
+    SCHEDULED = "scheduled"
+    READY = "ready"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    DEAD = "dead"
+    CANCELLED = "cancelled"
+    SKIPPED = "skipped"
+
+
+TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED, State.SKIPPED})
+RETRYABLE = frozenset({State.DEAD, State.CANCELLED, State.SKIPPED})
+
+
+class OnLost(StrEnum):
+    RETRY = "retry"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A validated submission. `payload` is JSON text, stored as it is."""
+
+    id: JobId
+    queue: str
+    kind: str
+    payload: str = "null"
+    priority: int = 5  # 0 to 9, 9 first
+    run_at: datetime | None = None  # None: now; the past counts as now
+    delay_s: float | None = None  # instead of run_at, counted from the commit
+    max_attempts: int = 5
+    backoff: Backoff = DEFAULT_BACKOFF
+    timeout_s: float = 300.0
+    on_lost: OnLost = OnLost.RETRY
+    tags: tuple[str, ...] = ()
+    traceparent: str | None = None
+    created_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A place in line: what a shelf needs to know of a due job. `ready_ms` is Postgres' time."""
+
+    id: JobId
+    queue: str
+    kind: str
+    priority: int
+    ready_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """One attempt that has begun: the row that start moved, with the job's specification."""
+
+    id: JobId
+    attempt: int
+    worker: bytes  # WorkerId; with id and attempt the fence
+    queue: str
+    kind: str
+    priority: int
+    payload: str  # JSON text
+    failures: int
+    losses: int
+    max_attempts: int
+    backoff: Backoff
+    timeout_s: float
+    on_lost: OnLost
+    ready_at: datetime
+    started_at: datetime
+    tags: tuple[str, ...] = field(default=())
+    traceparent: str | None = None
+    created_by: str = ""

@@ -1,0 +1,71 @@
+"""What readers see: a job, its attempts, its logs, a queue. Filled by the store, shown by the door."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from penstock.domain.ids import JobId
+from penstock.domain.job import State
+from penstock.domain.retry import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """One job as it stands now. `payload`, `result` and `error` are JSON text."""
+
+    id: JobId
+    queue: str
+    kind: str
+    state: State
+    priority: int
+    payload: str
+    result: str | None
+    error: str | None
+    attempt: int
+    failures: int
+    max_attempts: int
+    on_lost: str
+    backoff: Backoff
+    timeout_s: float
+    run_at: datetime
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    reason: str | None
+    worker: bytes | None
+    tags: tuple[str, ...]
+    traceparent: str | None
+    created_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One attempt; the one under way has neither `outcome` nor `finished_at`."""
+
+    attempt: int
+    worker: bytes
+    started_at: datetime
+    finished_at: datetime | None
+    outcome: str | None
+    error: str | None  # JSON text
+    next_run_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class LogView:
+    at: datetime
+    attempt: int
+    level: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueueView:
+    """A queue with its jobs counted by state and what it ended per second in the last minute."""
+
+    name: str
+    paused: bool
+    priority_aging_s: float
+    counts: dict[State, int]
+    oldest_ready_age_s: float | None
+    succeeded_per_s: float
+    dead_per_s: float

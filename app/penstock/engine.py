@@ -1,0 +1,270 @@
+"""The engine of one replica: every loop and command, made and wired by hand. Used by `server`.
+
+Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attributes here.
+"""
+
+import os
+import random
+import secrets
+import socket
+from collections.abc import Callable, Coroutine, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from penstock import VERSION, clock
+from penstock.clock import ServerClock
+from penstock.commands.change import Changes
+from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.submit import Submitter
+from penstock.domain.attempt import Ending, Outcome
+from penstock.domain.ids import JobId, Minter
+from penstock.domain.job import Started
+from penstock.egress.client import Egress
+from penstock.handlers.context import Context, LogLimits, Services
+from penstock.handlers.registry import Registry
+from penstock.loops.book import QueueBook
+from penstock.loops.claims import Claims
+from penstock.loops.drain import Drain
+from penstock.loops.ears import Ears
+from penstock.loops.held import Held
+from penstock.loops.herald import Herald
+from penstock.loops.identity import Me
+from penstock.loops.keeper import Keeper
+from penstock.loops.missing import Missing
+from penstock.loops.parts import Parts
+from penstock.loops.pool import Lane, Pool, Run
+from penstock.loops.promoter import Promoter
+from penstock.loops.reaper import Reaper
+from penstock.loops.reconciler import Reconciler
+from penstock.loops.registrar import Registrar
+from penstock.loops.renewer import Renewer
+from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.supervise import Loop
+from penstock.loops.upkeep import Upkeep
+from penstock.loops.waiters import Waiters
+from penstock.loops.worker import Hands, Worker
+from penstock.queue.listener import Listener
+from penstock.queue.redis import RedisDoor
+from penstock.queue.shelves import Shelves
+from penstock.settings import Settings
+from penstock.store.health import Health
+from penstock.store.jobs import Jobs
+from penstock.store.line import Line
+from penstock.store.postgres import Limits, Postgres
+from penstock.store.queues import Queues
+from penstock.store.reads import Reads
+from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.telemetry.logs import get_logger
+from penstock.telemetry.metrics import Metrics
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The opened doors that an engine works with."""
+
+    dsn: str
+    limits: Limits
+    postgres: Postgres
+    health: Health
+    redis: RedisDoor
+    egress: Egress
+    registry: Registry
+    metrics: Metrics
+
+
+class Engine:
+    def __init__(self, settings: Settings, rooms: Rooms) -> None:
+        self._settings = settings
+        self._rooms = rooms
+        self.metrics = rooms.metrics
+        self.pg_clock, self.redis_clock = ServerClock(), ServerClock()
+        self.minter = Minter(self.pg_clock.now_ms, random.SystemRandom().getrandbits)
+        self.me = Me(self.minter.mint, settings.worker.ttl_s)
+        self._is_worker = "worker" in settings.roles
+        self._build_store()
+        self._build_queue()
+        self._build_commands()
+        self._build_hands()
+        self._build_loops()
+        self._wire()
+        self.loops = list(self._all_loops())
+
+    async def drain(self) -> None:
+        """Ends all work of this replica; see `loops/drain.py`."""
+        drain = Drain(self._settings.worker, self.me, self.hands, self.jobs, self.workers)
+        await drain.run()
+
+    def runs(self) -> Iterable[Callable[[], Coroutine[None, None, None]]]:
+        """What runs for ever without steps: the batchers and the pool."""
+        yield self.submitter.run
+        yield self.enqueuer.run
+        yield self.settler.run
+        yield self.herald.run
+        yield self.pool.run
+
+    def _build_store(self) -> None:
+        postgres, settings = self._rooms.postgres, self._settings
+        self.jobs, self.line = Jobs(postgres), Line(postgres)
+        self.queues, self.workers = Queues(postgres), Workers(postgres)
+        self.reads = Reads(postgres)
+        self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
+
+    def _build_queue(self) -> None:
+        origin = secrets.token_hex(8)
+        self.shelves = Shelves(
+            self._rooms.redis,
+            self.book.aging_ms,
+            self.pg_clock.now_ms,
+            lambda: self.redis_clock.now_ms() - self.pg_clock.now_ms(),
+            origin,
+        )
+        self.missing = Missing()
+        self.enqueuer = Enqueuer(self.shelves, self._on_ready, self.missing.report)
+        self.ears = Ears(Listener(self._rooms.redis), origin)
+
+    def _build_commands(self) -> None:
+        rooms = self._rooms
+        self.submitter = Submitter(
+            self.jobs, self.queues, self.enqueuer, rooms.health, self.pg_clock, self.metrics
+        )
+        self.changes = Changes(self.jobs, self.queues, self.shelves, self.enqueuer, rooms.health)
+        self.waiters = Waiters(self.reads, self.ears.want_ended)
+        self.herald = Herald(self.shelves, self.waiters)
+
+    def _build_hands(self) -> None:
+        limits, registry = self._settings.worker, self._rooms.registry
+        lanes = [
+            Lane("async", registry.async_kinds, limits.concurrency),
+            Lane("threads", registry.thread_kinds, limits.threads),
+        ]
+        lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
+        self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
+        self._services = Services(http=self._rooms.egress)
+        self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
+        self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
+        self.held = Held()
+        self.settler = Settler(
+            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.herald.ended
+        )
+        self.pool = Pool(
+            lanes,
+            self.threads,
+            limits.cancel_grace_s,
+            limits.result_max_bytes,
+            self._on_run_ended,
+            lambda: self.worker.wake.set(),
+        )
+        self.hands = Hands(self.pool, self.held, self.settler, self._run_of)
+
+    def _build_loops(self) -> None:
+        settings = self._settings
+        self.parts = Parts(
+            settings,
+            self.me,
+            self.jobs,
+            self.line,
+            self.shelves,
+            self.book,
+            self.enqueuer,
+            self.metrics,
+        )
+        claims = {
+            lane.name: Claims(self.parts, lane.kinds, self.missing) for lane in self.pool.lanes
+        }
+        self.worker = Worker(self.parts, self.hands, claims)
+        self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
+        self.renewer = Renewer(self.parts, self.held, self.redis_clock)
+        self.reconciler = Reconciler(self.parts, self.missing)
+        self.promoter = Promoter(self.shelves, self.book)
+        self.reaper = Reaper(
+            self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
+        )
+        self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
+        self.keeper = Keeper(
+            KeeperLine(self._rooms.dsn, self._rooms.limits),
+            self.me,
+            self.pg_clock,
+            settings.worker.beat_s,
+            settings.worker.stall_max_s,
+            self.registrar.hear_beat,
+        )
+
+    def _all_loops(self) -> Iterable[Loop]:
+        """Every replica's loops, then those of its roles."""
+        yield Loop("health", self._rooms.health.step)
+        yield Loop("tick", self.keeper.tick)
+        yield Loop("registrar", self.registrar.step, self.registrar.wake)
+        yield Loop("book", self.book.step, self.book.wake)
+        yield Loop("ears", self.ears.step, listens=True)
+        yield Loop("redis-clock", self.renewer.read_clock)
+        yield Loop("waiters", self.waiters.step, self.waiters.wake)
+        yield Loop("gauges", self.upkeep.gauges)
+        if "scheduler" in self._settings.roles:
+            yield Loop("promoter", self.promoter.step, self.promoter.wake)
+            yield Loop("reconciler", self.reconciler.step, self.missing.wake)
+            yield Loop("reaper", self.reaper.step)
+            yield Loop("expired-leases", self.renewer.return_expired)
+            yield Loop("counts", self.upkeep.fold_counts)
+        if self._is_worker:
+            yield Loop("worker", self.worker.step, self.worker.wake)
+            yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
+            yield Loop("deadlines", self.pool.check_deadlines, self.pool.checked)
+            yield Loop("leases", self.renewer.renew)
+            yield Loop("logs", self.upkeep.keep_logs)
+
+    def _wire(self) -> None:
+        """Who hears what from whom."""
+        self.changes.on_cancel = self._on_cancel
+        self.changes.on_ended = self.herald.ended
+        self.changes.on_settings = self.book.wake.set
+        self.ears.on_ready = self.worker.heat
+        self.ears.on_due = self._on_due
+        self.ears.on_cancel = self._on_cancel
+        self.ears.on_settings = self.book.wake.set
+        self.ears.on_ended = self.waiters.tell
+        self.ears.on_back = lambda: self.worker.heat(self.book.names())
+        self.book.on_change = lambda: self.worker.heat(self.book.names())
+        self._rooms.redis.on_change = self._on_redis
+
+    def _identity(self) -> Identity:
+        settings = self._settings.worker
+        return Identity(
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=VERSION,
+            queues=settings.queues,
+            kinds=tuple(self._lanes),
+            slots=sum(lane.slots for lane in self.pool.lanes),
+        )
+
+    def _run_of(self, job: Started) -> Run:
+        handler = self._rooms.registry.get(job.kind)
+        assert handler is not None, job.kind  # claims name only kinds that we serve
+        deadline = clock.monotonic() + job.timeout_s
+        context = Context(job, deadline, self._services, self._log_limits)
+        return Run(job, handler, context, deadline, self._lanes[job.kind])
+
+    def _on_run_ended(self, run: Run, ending: Ending) -> None:
+        logs = run.log_rows()
+        self.settler.put(Outgoing(run.job, ending, logs, done=lambda: self.held.drop(run)))
+
+    def _on_ready(self, queues: Iterable[str]) -> None:
+        self.worker.heat(queues)
+
+    def _on_due(self, queue: str, due_ms: int) -> None:
+        self.promoter.expect(queue, (due_ms - self.pg_clock.now_ms()) / 1000)
+
+    def _on_cancel(self, id_: JobId) -> None:
+        if run := self.pool.find(id_):
+            self.pool.stop(run, Outcome.CANCELLED)
+
+    def _on_redis(self, is_open: bool) -> None:
+        """Redis went away or came back: claims change their source, shelves may have holes."""
+        self.metrics.redis_breaker_open.set(is_open)
+        log.warning("redis_away" if is_open else "redis_back")
+        self.worker.wake.set()
+        if not is_open:
+            self.missing.report(self.book.names())
+            self.worker.heat(self.book.names())

@@ -1,0 +1,33 @@
+"""What a job does: the decorator, what handlers get and may raise, and how a call ends."""
+
+from penstock.handlers.context import Context, JobLog, LogLimits, LogLine, Services
+from penstock.handlers.errors import (
+    AttemptFailed,
+    BadPayload,
+    Cancelled,
+    HandlerError,
+    PermanentError,
+    RetryLater,
+    failure_of,
+)
+from penstock.handlers.registry import Handler, Registry, handler
+from penstock.handlers.results import ending_of
+
+__all__ = [
+    "AttemptFailed",
+    "BadPayload",
+    "Cancelled",
+    "Context",
+    "Handler",
+    "HandlerError",
+    "JobLog",
+    "LogLimits",
+    "LogLine",
+    "PermanentError",
+    "Registry",
+    "RetryLater",
+    "Services",
+    "ending_of",
+    "failure_of",
+    "handler",
+]

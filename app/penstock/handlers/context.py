@@ -1,0 +1,196 @@
+"""What a handler gets besides its payload: its job, a log, the time left, shared services.
+
+One is made for every attempt, so it costs next to nothing until it is used. Always holds: what a
+handler logs is bounded and safe to store and show, from whatever thread it comes. If we die, the
+lines that the worker has not taken yet are lost with the attempt.
+"""
+
+import threading
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.clock import monotonic, wall_s
+from penstock.domain.ids import text
+from penstock.domain.job import Started
+from penstock.egress.client import Egress
+from penstock.handlers.errors import Cancelled
+from penstock.handlers.text import cut, one_line
+
+Level = Literal["debug", "info", "warning", "error"]
+
+LINE_MAX_BYTES = 8 * 1024
+LIMIT_REACHED = "log limit reached"
+
+_FIRST_USE = threading.Lock()  # several threads of one handler may be the first to log
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all handlers of a process share. `http` is for `async def` handlers only."""
+
+    http: Egress
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How much one attempt may log; what comes after is dropped."""
+
+    lines_max: int = 1000
+    bytes_max: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line. `at_s` is the host's time since 1970, `seq` counts from 1 in an attempt."""
+
+    at_s: float
+    level: Level
+    message: str
+    seq: int
+
+
+class JobLog:
+    """Lines kept with the job, until `take` hands them to the worker."""
+
+    __slots__ = ("_bytes", "_full", "_limits", "_lines", "_lock", "_seq")
+
+    def __init__(self, limits: LogLimits) -> None:
+        self._limits = limits
+        self._lines: list[LogLine] = []
+        self._lock = threading.Lock()
+        self._seq = 0
+        self._bytes = 0
+        self._full = False
+
+    def debug(self, message: str, /, **fields: object) -> None:
+        """Keeps a line; `fields` are put behind the message as ` key=value`."""
+        self._keep("debug", message, fields)
+
+    def info(self, message: str, /, **fields: object) -> None:
+        self._keep("info", message, fields)
+
+    def warning(self, message: str, /, **fields: object) -> None:
+        self._keep("warning", message, fields)
+
+    def error(self, message: str, /, **fields: object) -> None:
+        self._keep("error", message, fields)
+
+    def take(self) -> list[LogLine]:
+        """The lines since the last call."""
+        with self._lock:
+            lines, self._lines = self._lines, []
+        return lines
+
+    def _keep(self, level: Level, message: str, fields: dict[str, object]) -> None:
+        if self._full:
+            return
+        # Cut first: a message may be anything, and only what is kept is worth cleaning.
+        whole = "".join((str(message), *(f" {key}={_shown(fields[key])}" for key in fields)))
+        line = cut(one_line(whole[:LINE_MAX_BYTES]), LINE_MAX_BYTES)
+        with self._lock:
+            self._append(level, line, len(line.encode()))
+
+    def _append(self, level: Level, line: str, size: int) -> None:
+        if self._full:  # another thread was first
+            return
+        limits = self._limits
+        if self._seq >= limits.lines_max or self._bytes + size > limits.bytes_max:
+            self._full = True
+            level, line = "warning", LIMIT_REACHED
+        self._seq += 1
+        self._bytes += size
+        self._lines.append(LogLine(wall_s(), level, line, self._seq))
+
+
+def _shown(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # foreign code, and no log line is worth a job
+        return f"<{type(value).__name__}>"
+
+
+class Context:
+    """One attempt as its handler sees it."""
+
+    __slots__ = ("_cancel_reason", "_deadline", "_limits", "_log", "job", "services")
+
+    def __init__(
+        self, job: Started, deadline: float, services: Services, limits: LogLimits
+    ) -> None:
+        """`deadline` is a reading of the monotonic clock."""
+        self.job = job
+        self.services = services
+        self._deadline = deadline
+        self._limits = limits
+        self._log: JobLog | None = None
+        self._cancel_reason: str | None = None
+
+    @property
+    def job_id(self) -> str:
+        return text(self.job.id)
+
+    @property
+    def kind(self) -> str:
+        return self.job.kind
+
+    @property
+    def queue(self) -> str:
+        return self.job.queue
+
+    @property
+    def attempt(self) -> int:
+        """The number of this try; never reused, so with `job_id` it names it for ever."""
+        return self.job.attempt
+
+    @property
+    def failures(self) -> int:
+        """What is spent of `max_attempts` so far."""
+        return self.job.failures
+
+    @property
+    def max_attempts(self) -> int:
+        return self.job.max_attempts
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.job.tags
+
+    @property
+    def traceparent(self) -> str | None:
+        return self.job.traceparent
+
+    @property
+    def created_by(self) -> str:
+        return self.job.created_by
+
+    @property
+    def log(self) -> JobLog:
+        """Lines logged here are kept with the job."""
+        if self._log is None:
+            with _FIRST_USE:
+                if self._log is None:
+                    self._log = JobLog(self._limits)
+        return self._log
+
+    def take_logs(self) -> list[LogLine]:
+        """For the worker: the lines since the last call."""
+        return [] if self._log is None else self._log.take()
+
+    def remaining_s(self) -> float:
+        """Seconds until the attempt's deadline; negative when it is over."""
+        return self._deadline - monotonic()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the attempt should stop. For plain functions: an `async def` is interrupted."""
+        return self._cancel_reason is not None
+
+    def raise_if_cancelled(self) -> None:
+        """Raises Cancelled if the attempt should stop."""
+        if self._cancel_reason is not None:
+            raise Cancelled(self._cancel_reason)
+
+    def cancel(self, reason: str) -> None:
+        """For the worker: asks the handler to stop. The first reason stands."""
+        if self._cancel_reason is None:
+            self._cancel_reason = reason

@@ -1,0 +1,159 @@
+"""The kind `http`: calls a URL, and its answer is the job's result (api.md, "Built-in kinds").
+
+In: method, URL, headers, body, the statuses expected. Out: status, headers, body. Always holds: a
+receiver can tell repeated calls by `Idempotency-Key`, the job's id, which stays the same over all
+attempts; what can't succeed later is not tried again. If we die in the middle the call is made
+once more.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from penstock.clock import wall_s
+from penstock.egress.client import Egress
+from penstock.egress.guard import header_refusal, url_refusal
+from penstock.egress.response import Response
+from penstock.egress.retrying import is_transient, retry_after_s
+from penstock.handlers.context import Context
+from penstock.handlers.errors import AttemptFailed, PermanentError, RetryLater
+from penstock.handlers.registry import handler
+from penstock.handlers.results import DEPTH_MAX, json_fault
+from penstock.handlers.text import cut, printable
+
+_HEADERS_MAX = 64
+_SHOWN_MAX_BYTES = 2048  # of the body, in a failure's details
+_OURS = "penstock-attempt"
+
+
+def _url(url: str) -> str:
+    why = url_refusal(url)
+    if why:
+        raise ValueError(why)
+    return url
+
+
+def _header_name(name: str) -> str:
+    why = header_refusal(name)
+    if why or name.lower() == _OURS:
+        raise ValueError(why or "this header is set by Penstock itself")
+    return name
+
+
+def _header_value(value: str) -> str:
+    why = header_refusal("x", value)
+    if why:
+        raise ValueError(why)
+    return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 200.0 is 200."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Method = Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+Status = Annotated[int, BeforeValidator(_whole), Field(ge=200, le=599)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+HeaderValue = Annotated[str, AfterValidator(_header_value)]
+
+
+class HttpCall(BaseModel):
+    """The payload of `http`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    url: Annotated[str, AfterValidator(_url)]
+    method: Annotated[Method, BeforeValidator(_upper)] = "GET"
+    headers: Annotated[dict[HeaderName, HeaderValue], Field(max_length=_HEADERS_MAX)] = {}
+    body: Any = None
+    expect_status: Annotated[list[Status], Field(min_length=1, max_length=50)] | None = None
+
+
+@handler("http")
+async def http(payload: HttpCall, ctx: Context) -> dict[str, Any]:
+    """Makes the call, in the time that the job has left."""
+    client: Egress = ctx.services.http
+    response = await client.request(
+        payload.method,
+        payload.url,
+        _headers(payload, ctx),
+        _body(payload.body),
+        timeout_s=ctx.remaining_s(),
+    )
+    if not _is_expected(payload, response.status):
+        raise _failure(response)
+    return _result(response)
+
+
+def _is_expected(payload: HttpCall, status: int) -> bool:
+    if payload.expect_status is not None:
+        return status in payload.expect_status
+    return 200 <= status < 300
+
+
+def _headers(payload: HttpCall, ctx: Context) -> dict[str, str]:
+    """The payload's headers, ours where it has none of that name, and the attempt's number."""
+    headers = {"Idempotency-Key": ctx.job_id}
+    if ctx.traceparent:
+        headers["traceparent"] = ctx.traceparent
+    if payload.body is not None:
+        text = isinstance(payload.body, str)
+        headers["Content-Type"] = "text/plain; charset=utf-8" if text else "application/json"
+    own = {name.lower() for name in payload.headers}
+    ours = {name: value for name, value in headers.items() if name.lower() not in own}
+    return {**ours, **payload.headers, "Penstock-Attempt": str(ctx.attempt)}
+
+
+def _body(body: Any) -> bytes | None:
+    if body is None:
+        return None
+    return body.encode() if isinstance(body, str) else orjson.dumps(body)
+
+
+def _result(response: Response) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "status": response.status,
+        "headers": _shown(response.headers),
+        "body": _parsed(response),
+    }
+    if response.truncated:
+        result["truncated"] = True
+    return result
+
+
+def _shown(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: printable(value) for name, value in headers.items()}
+
+
+def _parsed(response: Response) -> Any:
+    """The JSON of a body that is JSON by its media type and fit to be stored, else its text."""
+    media = response.content_type
+    if (media == "application/json" or media.endswith("+json")) and not response.truncated:
+        encoded = response.body.removeprefix(b"\xef\xbb\xbf")
+        try:
+            parsed = orjson.loads(encoded)
+        except orjson.JSONDecodeError:
+            return printable(response.text())
+        if json_fault(encoded, DEPTH_MAX - 1) is None:  # it lies one level deep in the result
+            return parsed
+    return printable(response.text())
+
+
+def _failure(response: Response) -> AttemptFailed:
+    status = response.status
+    message, kind = f"the server answered {status}", f"http-{status}"
+    body = cut(printable(response.text()), _SHOWN_MAX_BYTES)
+    details = {"status": status, "body": body}
+    if not is_transient(status):
+        return PermanentError(message, kind, details)
+    wait = retry_after_s(response.headers, wall_s())
+    if wait is None:
+        return AttemptFailed(message, kind, details)
+    return RetryLater(message, wait, kind, details)

@@ -1,0 +1,57 @@
+"""What is wrong with a payload: JSON Pointers into it, and a sentence each. Pure.
+
+The same check serves the door (422) and the run (a final failure), so both always agree.
+"""
+
+from typing import Any
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+_FAULTS_MAX = 50
+
+Fault = tuple[str, str]  # pointer, detail
+
+
+def faults_at_door(adapter: TypeAdapter[Any], payload: Any) -> list[Fault]:
+    """The faults of a payload that was decoded already; none if `adapter` takes it."""
+    try:
+        adapter.validate_json(orjson.dumps(payload))
+    except ValidationError as exc:
+        return faults_of(exc, payload)
+    except orjson.JSONEncodeError:
+        return [("", "too deeply nested")]
+    except Exception:  # a validator of the user's has a bug: the job will show it when it runs
+        return []
+    return []
+
+
+def faults_of(exc: ValidationError, payload: Any) -> list[Fault]:
+    """pydantic's errors with pointers into `payload`."""
+    errors = exc.errors(include_url=False, include_context=False, include_input=False)
+    return [
+        (_pointer(error["loc"], payload, missing=error["type"] == "missing"), _detail(error["msg"]))
+        for error in errors[:_FAULTS_MAX]
+    ]
+
+
+def _detail(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+
+
+def _pointer(loc: tuple[int | str, ...], payload: Any, *, missing: bool) -> str:
+    """RFC 6901. pydantic's location also names union members and the like: those are left out."""
+    path, at = "", payload
+    for place, step in enumerate(loc, 1):
+        if _has(at, step):
+            at = at[step]
+        elif not (missing and place == len(loc)):
+            continue
+        path += "/" + str(step).replace("~", "~0").replace("/", "~1")
+    return path
+
+
+def _has(value: Any, step: int | str) -> bool:
+    if isinstance(value, list):
+        return isinstance(step, int) and step < len(value)
+    return isinstance(value, dict) and step in value

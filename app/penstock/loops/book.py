@@ -1,0 +1,38 @@
+"""The replica's copy of the queues' settings: who is paused, what a step of priority is worth.
+
+The truth is `queues` in Postgres (start joins it); the copy spares claims that start would refuse.
+Read again on a message and once a second.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from penstock.store.queues import Queues, QueueSettings
+
+_PAUSE_S = 1.0
+
+
+class QueueBook:
+    def __init__(self, queues: Queues, default_aging_s: float) -> None:
+        self._queues = queues
+        self._copy: dict[str, QueueSettings] = {}
+        self.wake = asyncio.Event()
+        self._default = QueueSettings(paused=False, priority_aging_s=default_aging_s)
+
+        self.on_change: Callable[[], None] = lambda: None
+
+    async def step(self) -> float:
+        fresh = await self._queues.settings()
+        if fresh != self._copy:
+            self._copy = fresh
+            self.on_change()
+        return _PAUSE_S
+
+    def names(self) -> list[str]:
+        return list(self._copy)
+
+    def paused(self, queue: str) -> bool:
+        return self._copy.get(queue, self._default).paused
+
+    def aging_ms(self, queue: str) -> float:
+        return self._copy.get(queue, self._default).aging_ms

@@ -1,0 +1,100 @@
+"""Where a worker's next ids come from: the shelves, or Postgres' line while Redis is away.
+
+In: kinds and a count. Out: (queue, id) pairs in claim order, leased if they came from a shelf.
+A queue is hot while it may hold ready jobs: wake-ups and the sweep heat it, an empty claim cools it.
+"""
+
+import random
+from collections import deque
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from penstock import clock
+from penstock.domain.errors import QueueUnavailable
+from penstock.domain.ids import JobId
+from penstock.loops.missing import Missing
+from penstock.loops.parts import Parts
+from penstock.queue.shelves import CHUNK
+
+_SWEEP_S = 5.0  # the safety net: all queues are looked at so often
+_POLL_MIN_S = 0.05  # polls of Postgres while Redis is away
+_POLL_MAX_S = 1.0
+
+Taken = list[tuple[str, JobId]]
+
+
+class Claims:
+    """The claims of one lane."""
+
+    def __init__(self, parts: Parts, kinds: Sequence[str], missing: Missing) -> None:
+        self._parts = parts
+        self._kinds = kinds
+        self._missing = missing
+        self._hot: deque[str] = deque()
+        self._sweep_at = 0.0
+        self._poll_s = _POLL_MIN_S
+        self._served: dict[str, bool] = {}
+
+    def heat(self, queues: Iterable[str]) -> None:
+        """These queues may hold ready jobs."""
+        self._poll_s = _POLL_MIN_S
+        for queue in queues:
+            if queue not in self._hot and self._serves(queue):
+                self._hot.append(queue)
+
+    async def take(self, count: int) -> Taken:
+        """Up to `count` ids; fewer, or none, when the line is short."""
+        count = min(count, self._parts.settings.worker.claim_max, CHUNK)
+        if not self._parts.shelves.away:
+            try:
+                return await self._from_shelves(count)
+            except QueueUnavailable:
+                pass
+        return await self._from_postgres(count)
+
+    def pause_s(self) -> float:
+        """How long to wait after a claim that found nothing."""
+        if not self._parts.shelves.away:
+            return max(self._sweep_at - clock.monotonic(), 0.05)
+        self._poll_s = min(self._poll_s * 2, _POLL_MAX_S)
+        return self._poll_s * random.uniform(0.5, 1.0)
+
+    async def _from_shelves(self, count: int) -> Taken:
+        if clock.monotonic() >= self._sweep_at:
+            self._sweep_at = clock.monotonic() + _SWEEP_S * random.uniform(0.75, 1.25)
+            self.heat(self._parts.book.names())
+        taken: Taken = []
+        lease_s = self._parts.settings.queue.lease_s
+        for _ in range(len(self._hot)):
+            queue = self._hot.popleft()  # before the claim: a wake-up meanwhile heats it again
+            if self._parts.book.paused(queue):
+                continue
+            want = count - len(taken)
+            claimed = await self._parts.shelves.claim(queue, self._kinds, want, lease_s)
+            taken += [(queue, id_) for id_ in claimed.ids]
+            if not claimed.marked:
+                self._missing.report((queue,))
+            if len(claimed.ids) == want:
+                self.heat((queue,))
+                break
+        return taken
+
+    async def _from_postgres(self, count: int) -> Taken:
+        taken: Taken = []
+        for queue, kinds in (await self._parts.line.kinds_by_queue()).items():
+            ours = [kind for kind in kinds if kind in self._kinds]
+            if ours and self._serves(queue) and not self._parts.book.paused(queue):
+                aging_ms = self._parts.book.aging_ms(queue)
+                due = await self._parts.line.head(queue, ours, count - len(taken), aging_ms)
+                taken += [(queue, one.id) for one in due]
+            if len(taken) >= count:
+                break
+        if taken:
+            self._poll_s = _POLL_MIN_S
+        return taken
+
+    def _serves(self, queue: str) -> bool:
+        if queue not in self._served:
+            globs = self._parts.settings.worker.queues
+            self._served[queue] = any(fnmatchcase(queue, glob) for glob in globs)
+        return self._served[queue]

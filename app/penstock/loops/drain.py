@@ -1,0 +1,66 @@
+"""Shutdown: claim no more, let attempts finish, stop the late ones, hand back, leave.
+
+Handing back goes by our name in SQL, never from memory, so an attempt whose start we never heard
+of goes back too. If we die or Postgres is away meanwhile, the reaper settles the rest as lost.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from penstock import clock
+from penstock.domain.attempt import RELEASED, Outcome
+from penstock.domain.errors import StoreUnavailable
+from penstock.loops.identity import Me
+from penstock.loops.settle import Outgoing
+from penstock.loops.worker import Hands
+from penstock.settings import Worker as WorkerSettings
+from penstock.store.jobs import Jobs
+from penstock.store.workers import Workers
+from penstock.telemetry.logs import get_logger
+
+_LOOK_S = 0.02
+_HAND_BACK_S = 5.0
+_ROWS_MAX = 2000
+
+log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    settings: WorkerSettings
+    me: Me
+    hands: Hands
+    jobs: Jobs
+    workers: Workers
+
+    async def run(self) -> None:
+        """Returns when nothing of ours is left running, or its time is up."""
+        self.me.draining = True
+        await self._idle_within(self.settings.drain_grace_s)
+        late = self.hands.pool.busy()
+        for run in late:
+            self.hands.pool.stop(run, Outcome.RELEASED)
+        await self._idle_within(self.settings.cancel_grace_s)
+        try:
+            async with asyncio.timeout(_HAND_BACK_S):
+                await self._hand_back()
+        except (StoreUnavailable, TimeoutError) as error:
+            log.warning("drain_leaves_rest_to_reaper", why=str(error))
+        log.info("drained", late=len(late))
+
+    async def _idle_within(self, seconds: float) -> None:
+        give_up_at = clock.monotonic() + seconds
+        while (self.hands.pool.busy() or self.hands.held.starting) and (
+            clock.monotonic() < give_up_at
+        ):
+            await asyncio.sleep(_LOOK_S)
+
+    async def _hand_back(self) -> None:
+        await self.hands.settler.drained()
+        if not self.me.registered:
+            return
+        while rows := await self.jobs.running_of([self.me.worker], _ROWS_MAX):
+            await self.hands.settler.settle(
+                Outgoing(job, RELEASED, cancel_requested=stop) for job, stop in rows
+            )
+        await self.workers.leave(self.me.worker)

@@ -1,0 +1,65 @@
+"""What replicas tell each other by Redis' channels: wake-ups, cancels, changed settings, ends.
+
+All of it is speed only: each message has a slow poll as its safety net, for while Redis is away.
+"""
+
+from collections.abc import Callable, Iterable
+
+import orjson
+
+from penstock.domain.errors import QueueUnavailable
+from penstock.domain.ids import JobId
+from penstock.queue import keys
+from penstock.queue.listener import Listener
+
+
+class Ears:
+    """Dispatches messages; each callback is set by server.py. Our own wake-ups are passed over."""
+
+    def __init__(self, listener: Listener, origin: str) -> None:
+        self._listener = listener
+        self._origin = origin
+        self._ended_wanted = False
+        self.on_ready: Callable[[Iterable[str]], None] = lambda _queues: None
+        self.on_due: Callable[[str, int], None] = lambda _queue, _due_ms: None
+        self.on_cancel: Callable[[JobId], None] = lambda _id: None
+        self.on_settings: Callable[[], None] = lambda: None
+        self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
+        self.on_back: Callable[[], None] = lambda: None  # the line was broken: messages were missed
+
+    async def want_ended(self, wanted: bool) -> None:
+        """Whether ends should be heard; costs nothing while nobody waits."""
+        if wanted == self._ended_wanted:
+            return
+        self._ended_wanted = wanted
+        try:
+            await self._listener.want(keys.ENDED, wanted)
+        except QueueUnavailable:
+            pass  # subscribed again with the next connection
+
+    async def step(self) -> float:
+        """Listens until the line breaks."""
+        channels = [keys.WAKE, keys.CANCEL, keys.SETTINGS]
+        await self._listener.connect([*channels, keys.ENDED] if self._ended_wanted else channels)
+        self.on_back()
+        while True:
+            channel, data = await self._listener.next()
+            self._dispatch(channel, data)
+
+    def _dispatch(self, channel: str, data: bytes) -> None:
+        if channel == keys.WAKE:
+            self._woken(data)
+        elif channel == keys.CANCEL:
+            self.on_cancel(JobId(data))
+        elif channel == keys.SETTINGS:
+            self.on_settings()
+        elif channel == keys.ENDED:
+            self.on_ended([JobId(data[i : i + 16]) for i in range(0, len(data), 16)])
+
+    def _woken(self, data: bytes) -> None:
+        message = orjson.loads(data)
+        queue = message["queue"]
+        if message.get("due_ms") is not None:
+            self.on_due(queue, message["due_ms"])
+        if message["ready"] and message["origin"] != self._origin:
+            self.on_ready((queue,))

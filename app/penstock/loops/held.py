@@ -1,0 +1,31 @@
+"""What this replica holds: every attempt from its start until it is settled."""
+
+from penstock.domain.ids import JobId
+from penstock.loops.pool import Run
+
+
+class Held:
+    """By job id. `departed`, while somebody has set it, collects the ids that leave."""
+
+    def __init__(self) -> None:
+        self.runs: dict[JobId, Run] = {}
+        self.starting: set[JobId] = set()  # sent to start, not answered yet
+        self.departed: set[JobId] | None = None
+
+    def __contains__(self, id_: JobId) -> bool:
+        return id_ in self.runs or id_ in self.starting
+
+    def add(self, run: Run) -> None:
+        self.runs[run.job.id] = run
+
+    def drop(self, run: Run) -> None:
+        if self.runs.get(run.job.id) is run:
+            del self.runs[run.job.id]
+        if self.departed is not None:
+            self.departed.add(run.job.id)
+
+    def by_queue(self) -> dict[str, list[JobId]]:
+        found: dict[str, list[JobId]] = {}
+        for id_, run in self.runs.items():
+            found.setdefault(run.job.queue, []).append(id_)
+        return found

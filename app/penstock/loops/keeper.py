@@ -1,0 +1,98 @@
+"""The keeper: renews our life in Postgres from a thread of its own.
+
+A handler that blocks the event loop must not cost the replica its life, so the beat has its own
+thread, event loop and connection. It gives up only when the main loop hasn't turned for
+`stall_max_s`: then it shows where the main thread hangs and ends the process. If we die here, the
+beats end and the reaper of another replica takes over.
+"""
+
+import asyncio
+import faulthandler
+import os
+import sys
+import threading
+from collections.abc import Callable
+
+from penstock import clock
+from penstock.clock import ServerClock
+from penstock.domain.errors import StoreUnavailable
+from penstock.loops.identity import Me
+from penstock.store.workers import Beat, KeeperLine
+from penstock.telemetry.logs import get_logger
+
+EXIT_STALLED = 70
+
+log = get_logger()
+
+
+class Keeper:
+    """`on_beat(worker, beat)` is called on the main loop after every beat that was answered."""
+
+    def __init__(
+        self,
+        line: KeeperLine,
+        me: Me,
+        pg_clock: ServerClock,
+        beat_s: float,
+        stall_max_s: float,
+        on_beat: Callable[[bytes, Beat], None],
+    ) -> None:
+        self._line = line
+        self._me = me
+        self._pg_clock = pg_clock
+        self._beat_s = beat_s
+        self._stall_max_s = stall_max_s
+        self._on_beat = on_beat
+        self._main = asyncio.get_running_loop()
+        self._turns = 0
+        self._turns_seen = -1
+        self._stalled_s = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=2)
+
+    async def tick(self) -> float:
+        """A step on the main loop: shows the thread that it turns."""
+        self._turns += 1
+        return min(1.0, self._beat_s / 2)
+
+    def _run(self) -> None:
+        asyncio.run(self._beats())
+
+    async def _beats(self) -> None:
+        while not self._stop.is_set():
+            self._end_if_stalled()
+            if self._me.registered:
+                await self._beat()
+            await asyncio.sleep(self._beat_s)
+        self._line.close()
+
+    async def _beat(self) -> None:
+        worker, sent = self._me.worker, clock.monotonic()
+        try:
+            beat = await self._line.beat(worker, self._me.ttl_s)
+        except StoreUnavailable as error:
+            log.warning("beat_failed", why=str(error))
+            return
+        if beat.alive:
+            self._me.beat_at = sent
+            self._pg_clock.observe(beat.now_s, sent, clock.monotonic())
+        self._main.call_soon_threadsafe(self._on_beat, worker, beat)
+
+    def _end_if_stalled(self) -> None:
+        """Adds up our own beats, not the clock: a process that was stopped as a whole (SIGSTOP, a
+        frozen machine) hasn't stalled."""
+        stands = self._turns == self._turns_seen
+        self._stalled_s = self._stalled_s + self._beat_s if stands else 0.0
+        self._turns_seen = self._turns
+        if self._stalled_s > self._stall_max_s:
+            sys.stderr.write(f"penstock: the event loop stood still for {self._stalled_s:.0f} s\n")
+            faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+            sys.stderr.flush()
+            os._exit(EXIT_STALLED)

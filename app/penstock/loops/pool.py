@@ -1,0 +1,212 @@
+"""The bounded pool of coroutines that run jobs, with deadlines, cancellation and slots.
+
+In: started attempts. Out: `on_ended(run, ending)`, exactly once a run. A slot is free when its
+handler has returned. If we die here, the running rows stay under our name and the reaper finds
+them. Plain functions share the pool: their coroutine waits for a thread, which nobody can stop.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from penstock import clock
+from penstock.domain.attempt import Ending, Outcome
+from penstock.domain.ids import JobId
+from penstock.domain.job import Started
+from penstock.handlers.context import Context
+from penstock.handlers.registry import Handler
+from penstock.loops.run import run_handler, stop_ending
+from penstock.store.jobs import LogRow
+
+_TURN_S = 0.005  # after so much work without a pause a coroutine lets the others run
+_CHECK_MAX_S = 1.0
+_CHECK_MIN_S = 0.01
+
+
+@dataclass(slots=True, eq=False)
+class Run:
+    """One attempt in this replica, from its start until it is settled."""
+
+    job: Started
+    handler: Handler
+    context: Context
+    deadline: float  # monotonic
+    lane: "Lane"
+    task: asyncio.Task[None] | None = None
+    stop: Outcome | None = None  # why its handler was told to stop
+    stopped_at: float = 0.0
+    ended: bool = False
+    leaked: bool = False  # it was told to stop and didn't: settled without it, slot still taken
+
+    def log_rows(self) -> list[LogRow]:
+        """The lines that the handler has logged since the last call."""
+        job = self.job
+        return [
+            (job.id, job.attempt, line.seq, line.at_s, line.level, line.message)
+            for line in self.context.take_logs()
+        ]
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """Slots for one sort of handler: coroutines, or threads."""
+
+    name: str
+    kinds: Sequence[str]
+    slots: int
+    reserved: int = 0  # claimed, not yet started
+    waiting: deque[Run] = field(default_factory=deque)
+    running: set[Run] = field(default_factory=set)
+    idle: list[asyncio.Future[None]] = field(default_factory=list)
+
+    @property
+    def free(self) -> int:
+        return self.slots - self.reserved - len(self.waiting) - len(self.running)
+
+
+class Pool:
+    """`on_ended` is called once a run; `on_free` whenever a slot got free."""
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        threads: ThreadPoolExecutor,
+        cancel_grace_s: float,
+        result_max_bytes: int,
+        on_ended: Callable[[Run, Ending], None],
+        on_free: Callable[[], None],
+    ) -> None:
+        self.lanes = lanes
+        self.checked = asyncio.Event()  # set: a deadline is nearer than the next check
+        self._threads = threads
+        self._cancel_grace_s = cancel_grace_s
+        self._result_max_bytes = result_max_bytes
+        self._on_ended = on_ended
+        self._on_free = on_free
+        self._next_check = 0.0
+        self._by_id: dict[JobId, Run] = {}
+
+    async def run(self) -> None:
+        """Runs the pool's coroutines until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for lane in self.lanes:
+                for n in range(lane.slots):
+                    group.create_task(self._worker(lane), name=f"pool:{lane.name}:{n}")
+
+    def put(self, runs: Iterable[Run]) -> None:
+        for run in runs:
+            run.lane.waiting.append(run)
+            self._by_id[run.job.id] = run
+            if run.deadline < self._next_check:
+                self.checked.set()
+        for lane in self.lanes:
+            _wake_one(lane)
+
+    def busy(self) -> list[Run]:
+        """All runs that hold a slot and have not ended."""
+        return [r for lane in self.lanes for r in (*lane.running, *lane.waiting) if not r.ended]
+
+    def leaked(self) -> int:
+        return sum(run.leaked for lane in self.lanes for run in lane.running)
+
+    def find(self, id_: JobId) -> Run | None:
+        return self._by_id.get(id_)
+
+    def stop(self, run: Run, why: Outcome) -> None:
+        """Tells a handler to stop. The first reason stands; one that waits ends at once."""
+        if run.stop is not None or run.ended:
+            return
+        run.stop, run.stopped_at = why, clock.monotonic()
+        run.context.cancel(why.value)
+        if run in run.lane.waiting:
+            run.lane.waiting.remove(run)
+            self._end(run, stopped(run))
+        elif run.task is not None and run.handler.is_async:
+            run.task.cancel()
+        self.checked.set()
+
+    async def check_deadlines(self) -> float:
+        """One step of the loop that enforces deadlines; the pause until the next."""
+        now = clock.monotonic()
+        nearest = now + _CHECK_MAX_S
+        for run in self.busy():
+            if run.stop is None and run.deadline <= now:
+                self.stop(run, Outcome.TIMED_OUT)
+            if run.stop is None:
+                nearest = min(nearest, run.deadline)
+            elif now >= run.stopped_at + self._cancel_grace_s:
+                self._leak(run)
+            else:
+                nearest = min(nearest, run.stopped_at + self._cancel_grace_s)
+        self._next_check = nearest
+        self.checked.clear()
+        return max(nearest - now, _CHECK_MIN_S)
+
+    async def _worker(self, lane: Lane) -> None:
+        turn_ends = 0.0
+        while True:
+            while not lane.waiting:
+                idle = asyncio.get_running_loop().create_future()
+                lane.idle.append(idle)
+                await idle
+                turn_ends = clock.monotonic() + _TURN_S
+            run = lane.waiting.popleft()
+            lane.running.add(run)
+            _wake_one(lane)
+            await self._execute(run)
+            if clock.monotonic() > turn_ends:
+                await asyncio.sleep(0)
+                turn_ends = clock.monotonic() + _TURN_S
+
+    async def _execute(self, run: Run) -> None:
+        task = run.task = asyncio.current_task()
+        try:
+            ending = await run_handler(
+                run.handler, run.context, self._threads, self._result_max_bytes
+            )
+        except asyncio.CancelledError:
+            if run.stop is None:
+                raise  # the pool itself is being closed
+            assert task is not None
+            task.uncancel()
+            ending = stopped(run)
+        finally:
+            run.task = None
+            run.lane.running.discard(run)
+        self._end(run, stopped(run) if _overrules(run.stop, ending) else ending)
+
+    def _leak(self, run: Run) -> None:
+        run.leaked = True
+        self._end(run, stopped(run))
+
+    def _end(self, run: Run, ending: Ending) -> None:
+        if not run.ended:
+            run.ended = True
+            if self._by_id.get(run.job.id) is run:
+                del self._by_id[run.job.id]
+            self._on_ended(run, ending)
+        self._on_free()
+
+
+def stopped(run: Run) -> Ending:
+    """The ending of a run whose handler was told to stop."""
+    assert run.stop is not None
+    return stop_ending(run.stop, run.job.timeout_s)
+
+
+def _overrules(stop: Outcome | None, ending: Ending) -> bool:
+    """Success stands though a cancel was asked for; after its deadline an attempt has timed out."""
+    if stop is None:
+        return False
+    return stop is Outcome.TIMED_OUT or ending.outcome is not Outcome.SUCCEEDED
+
+
+def _wake_one(lane: Lane) -> None:
+    """One is enough: whoever takes a run wakes the next if more are waiting."""
+    while lane.waiting and lane.idle:
+        idle = lane.idle.pop()
+        if not idle.done():
+            idle.set_result(None)
+            return

@@ -1,0 +1,44 @@
+"""The reaper: condemns workers that fell silent and settles what stands under dead names as lost.
+
+The same road as a failure: outcome, verdict, settlement, line. It goes by names only, never by
+deadlines (those are the holder's). Several reapers may run: the fence lets each row go once. If we
+die here, the next step of any replica does the same again.
+"""
+
+import random
+
+from penstock.domain.attempt import LOST
+from penstock.loops.settle import Outgoing, Settler
+from penstock.store.jobs import Jobs
+from penstock.store.workers import Workers
+from penstock.telemetry.logs import get_logger
+from penstock.telemetry.metrics import Metrics
+
+_TICK_S = 1.0
+_ROWS_MAX = 500
+
+log = get_logger()
+
+
+class Reaper:
+    def __init__(
+        self, workers: Workers, jobs: Jobs, settler: Settler, metrics: Metrics, ttl_s: float
+    ) -> None:
+        self._workers = workers
+        self._jobs = jobs
+        self._settler = settler
+        self._metrics = metrics
+        self._ttl_s = ttl_s
+
+    async def step(self) -> float:
+        condemned = await self._workers.condemn(self._ttl_s)
+        if condemned:
+            log.warning("workers_condemned", count=len(condemned))
+        names = await self._workers.orphaning()
+        if not names:
+            await self._workers.forget_condemned()
+            return min(_TICK_S, self._ttl_s / 5) * random.uniform(0.75, 1.25)
+        rows = await self._jobs.running_of(names, _ROWS_MAX)
+        await self._settler.settle(Outgoing(job, LOST, cancel_requested=stop) for job, stop in rows)
+        self._metrics.reaped.inc(len(rows))
+        return 0.0

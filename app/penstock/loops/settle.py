@@ -1,0 +1,238 @@
+"""Settlement: outcome -> decide() -> one transaction for all outcomes that gathered -> the line.
+
+In: (attempt, ending) pairs from the pool, the reaper, the drain. Out: rows moved, leases acked,
+retries in line, waiters told. The fence makes it safe to send a batch again: a row that is gone
+is stale, or was settled by the first sending (`settled_before` tells). If we die here, what had
+not committed stands in job_running under our name, and the reaper settles it as lost.
+"""
+
+import asyncio
+import random
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from penstock import clock
+from penstock.batcher import Batcher
+from penstock.commands.enqueuer import Enqueuer
+from penstock.domain.attempt import Ending, Failure, Outcome
+from penstock.domain.errors import BadRow, StoreUnavailable
+from penstock.domain.ids import JobId
+from penstock.domain.job import Due, Started
+from penstock.domain.verdict import decide
+from penstock.store.jobs import ROWS_MAX, Attempt, Jobs, LogRow, Settled, Settlement
+from penstock.store.rows import ms
+from penstock.telemetry.logs import get_logger
+from penstock.telemetry.metrics import Metrics
+
+_RETRY_FIRST_S = 0.02
+_RETRY_MAX_S = 0.5
+
+log = get_logger()
+
+
+@dataclass(slots=True, eq=False)
+class Outgoing:
+    """One ended attempt on its way to Postgres. `size` counts towards the limit of unsettled."""
+
+    job: Started
+    ending: Ending
+    logs: Sequence[LogRow] = ()
+    cancel_requested: bool = False
+    done: Callable[[], None] = field(default=lambda: None)
+
+    @property
+    def size(self) -> int:
+        return 200 + len(self.ending.result or "")
+
+
+class Settler:
+    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
+
+    def __init__(
+        self,
+        jobs: Jobs,
+        enqueuer: Enqueuer,
+        metrics: Metrics,
+        losses_max: int,
+        on_ended: Callable[[list[JobId]], None],
+    ) -> None:
+        self._jobs = jobs
+        self._enqueuer = enqueuer
+        self._metrics = metrics
+        self._losses_max = losses_max
+        self._on_ended = on_ended
+        self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX)
+        self.unsettled = 0
+        self.unsettled_bytes = 0
+        self.run = self._batcher.run
+        self.drained = self._batcher.drained
+
+    def put(self, outgoing: Outgoing) -> None:
+        self.unsettled += 1
+        self.unsettled_bytes += outgoing.size
+        self._batcher.put((outgoing,))
+
+    async def settle(self, batch: Iterable[Outgoing]) -> None:
+        """Puts a batch and returns when all of it is settled, or found to be stale."""
+        left = list(batch)
+        if not left:
+            return
+        everything = asyncio.Event()
+        count = len(left)
+
+        def one_done() -> None:
+            nonlocal count
+            count -= 1
+            if count == 0:
+                everything.set()
+
+        for outgoing in left:
+            outgoing.done = one_done
+            self.put(outgoing)
+        await everything.wait()
+
+    async def _flush(self, batch: Sequence[Outgoing]) -> None:
+        """Settles a batch however long Postgres is away: nobody else knows these outcomes."""
+        began = clock.monotonic()
+        await self._keep_logs(batch)
+        await self._settle(batch)
+        self._metrics.batch_rows("settle").observe(len(batch))
+        self._metrics.batch_seconds("settle").observe(clock.monotonic() - began)
+        for outgoing in batch:
+            self.unsettled -= 1
+            self.unsettled_bytes -= outgoing.size
+            outgoing.done()
+
+    async def _settle(self, batch: Sequence[Outgoing]) -> None:
+        settlements = [self._decided(outgoing) for outgoing in batch]
+        try:
+            settled, held = await self._settle_until_answered(settlements)
+        except BadRow as error:
+            await self._isolate(batch, error)
+            return
+        self._after(settlements, settled)
+        if held:
+            await self._settle([_cancelled(o) for o in batch if (o.job.id, o.job.attempt) in held])
+
+    async def _settle_until_answered(
+        self, settlements: Sequence[Settlement]
+    ) -> tuple[dict[Attempt, Settled], set[Attempt]]:
+        unknown, failures = False, 0
+        while True:
+            try:
+                settled, held = await self._jobs.settle(settlements)
+                if unknown:
+                    settled = {**await self._jobs.settled_before(settlements), **settled}
+                return settled, held
+            except StoreUnavailable as error:
+                unknown = unknown or error.unknown
+                failures += 1
+                await _pause(failures, error)
+
+    async def _isolate(self, batch: Sequence[Outgoing], error: BadRow) -> None:
+        """One row that Postgres refuses must not hold the others: halve until it stands alone."""
+        if len(batch) == 1:
+            log.error("job_settled_as_internal_error", why=str(error))
+            await self._settle([_internal_error(batch[0], f"PostgreSQL refused it: {error}")])
+            return
+        half = len(batch) // 2
+        await self._settle(batch[:half])
+        await self._settle(batch[half:])
+
+    def _decided(self, outgoing: Outgoing) -> Settlement:
+        try:
+            return self._settlement(outgoing)
+        except Exception:  # one job's data must not end the process (A20)
+            log.exception("job_settled_as_internal_error")
+            return self._settlement(_internal_error(outgoing, traceback.format_exc(limit=-5)))
+
+    def _settlement(self, outgoing: Outgoing) -> Settlement:
+        job, ending = outgoing.job, outgoing.ending
+        verdict = decide(
+            job,
+            ending,
+            chance=random.random(),
+            cancel_requested=outgoing.cancel_requested,
+            losses_max=self._losses_max,
+        )
+        error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
+        cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
+        return Settlement(job, ending, verdict, error, cancel_known)
+
+    def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:
+        """Acks leases, puts retries in line, counts, tells those who wait."""
+        due: list[Due] = []
+        off: list[tuple[str, JobId]] = []
+        ended: list[JobId] = []
+        counts: dict[tuple[str, str], int] = {}
+        for one in settlements:
+            job = one.job
+            done = settled.get((job.id, job.attempt))
+            if done is None:
+                continue
+            off.append((job.queue, job.id))
+            counts[job.kind, one.ending.outcome] = counts.get((job.kind, one.ending.outcome), 0) + 1
+            if done.ready_at is None:
+                ended.append(job.id)
+            else:
+                due.append(Due(job.id, job.queue, job.kind, job.priority, ms(done.ready_at)))
+        self._enqueuer.put(due, off)
+        if ended:
+            self._on_ended(ended)
+        self._count(settlements, settled, counts)
+
+    def _count(
+        self,
+        settlements: Sequence[Settlement],
+        settled: dict[Attempt, Settled],
+        counts: dict[tuple[str, str], int],
+    ) -> None:
+        for (kind, outcome), count in counts.items():
+            self._metrics.attempts(kind, outcome).inc(count)
+        ends: dict[tuple[str, str], int] = {}
+        for one in settlements:
+            if one.verdict.state and (one.job.id, one.job.attempt) in settled:
+                key = (one.job.queue, one.verdict.state)
+                ends[key] = ends.get(key, 0) + 1
+        for (queue, state), count in ends.items():
+            self._metrics.jobs_ended(queue, state).inc(count)
+        self._metrics.stale_settlements.inc(len(settlements) - len(settled))
+
+    async def _keep_logs(self, batch: Sequence[Outgoing]) -> None:
+        lines = [line for outgoing in batch for line in outgoing.logs]
+        if lines:
+            await keep_logs(self._jobs, lines)
+
+
+async def keep_logs(jobs: Jobs, lines: Sequence[LogRow]) -> None:
+    """Writes log lines, however long it takes; lines that Postgres refuses are dropped."""
+    failures = 0
+    while True:
+        try:
+            return await jobs.add_logs(lines)
+        except StoreUnavailable as error:
+            failures += 1
+            await _pause(failures, error)
+        except BadRow as error:
+            log.error("log_lines_dropped", count=len(lines), why=str(error))
+            return None
+
+
+def _cancelled(outgoing: Outgoing) -> Outgoing:
+    return Outgoing(outgoing.job, outgoing.ending, cancel_requested=True)
+
+
+def _internal_error(outgoing: Outgoing, why: str) -> Outgoing:
+    failure = Failure("internal-error", "penstock could not settle this attempt", why[-2000:])
+    ending = Ending(Outcome.FAILED, failure=failure, retryable=False)
+    return Outgoing(outgoing.job, ending, cancel_requested=outgoing.cancel_requested)
+
+
+async def _pause(failures: int, error: StoreUnavailable) -> None:
+    if failures % 20 == 1:
+        log.warning("settlement_waits", why=str(error), failures=failures)
+    longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)
+    await asyncio.sleep(longest * random.uniform(0.5, 1.0))

@@ -1,0 +1,53 @@
+"""Small loops: log lines of long attempts, counts, gauges."""
+
+from penstock import clock
+from penstock.domain.errors import BadRow
+from penstock.loops.pool import Pool
+from penstock.store.jobs import Jobs, LogRow
+from penstock.store.queues import Queues
+from penstock.telemetry.metrics import Metrics
+
+_LOGS_S = 1.0
+_FOLD_S = 5.0
+_GAUGES_S = 1.0
+
+
+class Upkeep:
+    def __init__(self, jobs: Jobs, queues: Queues, pool: Pool, metrics: Metrics) -> None:
+        self._jobs = jobs
+        self._queues = queues
+        self._pool = pool
+        self._metrics = metrics
+        self._lines: list[LogRow] = []
+        self._gauged_at = clock.monotonic()
+
+    async def keep_logs(self) -> float:
+        """What attempts under way have logged; the rest is written when they are settled."""
+        for run in self._pool.busy():
+            self._lines += run.log_rows()
+        if self._lines:
+            lines, self._lines = self._lines, []
+            try:
+                await self._jobs.add_logs(lines)
+            except BadRow:
+                pass  # cleaned lines are never refused; never stop a loop for one that is
+            except BaseException:
+                self._lines = lines + self._lines
+                raise
+        return _LOGS_S
+
+    async def fold_counts(self) -> float:
+        await self._queues.fold_counts()
+        return _FOLD_S
+
+    async def gauges(self) -> float:
+        """Slots, and how late the event loop wakes us."""
+        now = clock.monotonic()
+        self._metrics.loop_lag.observe(max(now - self._gauged_at - _GAUGES_S, 0.0))
+        self._gauged_at = now
+        free = sum(max(lane.free, 0) for lane in self._pool.lanes)
+        slots = sum(lane.slots for lane in self._pool.lanes if lane.kinds)
+        self._metrics.slots("free").set(free)
+        self._metrics.slots("busy").set(slots - free)
+        self._metrics.leaked_slots.set(self._pool.leaked())
+        return _GAUGES_S

@@ -1,0 +1,141 @@
+"""The worker: claims ids within its free slots, starts them in Postgres, hands them to the pool.
+
+In: wake-ups. Out: runs in the pool. Always holds: never more claimed than slots are free. If we
+die between claim and start, the ids' leases end and they return to the line; between start and
+run, the rows stand under our name and the reaper finds them. A start whose answer was lost is
+sent again; what it had moved the first time is adopted.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from penstock import clock
+from penstock.domain.attempt import Outcome
+from penstock.domain.errors import StoreUnavailable
+from penstock.domain.ids import JobId
+from penstock.domain.job import Started
+from penstock.loops.claims import Claims, Taken
+from penstock.loops.held import Held
+from penstock.loops.parts import Parts
+from penstock.loops.pool import Lane, Pool, Run
+from penstock.loops.settle import Settler
+
+_REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
+_ADOPT_S = 10.0
+_ADOPT_MAX = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """What the worker works with: its slots, what it holds, and where endings go."""
+
+    pool: Pool
+    held: Held
+    settler: Settler
+    run_of: Callable[[Started], Run]
+
+
+class Worker:
+    def __init__(self, parts: Parts, hands: Hands, claims: dict[str, Claims]) -> None:
+        self._parts = parts
+        self._hands = hands
+        self._claims = claims  # by lane
+        self.wake = asyncio.Event()
+        self.adopt_wake = asyncio.Event()
+
+    def heat(self, queues: Iterable[str]) -> None:
+        """A commit somewhere put something in line."""
+        queues = list(queues)
+        for claims in self._claims.values():
+            claims.heat(queues)
+        self.wake.set()
+
+    async def step(self) -> float:
+        """Fills the free slots; the pause until the next look."""
+        if not self._may_claim():
+            return _REST_S
+        pauses = [_REST_S * 4]
+        for lane in self._hands.pool.lanes:
+            if lane.kinds and lane.free > 0:
+                found = await self._fill(lane)
+                pauses.append(0.0 if found else self._claims[lane.name].pause_s())
+        return min(pauses)
+
+    async def adopt(self) -> float:
+        """Takes in what stands under our name and isn't known here: a start's answer was lost."""
+        held = self._hands.held
+        held.departed = set(held.runs) | held.starting
+        rows = await self._parts.jobs.running_of([self._parts.me.worker], _ADOPT_MAX)
+        known, held.departed = held.departed, None
+        strangers = [(j, stop) for j, stop in rows if j.id not in known and j.id not in held]
+        self._parts.metrics.adopted.inc(len(strangers))
+        for job, cancel_requested in strangers:
+            run = self._take_in([job])[0]
+            if cancel_requested:
+                self._hands.pool.stop(run, Outcome.CANCELLED)
+        return _ADOPT_S
+
+    def _may_claim(self) -> bool:
+        limits, settler = self._parts.settings.worker, self._hands.settler
+        return (
+            self._parts.me.may_claim
+            and settler.unsettled < limits.unsettled_max
+            and settler.unsettled_bytes < limits.unsettled_max_bytes
+        )
+
+    async def _fill(self, lane: Lane) -> int:
+        """Claims and starts for the free slots of a lane; how many ids the line gave."""
+        count = lane.free
+        lane.reserved += count
+        try:
+            taken = await self._claims[lane.name].take(count)
+            started = await self._start(taken) if taken else []
+        finally:
+            lane.reserved -= count
+        self._take_in(started)
+        if len(started) < len(taken):
+            await self._put_back(taken, started)
+        return len(taken)
+
+    async def _start(self, taken: Taken) -> list[Started]:
+        ids = [id_ for _, id_ in taken]
+        self._hands.held.starting.update(ids)
+        began = clock.monotonic()
+        try:
+            return await self._start_until_answered(ids)
+        finally:
+            self._hands.held.starting.difference_update(ids)
+            self._parts.metrics.batch_rows("start").observe(len(taken))
+            self._parts.metrics.batch_seconds("start").observe(clock.monotonic() - began)
+
+    async def _start_until_answered(self, ids: list[JobId]) -> list[Started]:
+        worker, failures = self._parts.me.worker, 0
+        while self._parts.me.worker == worker and not self._parts.me.draining:
+            try:
+                started = await self._parts.jobs.start(ids, worker)
+            except StoreUnavailable:
+                failures += 1
+                await asyncio.sleep(min(0.02 * 2 ** min(failures, 10), 0.5) * random.random())
+                continue
+            if failures:
+                self.adopt_wake.set()  # an earlier sending may have moved some
+            return started
+        return []
+
+    def _take_in(self, started: Iterable[Started]) -> list[Run]:
+        runs = [self._hands.run_of(job) for job in started]
+        for run in runs:
+            self._hands.held.add(run)
+        self._hands.pool.put(runs)
+        return runs
+
+    async def _put_back(self, taken: Taken, started: Iterable[Started]) -> None:
+        """What start didn't move goes back to its shelf if it is still due (early, paused or
+        locked), and off its lease in any case."""
+        moved = {job.id for job in started}
+        rest = [(queue, id_) for queue, id_ in taken if id_ not in moved]
+        left = await self._parts.jobs.left([id_ for _, id_ in rest])
+        self._parts.enqueuer.put([one.due for one in left], rest)
+        self._parts.metrics.stale_claims.inc(len(rest) - len(left))

@@ -1,0 +1,32 @@
+"""The names of all keys and channels. One queue's keys share a hash tag, so a cluster works."""
+
+from collections.abc import Iterable
+
+WAKE = "penstock:wake"  # a commit put something on shelves
+CANCEL = "penstock:cancel"  # a running job should stop
+SETTINGS = "penstock:settings"  # a queue was paused, resumed or changed
+ENDED = "penstock:ended"  # jobs ended, for those who wait
+
+
+def leases(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:leases"
+
+
+def meta(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:meta"
+
+
+def scheduled(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:scheduled"
+
+
+def ready(queue: str, kinds: Iterable[str]) -> list[str]:
+    return [f"penstock:{{q:{queue}}}:ready:{kind}" for kind in kinds]
+
+
+def ready_prefix(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:ready:"
+
+
+def lock(name: str) -> str:
+    return f"penstock:lock:{name}"

@@ -1,0 +1,30 @@
+-- Puts in line again what stands on no shelf: the reconciler's verb.
+--
+-- KEYS  1 leases, 2 scheduled, 3… ready shelves
+-- ARGV  for each key from KEYS[3] on: how many members, and as many
+--       (score, id, the member it would have on the scheduled shelf);
+--       then how many future members, and as many (score, id, scheduled member)
+-- returns how many were missing
+-- bound: the caller sends at most 1,000 members. Safe to repeat.
+local missing = 0
+local at = 1
+local function each(put)
+    local count = tonumber(ARGV[at])
+    for n = 0, count - 1 do
+        local score, id, future = ARGV[at + 1 + 3 * n], ARGV[at + 2 + 3 * n], ARGV[at + 3 + 3 * n]
+        if not redis.call('ZSCORE', KEYS[1], id) then
+            missing = missing + put(score, id, future)
+        end
+    end
+    at = at + 1 + 3 * count
+end
+for i = 3, #KEYS do
+    each(function(score, id, future)
+        redis.call('ZREM', KEYS[2], future)
+        return redis.call('ZADD', KEYS[i], 'NX', score, id)
+    end)
+end
+each(function(score, _, future)
+    return redis.call('ZADD', KEYS[2], 'NX', score, future)
+end)
+return missing

@@ -1,0 +1,126 @@
+"""The one door to Redis: scripts and commands, never resent, behind a circuit breaker.
+
+In: a script's name, its keys and arguments. Out: Redis' answer, or `QueueUnavailable`. redis-py
+would resend a call whose answer was lost (libraries.md, trap 1); ours are sent once. After three
+failures, or one refused connection, the breaker opens: calls fail at once, and one probe a second
+finds out whether Redis is back. If we die here, nothing is lost: Redis holds hints only.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from importlib.resources import files
+from typing import Any
+
+import redis.asyncio as redis
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from penstock import clock
+from penstock.domain.errors import QueueUnavailable
+
+_FAILURES_MAX = 3
+_PROBE_S = 1.0
+_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
+# What a Redis says that lives but can't serve us: full, a replica, loading, failing over.
+_CANT = ("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
+
+Arg = str | bytes | int | float
+
+
+class RedisDoor:
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._client = redis.Redis.from_url(
+            url,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            max_connections=16,
+        )
+        self._listener_url = url
+        self._timeout_s = timeout_s
+        self._scripts = {name: self._client.register_script(body) for name, body in load().items()}
+        self._failures = 0
+        self._probe_at = 0.0
+        self.on_change: Callable[[bool], None] = lambda _open: None
+
+    @property
+    def is_open(self) -> bool:
+        """True while calls are refused because Redis was found to be away."""
+        return self._failures >= _FAILURES_MAX
+
+    async def script(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Runs one Lua script, loading it first if Redis doesn't know it."""
+        self._admit()
+        try:
+            answer = await self._scripts[name](keys=keys, args=args)
+        except Exception as error:
+            raise self._judged(error) from error
+        self._succeeded()
+        return answer
+
+    async def command(self, *words: Arg) -> Any:
+        """Runs one command."""
+        self._admit()
+        try:
+            answer = await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            raise self._judged(error) from error
+        self._succeeded()
+        return answer
+
+    def listener(self) -> "redis.client.PubSub":
+        """A subscriber with a connection of its own."""
+        client = redis.Redis.from_url(
+            self._listener_url,
+            socket_connect_timeout=self._timeout_s,
+            retry=Retry(NoBackoff(), 0),
+            health_check_interval=0,
+        )
+        return client.pubsub()
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    def _admit(self) -> None:
+        if not self.is_open:
+            return
+        if clock.monotonic() < self._probe_at:
+            raise QueueUnavailable("found to be away a moment ago")
+        self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
+
+    def _succeeded(self) -> None:
+        if self._failures:
+            was_open, self._failures = self.is_open, 0
+            if was_open:
+                self.on_change(False)
+
+    def _judged(self, error: Exception) -> Exception:
+        """The error to raise; counts it if Redis is at fault."""
+        if not _is_away(error):
+            return error
+        was_open = self.is_open
+        refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
+        self._failures = _FAILURES_MAX if refused else self._failures + 1
+        if self.is_open and not was_open:
+            self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
+            self.on_change(True)
+        return QueueUnavailable(str(error)[:200] or type(error).__name__, unknown=True)
+
+
+def _is_away(error: Exception) -> bool:
+    if isinstance(error, exceptions.NoPermissionError | exceptions.AuthenticationError):
+        return False
+    said_no = isinstance(error, exceptions.ResponseError) and str(error).startswith(_CANT)
+    return said_no or isinstance(error, (*_AWAY, exceptions.OutOfMemoryError))
+
+
+def is_away(error: Exception) -> bool:
+    """For listeners, which talk to redis-py themselves."""
+    return _is_away(error)
+
+
+def load() -> dict[str, str]:
+    """The scripts by name: `lua/<name>.lua`."""
+    folder = files("penstock.queue") / "lua"
+    return {f.name.removesuffix(".lua"): f.read_text() for f in folder.iterdir()}

@@ -1,0 +1,205 @@
+"""The shelves: who is next, who is scheduled, who is leased; one Lua script a verb.
+
+In: due jobs and ids. Out: ids in claim order. Ids and scores only, never payloads. All may be
+flushed at any moment: the reconciler puts back from Postgres what is missing.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+
+from penstock.domain.ids import JobId
+from penstock.domain.job import Due
+from penstock.domain.score import ready_score
+from penstock.queue import keys
+from penstock.queue.redis import Arg, RedisDoor
+
+CHUNK = 1000  # members a script call
+_CLOCK_SLACK_MS = 5  # clocks that agree this well are taken as one
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    ids: list[JobId]
+    marked: bool  # False: the queue's shelves may not be whole
+
+
+@dataclass(frozen=True, slots=True)
+class Promoted:
+    count: int
+    next_in_s: float | None  # until the next one is due
+
+
+@dataclass(slots=True)
+class _Page:
+    """What one script call of one queue carries."""
+
+    off: list[JobId] = field(default_factory=list)
+    ready: dict[str, list[Due]] = field(default_factory=lambda: defaultdict(list))
+    scheduled: list[Due] = field(default_factory=list)
+    size: int = 0
+
+
+class Shelves:
+    """`aging_ms(queue)`: the worth of a step of priority. `redis_lead_ms()`: Redis' clock minus
+    Postgres'. `now_ms()`: Postgres' clock. `origin`: who we are, told with every wake-up."""
+
+    def __init__(
+        self,
+        door: RedisDoor,
+        aging_ms: Callable[[str], float],
+        now_ms: Callable[[], int],
+        redis_lead_ms: Callable[[], int],
+        origin: str,
+    ) -> None:
+        self._door = door
+        self._aging_ms = aging_ms
+        self._now_ms = now_ms
+        self._redis_lead_ms = redis_lead_ms
+        self._origin = origin
+
+    @property
+    def away(self) -> bool:
+        """True while Redis was found to be away: don't count on the shelves."""
+        return self._door.is_open
+
+    async def enqueue(self, due: Iterable[Due], off: Iterable[tuple[str, JobId]] = ()) -> list[str]:
+        """Takes `off` (queue, id) from their leases, then puts `due` in line and tells.
+
+        Answers the queues whose marker is missing: their shelves need a rebuild.
+        """
+        unmarked = set()
+        for queue, page in _pages(due, off, self._now_ms()):
+            shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
+            args: list[Arg] = [keys.WAKE, self._message(queue, page), len(page.off), *page.off]
+            args += [len(page.scheduled)]
+            for one in page.scheduled:
+                args += [self._due_score(one), member(one)]
+            aging = self._aging_ms(queue)
+            for line in page.ready.values():
+                args.append(len(line))
+                for one in line:
+                    args += [ready_score(one.priority, one.ready_ms, aging), one.id]
+            names = [keys.leases(queue), keys.meta(queue), *shelves]
+            if not await self._door.script("enqueue", names, args):
+                unmarked.add(queue)
+        return sorted(unmarked)
+
+    async def restore(self, queue: str, due: Sequence[Due]) -> int:
+        """Puts in line what stands on no shelf; answers how many that were."""
+        missing = 0
+        aging = self._aging_ms(queue)
+        for _queue, page in _pages(due, (), self._now_ms()):
+            args: list[Arg] = []
+            for line in page.ready.values():
+                args.append(len(line))
+                for one in line:
+                    score = ready_score(one.priority, one.ready_ms, aging)
+                    args += [score, one.id, member(one)]
+            args.append(len(page.scheduled))
+            for one in page.scheduled:
+                args += [self._due_score(one), one.id, member(one)]
+            shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
+            missing += await self._door.script("restore", [keys.leases(queue), *shelves], args)
+        return missing
+
+    async def claim(self, queue: str, kinds: Sequence[str], count: int, lease_s: float) -> Claimed:
+        """Pops up to `count` ids of these kinds and leases them, in one step."""
+        names = [keys.leases(queue), keys.meta(queue), *keys.ready(queue, kinds)]
+        answer = await self._door.script("claim", names, [count, int(lease_s * 1000)])
+        return Claimed(answer[1:], bool(answer[0]))
+
+    async def promote(self, queue: str, count: int) -> Promoted:
+        """Moves up to `count` scheduled ids that are due to their ready shelves."""
+        message = orjson.dumps({"queue": queue, "ready": True, "origin": None})
+        args: list[Arg] = [
+            count,
+            self._aging_ms(queue),
+            keys.ready_prefix(queue),
+            keys.WAKE,
+            message,
+        ]
+        moved, now, score = await self._door.script("promote", [keys.scheduled(queue)], args)
+        return Promoted(moved, (float(score) - now) / 1000 if score else None)
+
+    async def renew(self, queue: str, ids: Sequence[JobId], lease_s: float) -> None:
+        for i in range(0, len(ids), CHUNK):
+            args: list[Arg] = [int(lease_s * 1000), *ids[i : i + CHUNK]]
+            await self._door.script("renew", [keys.leases(queue)], args)
+
+    async def expired(self, queue: str) -> list[JobId]:
+        """Up to 1,000 ids whose lease is over; they stay on the shelf."""
+        return await self._door.script("expired", [keys.leases(queue)], [CHUNK])  # type: ignore[no-any-return]
+
+    async def forget(self, one: Due) -> None:
+        """Takes a job that is over from the shelves it may stand on."""
+        await self._door.command("ZREM", keys.ready(one.queue, [one.kind])[0], one.id)
+        await self._door.command("ZREM", keys.scheduled(one.queue), member(one))
+
+    async def mark(self, queue: str) -> None:
+        """Says that the queue's shelves are whole."""
+        await self._door.command("HSET", keys.meta(queue), "whole_since_ms", self._now_ms())
+
+    async def marked(self, queues: Sequence[str]) -> dict[str, bool]:
+        return {q: bool(await self._door.command("EXISTS", keys.meta(q))) for q in queues}
+
+    async def tell(self, channel: str, message: str | bytes) -> None:
+        await self._door.command("PUBLISH", channel, message)
+
+    async def tell_ready(self, queue: str) -> None:
+        """Wakes the workers for a queue."""
+        message = {"queue": queue, "ready": True, "origin": None}
+        await self.tell(keys.WAKE, orjson.dumps(message))
+
+    async def lock(self, name: str, ttl_s: float) -> bool:
+        """Spares replicas double work; nothing relies on it."""
+        key, ttl_ms = keys.lock(name), int(ttl_s * 1000)
+        return bool(await self._door.command("SET", key, self._origin, "NX", "PX", ttl_ms))
+
+    async def time(self) -> float:
+        """Redis' clock in seconds since 1970."""
+        seconds, micros = await self._door.command("TIME")
+        return int(seconds) + int(micros) / 1e6
+
+    def _due_score(self, one: Due) -> int:
+        """A scheduled score goes by Redis' clock, which promote.lua reads."""
+        lead = self._redis_lead_ms()
+        return one.ready_ms + (lead if abs(lead) > _CLOCK_SLACK_MS else 0)
+
+    def _message(self, queue: str, page: _Page) -> bytes:
+        if not page.ready and not page.scheduled:
+            return b""
+        due_ms = min((one.ready_ms for one in page.scheduled), default=None)
+        wake = {"queue": queue, "ready": bool(page.ready), "due_ms": due_ms}
+        return orjson.dumps({**wake, "origin": self._origin})
+
+
+def member(one: Due) -> bytes:
+    """What stands on the scheduled shelf: promote.lua reads priority and kind from it."""
+    return one.id + b"%d" % one.priority + one.kind.encode()
+
+
+def _pages(
+    due: Iterable[Due], off: Iterable[tuple[str, JobId]], now_ms: int
+) -> list[tuple[str, _Page]]:
+    """Splits by queue and to at most CHUNK members a page; what goes off comes first."""
+    full: list[tuple[str, _Page]] = []
+    current: dict[str, _Page] = {}
+
+    def room(queue: str) -> _Page:
+        page = current.setdefault(queue, _Page())
+        if page.size >= CHUNK:
+            full.append((queue, page))
+            page = current[queue] = _Page()
+        page.size += 1
+        return page
+
+    for queue, id_ in off:
+        room(queue).off.append(id_)
+    for one in due:
+        page = room(one.queue)
+        is_ready = one.ready_ms <= now_ms + 1  # one is rounded up, the other down
+        (page.ready[one.kind] if is_ready else page.scheduled).append(one)
+    return [*full, *current.items()]

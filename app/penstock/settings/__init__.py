@@ -1,0 +1,44 @@
+"""Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
+
+from penstock.settings.loading import Setting, describe, given_keys, load, load_section
+from penstock.settings.sections import (
+    Auth,
+    Dev,
+    Egress,
+    Handlers,
+    Http,
+    Jobs,
+    Log,
+    Postgres,
+    Queue,
+    Redis,
+    Role,
+    Section,
+    Settings,
+    Worker,
+)
+from penstock.settings.sources import SettingsError, environment
+
+__all__ = [
+    "Auth",
+    "Dev",
+    "Egress",
+    "Handlers",
+    "Http",
+    "Jobs",
+    "Log",
+    "Postgres",
+    "Queue",
+    "Redis",
+    "Role",
+    "Section",
+    "Setting",
+    "Settings",
+    "SettingsError",
+    "Worker",
+    "describe",
+    "environment",
+    "given_keys",
+    "load",
+    "load_section",
+]

@@ -1,0 +1,149 @@
+"""From sources to settings: validates what was found and says clearly what is wrong.
+
+In: the environment and the directory of YAML files. Out: `Settings`, or one section of them, or
+`SettingsError`. Order, the later winning: defaults, base.yaml, <environment>.yaml, environment.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic_core import ErrorDetails
+
+from penstock import places
+from penstock.settings.sections import Section, Settings
+from penstock.settings.sources import (
+    ENVIRONMENT,
+    Found,
+    SettingsError,
+    gather,
+    is_secret,
+    known_fields,
+    variable_of,
+)
+
+MASK = "********"
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One line of `penstock config show`; `value` is JSON-ready and masked when it is secret."""
+
+    key: str
+    value: object
+    source: str
+    description: str
+
+
+def load(environ: Mapping[str, str], config_dir: Path | None = None) -> Settings:
+    """All settings of a server. Raises SettingsError, which names each wrong one."""
+    found = gather(environ, config_dir or places.config_dir())
+    try:
+        settings = Settings.model_validate({**found.nested(), "env": found.environment})
+    except ValidationError as error:
+        raise _refusal(error, found) from None
+    settings._origins.update(found.origins)
+    if ENVIRONMENT in environ:
+        settings._origins["env"] = f"environment variable {ENVIRONMENT}"
+    return settings
+
+
+def load_section(
+    kind: type[AnySection], environ: Mapping[str, str], config_dir: Path | None = None
+) -> AnySection:
+    """One section alone, for a command that must not demand the others' secrets."""
+    name = kind.__name__.lower()
+    found = gather(environ, config_dir or places.config_dir())
+    try:
+        return kind.model_validate(found.nested().get(name, {}))
+    except ValidationError as error:
+        raise _refusal(error, found, section=name) from None
+
+
+def given_keys(environ: Mapping[str, str], config_dir: Path | None = None) -> frozenset[str]:
+    """The dotted keys that a file or the environment sets; the others have their defaults."""
+    return frozenset(gather(environ, config_dir or places.config_dir()).values)
+
+
+def describe(settings: Settings) -> list[Setting]:
+    """Every setting with its value, its source and what it means; secrets are masked."""
+    env = Settings.model_fields["env"]
+    fields = {"env": env, **known_fields()}
+    return [
+        Setting(
+            key=key,
+            value=_shown(_value(settings, key)),
+            source=settings._origins.get(key, "default"),
+            description=info.description or "",
+        )
+        for key, info in fields.items()
+    ]
+
+
+def _value(settings: Settings, key: str) -> object:
+    value: object = settings
+    for name in key.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _shown(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return MASK
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _refusal(error: ValidationError, found: Found, section: str = "") -> SettingsError:
+    problems = list(_innermost(error, found, section))
+    if len(problems) == 1:
+        return SettingsError(problems[0])
+    listed = "".join(f"\n  - {problem}" for problem in problems)
+    return SettingsError(f"{len(problems)} settings are wrong:{listed}")
+
+
+def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[str]:
+    seen: list[tuple[int | str, ...]] = []
+    for details in error.errors():
+        loc = details["loc"]
+        # A wrong item of a list comes with a complaint about the list as a whole: one is enough.
+        if not any(inner[: len(loc)] == loc for inner in seen):
+            yield from _problems(details, found, section)
+        seen.append(loc)
+
+
+def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
+    loc = ([section] if section else []) + [str(part) for part in error["loc"]]
+    key = next((k for k in (".".join(loc[:2]), loc[0]) if k in known_fields()), ".".join(loc))
+    text = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "missing":
+        for missing in _required(key):
+            name = variable_of(missing)
+            yield f"{missing} is required: set {name}, or {name}_FILE to a file that holds it"
+    elif key in known_fields():
+        yield _wrong(key, text, found)
+    else:  # a rule across settings names them itself
+        places_of = {f"{k}: {origin}" for k, origin in found.origins.items() if k in text}
+        yield f"{text}; they come from {'; '.join(sorted(places_of)) or 'the defaults'}"
+
+
+def _required(key: str) -> list[str]:
+    """The keys that a missing one stands for: a whole section lacks its required settings."""
+    info = Settings.model_fields.get(key)
+    if info is None or not isinstance(info.annotation, type):
+        return [key]
+    if not issubclass(info.annotation, BaseModel):
+        return [key]
+    inner = info.annotation.model_fields.items()
+    return [f"{key}.{name}" for name, field in inner if field.is_required()]
+
+
+def _wrong(key: str, text: str, found: Found) -> str:
+    info = known_fields()[key]
+    given = "" if is_secret(info) else f" = {found.values.get(key)!r}"
+    source = found.origins.get(key, "default")
+    text = text.replace("Input should", "it should")
+    return f"{key}{given} from {source}: {text} ({info.description})"

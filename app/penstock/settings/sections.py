@@ -1,0 +1,265 @@
+"""What can be set: one frozen model per section, each field with its default, unit and limit.
+
+In: plain values merged by `sources`. Out: `Settings`, which everything else is built from.
+Always holds: a value that is out of its limits never gets past these models, and a name that
+is not written here is an error.
+"""
+
+from ipaddress import ip_network
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
+
+KIB = 1024
+MIB = 1024 * KIB
+DAY_S = 24 * 3600
+JWT_SECRET_MIN_BYTES = 32
+
+Role = Literal["api", "scheduler", "worker", "relay"]
+
+
+def _unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a value is there twice")
+    return values
+
+
+def _cidr(text: str) -> str:
+    ip_network(text)  # raises ValueError with a clear text, e.g. "has host bits set"
+    return text
+
+
+def _dsn(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("postgres://", "postgresql://")):
+        raise ValueError("must begin with postgres:// or postgresql://")
+    return secret
+
+
+def _redis_url(secret: SecretStr) -> SecretStr:
+    if not secret.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        raise ValueError("must begin with redis://, rediss:// or unix://")
+    return secret
+
+
+def _long_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < JWT_SECRET_MIN_BYTES:
+        raise ValueError(f"must have at least {JWT_SECRET_MIN_BYTES} bytes")
+    return secret
+
+
+Cidr = Annotated[str, AfterValidator(_cidr)]
+ImportName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
+QueueGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:*?\[\]!-]+$", max_length=100)]
+
+
+class Section(BaseModel):
+    """A group of settings; frozen, and closed to names that it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: object) -> object:
+        # pydantic's lax mode, which the environment's texts need, would take YAML's `yes` for 1.
+        if isinstance(value, bool):
+            raise ValueError("is a yes or no where a number, a text or a list is wanted")
+        return value
+
+
+class Http(Section):
+    """The front door."""
+
+    host: str = Field("127.0.0.1", min_length=1, description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 = any free one")
+    body_max_bytes: int = Field(
+        MIB, ge=KIB, le=64 * MIB, description="largest request body, but for batches"
+    )
+    batch_body_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="largest body of a batch of jobs"
+    )
+    batch_jobs_max: int = Field(10_000, ge=1, le=100_000, description="most jobs in one batch")
+    keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
+
+
+class Postgres(Section):
+    """The store of record."""
+
+    dsn: Annotated[SecretStr, AfterValidator(_dsn)] = Field(
+        description="where it is: postgres://user:password@host:port/database"
+    )
+    connect_timeout_s: float = Field(3, ge=0.1, le=60, description="longest time to connect")
+    command_timeout_s: float = Field(5, ge=0.1, le=600, description="longest time of a statement")
+    read_connections: int = Field(4, ge=1, le=100, description="pool that the API reads with")
+    engine_connections: int = Field(
+        6, ge=2, le=100, description="pool that submits, starts and settles jobs"
+    )
+
+
+class Redis(Section):
+    """The queues."""
+
+    url: Annotated[SecretStr, AfterValidator(_redis_url)] = Field(
+        description="where it is: redis://[user:password@]host:port/database"
+    )
+    timeout_s: float = Field(1, ge=0.05, le=60, description="longest time of a call")
+
+
+class Auth(Section):
+    """Who may ask."""
+
+    jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] = Field(
+        description="key of the HS256 tokens, 32 bytes at least"
+    )
+    issuer: str | None = Field(None, description="the `iss` a token must have; none = any")
+    audience: str | None = Field(None, description="the `aud` a token must have; none = any")
+    token_max_age_s: int = Field(
+        400 * DAY_S, ge=60, le=4000 * DAY_S, description="longest life of a token"
+    )
+    leeway_s: int = Field(30, ge=0, le=300, description="clock difference that is forgiven")
+
+
+class Worker(Section):
+    """The loop that runs jobs."""
+
+    concurrency: int = Field(500, ge=1, le=10_000, description="most attempts at once")
+    threads: int = Field(32, ge=1, le=1000, description="threads for plain-function handlers")
+    queues: tuple[QueueGlob, ...] = Field(
+        ("*",), min_length=1, max_length=100, description="queues to work on (globs)"
+    )
+    claim_max: int = Field(500, ge=1, le=5000, description="most jobs in one claim")
+    drain_grace_s: float = Field(
+        25, ge=0, le=3600, description="time that running attempts get at a shutdown"
+    )
+    cancel_grace_s: float = Field(
+        5, ge=0, le=600, description="time that a cancelled attempt gets to clean up"
+    )
+    unsettled_max: int = Field(
+        10_000, ge=100, le=1_000_000, description="most outcomes waiting to be written"
+    )
+    unsettled_max_bytes: int = Field(
+        64 * MIB, ge=MIB, le=4096 * MIB, description="most bytes of such outcomes"
+    )
+    result_max_bytes: int = Field(MIB, ge=KIB, le=64 * MIB, description="largest result of a job")
+    ttl_s: float = Field(10, ge=0.2, le=600, description="silence after which a worker is lost")
+    beat_s: float = Field(2, ge=0.05, le=60, description="time between signs of life")
+    stall_max_s: float = Field(
+        60, ge=1, le=3600, description="blocked loop after which the process ends itself"
+    )
+    log_lines_max: int = Field(1000, ge=0, le=100_000, description="most log lines of an attempt")
+    log_bytes_max: int = Field(
+        64 * KIB, ge=0, le=16 * MIB, description="most log bytes of an attempt"
+    )
+    losses_max: int = Field(
+        20, ge=1, le=1000, description="lost workers after which a job is given up"
+    )
+
+    @model_validator(mode="after")
+    def _outlives_a_missed_beat(self) -> Self:
+        if self.ttl_s <= 2 * self.beat_s:
+            raise ValueError(
+                f"worker.ttl_s ({self.ttl_s:g}) must be more than twice "
+                f"worker.beat_s ({self.beat_s:g}), else one late beat loses a worker"
+            )
+        return self
+
+
+class Queue(Section):
+    """Leases and order."""
+
+    lease_s: float = Field(10, ge=0.2, le=3600, description="time a claimed job is held")
+    renew_s: float = Field(3, ge=0.05, le=1200, description="time between renewals of a lease")
+    priority_aging_s: float = Field(
+        60, ge=0, le=DAY_S, description="waiting time worth one step of priority; 0 = strict order"
+    )
+
+    @model_validator(mode="after")
+    def _renews_in_time(self) -> Self:
+        if self.lease_s <= self.renew_s:
+            raise ValueError(
+                f"queue.lease_s ({self.lease_s:g}) must be more than "
+                f"queue.renew_s ({self.renew_s:g}), else every lease runs out"
+            )
+        return self
+
+
+class Jobs(Section):
+    """What a submission gets that does not say otherwise."""
+
+    max_attempts: int = Field(5, ge=1, le=100, description="failures after which a job is dead")
+    timeout_s: float = Field(300, ge=0.1, le=DAY_S, description="longest time of an attempt")
+    priority: int = Field(5, ge=0, le=9, description="place in the queue; 9 goes first")
+
+
+class Handlers(Section):
+    """What jobs can do."""
+
+    modules: tuple[ImportName, ...] = Field(
+        (), max_length=100, description="modules to import that register handlers"
+    )
+
+
+class Egress(Section):
+    """HTTP that goes out."""
+
+    allow: tuple[Cidr, ...] = Field(
+        (), max_length=100, description="networks to reach besides public addresses (CIDRs)"
+    )
+    connect_timeout_s: float = Field(5, ge=0.1, le=60, description="longest time to connect")
+    response_max_bytes: int = Field(
+        256 * KIB, ge=KIB, le=64 * MIB, description="most bytes kept of a response"
+    )
+
+
+class Log(Section):
+    """What we say."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line that is written"
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto = console on a terminal, else json"
+    )
+
+
+class Dev(Section):
+    """The servers that `penstock dev` starts."""
+
+    dir: str = Field(".penstock", min_length=1, description="directory of their data")
+    postgres_port: int = Field(0, ge=0, le=65535, description="port; 0 = any free one")
+    redis_port: int = Field(0, ge=0, le=65535, description="port; 0 = any free one")
+
+
+class Settings(Section):
+    """Everything that can be set."""
+
+    env: str = Field("production", description="environment; picks config/<environment>.yaml")
+    roles: Annotated[tuple[Role, ...], AfterValidator(_unique)] = Field(
+        ("api", "scheduler", "worker", "relay"),
+        min_length=1,
+        description="which parts of the server run in this process",
+    )
+    http: Http = Http()
+    postgres: Postgres
+    redis: Redis
+    auth: Auth
+    worker: Worker = Worker()
+    queue: Queue = Queue()
+    jobs: Jobs = Jobs()
+    handlers: Handlers = Handlers()
+    egress: Egress = Egress()
+    log: Log = Log()
+    dev: Dev = Dev()
+
+    # Where each value came from, by dotted key; a key that is not in here has its default.
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)

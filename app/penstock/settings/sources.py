@@ -1,0 +1,224 @@
+"""Where settings come from: YAML files, then environment variables, merged by dotted key.
+
+In: the environment and the directory of YAML files. Out: `Found`, each given value with the place
+it came from. Always holds: a name that is not a setting stops here, with the nearest known one.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from penstock.domain.errors import PenstockError
+from penstock.settings.sections import Settings
+
+PREFIX = "PENSTOCK_"
+ENVIRONMENT = "PENSTOCK_ENV"
+NOT_SETTINGS = frozenset(
+    PREFIX + name for name in ("ENV", "SSM_PATH", "CHAOS", "REDIS_BIN", "URL", "TOKEN")
+)
+# Kubernetes puts these into each pod beside a Service that is called `penstock`.
+INJECTED_PREFIXES = ("PENSTOCK_PORT", "PENSTOCK_SERVICE_")
+SECRET_FILE_MAX_BYTES = 64 * 1024
+
+
+class SettingsError(PenstockError):
+    """The settings can't be used; the text names the key, its source and the way out."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The values that were given, by dotted key, and where each one came from."""
+
+    environment: str
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def put(self, key: str, value: object, origin: str) -> None:
+        """Remember a value; a later source wins."""
+        self.values[key] = value
+        self.origins[key] = origin
+
+    def nested(self) -> dict[str, Any]:
+        """The values as pydantic wants them: `http.port` is in `["http"]["port"]`."""
+        tree: dict[str, Any] = {}
+        for key, value in self.values.items():
+            section, dot, name = key.partition(".")
+            if dot:
+                tree.setdefault(section, {})[name] = value
+            else:
+                tree[section] = value
+        return tree
+
+
+def environment() -> Mapping[str, str]:
+    """This process' environment; nothing else reads it."""
+    return os.environ
+
+
+def gather(environ: Mapping[str, str], config_dir: Path) -> Found:
+    """Read base.yaml, the environment's YAML and the environment's variables, in this order."""
+    environment = environ.get(ENVIRONMENT) or "production"
+    found = Found(environment)
+    for path in _yaml_files(config_dir, environment):
+        for key, value in _yaml_values(path):
+            found.put(key, value, str(path))
+    for key, value, name in _variables(environ):
+        found.put(key, value, f"environment variable {name}")
+    return found
+
+
+def known_fields() -> dict[str, FieldInfo]:
+    """Every setting by its dotted key."""
+    fields: dict[str, FieldInfo] = {}
+    for name, info in Settings.model_fields.items():
+        section = info.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            fields |= {f"{name}.{inner}": f for inner, f in section.model_fields.items()}
+        elif name != "env":
+            fields[name] = info
+    return fields
+
+
+def variable_of(key: str) -> str:
+    """The environment variable of a dotted key: http.port -> PENSTOCK_HTTP__PORT."""
+    return PREFIX + key.upper().replace(".", "__")
+
+
+def is_secret(info: FieldInfo) -> bool:
+    """Whether a value must never be shown, and may come from a file."""
+    return _holds(info.annotation, SecretStr)
+
+
+def _yaml_files(config_dir: Path, environment: str) -> Iterator[Path]:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", environment):
+        raise SettingsError(
+            f"{ENVIRONMENT} is {environment!r}: use small letters, digits, - and _ only"
+        )
+    base = config_dir / "base.yaml"
+    if base.is_file():
+        yield base
+    own = config_dir / f"{environment}.yaml"
+    if own.is_file():
+        yield own
+    elif environment != "production":
+        # A misspelt name must not start a server with another environment's settings.
+        there = {path.stem for path in config_dir.glob("*.yaml")} - {"base"}
+        known = ", ".join(sorted(there | {"production"}))
+        raise SettingsError(
+            f"{ENVIRONMENT} is {environment!r}, but there is no {own}: "
+            f"write that file or choose one of {known}"
+        )
+
+
+def _yaml_values(path: Path) -> Iterator[tuple[str, Any]]:
+    for key, value in _flat(_yaml_tree(path), path):
+        if value is not None:  # `port:` with nothing behind it leaves the value as it was
+            _demand_known(key, str(path), show=str)
+            yield key, value
+
+
+def _yaml_tree(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise SettingsError(f"{path} can't be read: {reason}") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} must hold sections (`http:`, `worker:`, ...) at its top")
+    return tree
+
+
+def _flat(tree: dict[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
+    sections = {key.partition(".")[0] for key in known_fields() if "." in key}
+    for name, value in tree.items():
+        if name not in sections or value is None:
+            yield str(name), value
+        elif isinstance(value, dict):
+            yield from ((f"{name}.{inner}", v) for inner, v in value.items())
+        else:
+            raise SettingsError(
+                f"{name} in {path} is a section: write its settings below it, indented"
+            )
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+    fields = known_fields()
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or _is_not_a_setting(name):
+            continue
+        key = name.removeprefix(PREFIX).lower().replace("__", ".")
+        of_file = key.removesuffix("_file")
+        if key not in fields and of_file in fields and is_secret(fields[of_file]):
+            if environ[name] and environ.get(variable_of(of_file)):
+                raise SettingsError(f"{name} and {variable_of(of_file)} are both set: drop one")
+            key, value = of_file, _secret_of_file(name, environ[name])
+        else:
+            _demand_known(key, "the environment", show=variable_of, given=name)
+            value = environ[name]
+        if value:  # an empty variable, as compose files hand on, is an unset one
+            yield key, _parsed(key, name, value, fields[key]), name
+
+
+def _is_not_a_setting(name: str) -> bool:
+    return name in NOT_SETTINGS or name.startswith(INJECTED_PREFIXES)
+
+
+def _secret_of_file(name: str, path: str) -> str:
+    if not path:
+        return ""
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return file.read(SECRET_FILE_MAX_BYTES).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{name} names {path}, which can't be read: {error}") from error
+
+
+def _parsed(key: str, name: str, text: str, info: FieldInfo) -> object:
+    if not _holds(info.annotation, tuple):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, list):
+        raise SettingsError(
+            f'{key} (environment variable {name}) must be a JSON list, for example ["one", "two"]'
+        )
+    return value
+
+
+def _holds(annotation: object, wanted: type) -> bool:
+    """Whether a type is `wanted`, or is made of it: SecretStr | None, tuple[SecretStr, ...]."""
+    if annotation is wanted or get_origin(annotation) is wanted:
+        return True
+    return any(_holds(inner, wanted) for inner in get_args(annotation))
+
+
+def _demand_known(
+    key: str, source: str, show: Callable[[str], str], given: str | None = None
+) -> None:
+    fields = known_fields()
+    if key in fields:
+        return
+    section = key.partition(".")[0]
+    within = [known for known in fields if known.startswith(f"{section}.")]
+    near = get_close_matches(key.replace("_", "."), fields, n=1, cutoff=0.6)
+    near = near or get_close_matches(key, fields, n=1, cutoff=0.6)
+    if near:
+        way_out = f"did you mean {show(near[0])}?"
+    elif within:
+        way_out = f"known there: {', '.join(show(known) for known in within)}"
+    else:
+        way_out = "drop it; `penstock config show` lists what there is"
+    raise SettingsError(f"{given or key} in {source} is not a setting: {way_out}")

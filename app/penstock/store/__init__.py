@@ -1,0 +1,1 @@
+"""What we remember: PostgreSQL. The only room that imports asyncpg."""

@@ -1,0 +1,80 @@
+"""Whether Postgres answers at the moment, so that callers hear within a second that it doesn't.
+
+A ping on a connection of its own tells an outage from a slow statement: the ping stays quick
+under load. While Postgres is down, callers are refused at once; those who already wait for it are
+released when it goes down, without knowing what became of their statement.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from penstock import clock
+from penstock.domain.errors import StoreUnavailable
+from penstock.store.postgres import Limits, connect_options, translated
+
+_PING_S = 0.3
+_ANSWER_S = 0.45
+
+
+class Health:
+    def __init__(self, dsn: str, limits: Limits) -> None:
+        self._dsn = dsn
+        self._limits = limits
+        self._con: asyncpg.Connection[asyncpg.Record] | None = None
+        self._waiting: set[asyncio.Task[object]] = set()
+        self._released: set[asyncio.Task[object]] = set()
+        self.down: str | None = None  # why, while it is down
+
+    async def step(self) -> float:
+        """One ping; answers the pause until the next."""
+        began = clock.monotonic()
+        try:
+            with translated(unknown=False):
+                async with asyncio.timeout(_ANSWER_S):
+                    await self._ping()
+        except StoreUnavailable as error:
+            self.close()
+            if clock.monotonic() - began < 2 * _ANSWER_S:  # else it was our loop that stood still
+                self._release(str(error))
+        else:
+            self.down = None
+        return _PING_S
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Guards a caller's wait: raises StoreUnavailable when Postgres is, or goes, down."""
+        if self.down is not None:
+            raise StoreUnavailable("it did not answer a moment ago")
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting.add(task)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._released:
+                raise
+            task.uncancel()
+            raise StoreUnavailable("it stopped answering", unknown=True) from None
+        finally:
+            self._waiting.discard(task)
+            self._released.discard(task)
+
+    def close(self) -> None:
+        if self._con is not None:
+            self._con.terminate()
+            self._con = None
+
+    async def _ping(self) -> None:
+        if self._con is None:
+            options = connect_options(self._limits, {})
+            self._con = await asyncpg.connect(self._dsn, **options)
+        await self._con.execute("SELECT 1")
+
+    def _release(self, why: str) -> None:
+        self.down = why
+        for task in self._waiting - self._released:
+            self._released.add(task)
+            task.cancel()

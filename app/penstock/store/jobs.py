@@ -1,0 +1,142 @@
+"""The transitions of jobs in Postgres: submit, start, settle, cancel, retry. One statement each."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from penstock.domain.attempt import Ending
+from penstock.domain.ids import JobId, WorkerId
+from penstock.domain.job import Due, NewJob, Started
+from penstock.domain.verdict import Verdict
+from penstock.store import rows
+from penstock.store.postgres import Postgres
+
+ROWS_MAX = 2000  # rows a statement; larger submissions go in several within one transaction
+
+
+Attempt = tuple[JobId, int]  # one numbered try of a job
+LogRow = tuple[JobId, int, int, float, str, str]  # job, attempt, seq, wall seconds, level, message
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """One ended attempt with the verdict on it. `error` is JSON text."""
+
+    job: Started
+    ending: Ending
+    verdict: Verdict
+    error: str | None
+    cancel_known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What settle did with a row: consumed it, `ready_at` set if the job is due again."""
+
+    ready_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A due row that start didn't move: early, in a paused queue, or locked by another."""
+
+    due: Due
+    paused: bool
+
+
+class Jobs:
+    def __init__(self, postgres: Postgres) -> None:
+        self._pg = postgres
+
+    async def submit(self, jobs: Sequence[NewJob]) -> datetime:
+        """Stores the jobs and their places, all or nothing; the time of it by Postgres."""
+        if len(jobs) <= ROWS_MAX:
+            found = await self._pg.rows("submit_jobs", *rows.submission(jobs))
+        else:
+            slices = [jobs[i : i + ROWS_MAX] for i in range(0, len(jobs), ROWS_MAX)]
+            calls = [rows.submission(part) for part in slices]
+            found = await self._pg.all_or_nothing("submit_jobs", calls)
+        return found[0][0]  # type: ignore[no-any-return] # asyncpg's records are untyped
+
+    async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
+        """Moves what is due to running under this worker's name, in the order of `ids`."""
+        found = await self._pg.rows("start_jobs", ids, worker)
+        by_id = {row[0]: rows.started(row) for row in found}
+        return [by_id[id_] for id_ in ids if id_ in by_id]
+
+    async def left(self, ids: Sequence[JobId]) -> list[Left]:
+        """Which of these are still due, and whether a pause holds them. The rest are gone."""
+        found = await self._pg.rows("left_due", ids)
+        return [Left(rows.due(row), row[5]) for row in found]
+
+    async def settle(
+        self, batch: Sequence[Settlement]
+    ) -> tuple[dict[Attempt, Settled], set[Attempt]]:
+        """Consumes the running rows; answers what was settled, and which a cancel held back.
+
+        What is in neither was stale: settled before, or taken over by another attempt.
+        """
+        found = await self._pg.rows("settle_attempts", *_columns(batch))
+        settled = {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if r[3]}
+        held = {(JobId(r[0]), r[1]) for r in found if not r[3]}
+        return settled, held
+
+    async def settled_before(self, batch: Sequence[Settlement]) -> dict[Attempt, Settled]:
+        """Of a batch whose answer was lost: what its workers have settled already."""
+        ids, workers = [s.job.id for s in batch], list({s.job.worker for s in batch})
+        found = await self._pg.rows("settled_before", ids, workers)
+        return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found}
+
+    async def running_of(
+        self, workers: Sequence[WorkerId], limit: int
+    ) -> list[tuple[Started, bool]]:
+        """What stands under these names, and whether its cancel was requested."""
+        found = await self._pg.rows("running_of", workers, limit)
+        return [(rows.started(row), row[18]) for row in found]
+
+    async def cancel_due(self, id_: JobId) -> Due | None:
+        found = await self._pg.rows("cancel_due", id_)
+        return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
+
+    async def cancel_running(self, id_: JobId) -> WorkerId | None:
+        worker = await self._pg.value("cancel_running", id_)
+        return None if worker is None else WorkerId(worker)
+
+    async def retry(self, id_: JobId) -> Due | None:
+        """Starts a new life of an ended job that did not succeed."""
+        found = await self._pg.rows("retry_ended", id_)
+        if not found:
+            return None
+        queue, kind, priority, ready_at = found[0]
+        return Due(id_, queue, kind, priority, rows.ms(ready_at))
+
+    async def state_of(self, id_: JobId) -> str | None:
+        return await self._pg.value("state_of", id_)  # type: ignore[no-any-return]
+
+    async def add_logs(self, lines: Sequence[LogRow]) -> None:
+        """Keeps log lines; those that are there already are passed over."""
+        await self._pg.rows("add_logs", *(list(column) for column in zip(*lines, strict=True)))
+
+
+def first_ready_at(job: NewJob, now: datetime) -> datetime:
+    """When a job submitted at `now` is first due; the same rule as submit_jobs."""
+    if job.delay_s is not None:
+        return now + timedelta(seconds=job.delay_s)
+    return max(job.run_at, now) if job.run_at else now
+
+
+def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
+    return [
+        [s.job.id for s in batch],
+        [s.job.attempt for s in batch],
+        [s.job.worker for s in batch],
+        [s.ending.outcome for s in batch],
+        [s.verdict.state for s in batch],
+        [s.verdict.delay_s for s in batch],
+        [s.verdict.failures for s in batch],
+        [s.verdict.losses for s in batch],
+        [s.ending.result for s in batch],
+        [s.error for s in batch],
+        [s.verdict.reason for s in batch],
+        [s.cancel_known for s in batch],
+    ]

@@ -1,0 +1,178 @@
+"""The one door to PostgreSQL: pools, time-outs and the translation of its errors.
+
+In: a query's name and its arguments. Out: rows, or `StoreUnavailable` / `BadRow`. Every call is
+one statement and so one transaction, unless `transaction` is used. If we die here, Postgres rolls
+back what had not committed; what had committed is found again by fence, id or adoption.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from penstock.domain.errors import BadRow, StoreUnavailable
+from penstock.store import queries
+
+Record = asyncpg.Record
+Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
+
+# Errors of class 08 (connection), 53 (resources), 57 (intervention) and 40/55 (conflicts) say
+# nothing against the statement: the same call may be sent again.
+_TRY_AGAIN_CLASSES = ("08", "40", "53", "55", "57", "25006")
+_BAD_ROW_CLASSES = ("22", "23")
+_DEAD_LINK = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+_ENGINE = {"enable_seqscan": "off", "enable_nestloop": "off"}  # pitfalls.md A1
+_COMMON = {
+    "jit": "off",
+    "application_name": "penstock",
+    "lock_timeout": "2000",
+    "idle_in_transaction_session_timeout": "10000",
+    "TimeZone": "UTC",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds, and connections a pool."""
+
+    connect_timeout_s: float = 3.0
+    command_timeout_s: float = 5.0
+    read_connections: int = 4
+    engine_connections: int = 6
+
+
+if TYPE_CHECKING:  # asyncpg's classes are generic in its type stubs only
+    _Base = asyncpg.Connection[Record]
+else:
+    _Base = asyncpg.Connection
+
+
+class _Connection(_Base):
+    def get_reset_query(self) -> str:
+        return ""  # no session state is ever set: spare each release a round trip
+
+
+class Postgres:
+    """Two pools: `engine` for transitions (plans pinned to indexes), `read` for readers."""
+
+    def __init__(self, dsn: str, limits: Limits) -> None:
+        self._dsn = dsn
+        self._limits = limits
+        self._sql = queries.load()
+        self._engine: asyncpg.Pool[Record]
+        self._read: asyncpg.Pool[Record]
+
+    async def open(self) -> None:
+        with translated(unknown=False):
+            self._engine = await self._pool(self._limits.engine_connections, _ENGINE)
+            self._read = await self._pool(self._limits.read_connections, {})
+
+    def close(self) -> None:
+        self._engine.terminate()
+        self._read.terminate()
+
+    async def rows(self, query: str, *args: object) -> list[Record]:
+        """Runs a transition on the engine's pool."""
+        async with self._connection(self._engine) as con:
+            return await con.fetch(self._sql[query], *args)
+
+    async def value(self, query: str, *args: object) -> Any:
+        rows = await self.rows(query, *args)
+        return rows[0][0] if rows else None
+
+    async def read(self, query: str, *args: object) -> list[Record]:
+        """Runs a query of a reader, on the readers' pool."""
+        async with self._connection(self._read) as con:
+            return await con.fetch(self._sql[query], *args)
+
+    async def all_or_nothing(self, query: str, calls: Sequence[Sequence[object]]) -> list[Record]:
+        """Runs one query several times in one transaction; the rows of the last call."""
+        rows: list[Record] = []
+        async with self._connection(self._engine) as con, con.transaction():
+            for args in calls:
+                rows = await con.fetch(self._sql[query], *args)
+        return rows
+
+    @asynccontextmanager
+    async def _connection(self, pool: "asyncpg.Pool[Record]") -> AsyncIterator[Connection]:
+        with translated(unknown=False):
+            con = await pool.acquire(timeout=self._limits.connect_timeout_s)
+        try:
+            with translated(unknown=True):
+                yield con
+        except (TimeoutError, StoreUnavailable, asyncio.CancelledError):
+            con.terminate()  # its state is unknown; a release would wait for it
+            raise
+        finally:
+            await pool.release(con)
+
+    async def _pool(self, size: int, settings: dict[str, str]) -> "asyncpg.Pool[Record]":
+        return await asyncpg.create_pool(
+            self._dsn,
+            min_size=1,
+            max_size=size,
+            connection_class=_Connection,
+            init=prepare,
+            **connect_options(self._limits, settings),
+        )
+
+
+def connect_options(limits: Limits, settings: dict[str, str]) -> dict[str, Any]:
+    """What every connection of ours is made with."""
+    timeout_ms = str(int(limits.command_timeout_s * 1000))
+    return {
+        "timeout": limits.connect_timeout_s,
+        "command_timeout": limits.command_timeout_s,
+        "max_cached_statement_lifetime": 0,
+        "server_settings": {**_COMMON, "statement_timeout": timeout_ms, **settings},
+    }
+
+
+async def prepare(con: Connection) -> None:
+    """Ids travel as 16 bytes, as Redis and the engine hold them."""
+    await con.set_type_codec(
+        "uuid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+    )
+
+
+class translated:  # small: it reads as a phrase, "with translated(...)"
+    """Turns asyncpg's errors into ours; what is neither is a bug and passes through.
+
+    `unknown`: the statement may have been committed although no answer came.
+    """
+
+    def __init__(self, *, unknown: bool) -> None:
+        self._unknown = unknown
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, asyncpg.PostgresError):
+            self._server_said(error)
+        elif isinstance(error, asyncpg.DataError):
+            raise BadRow(str(error)) from error
+        elif isinstance(error, _DEAD_LINK) and not _is_misuse(error):
+            raise StoreUnavailable(_short(error), unknown=self._unknown) from error
+
+    def _server_said(self, error: asyncpg.PostgresError) -> None:
+        code = error.sqlstate or ""
+        if code.startswith(_BAD_ROW_CLASSES):
+            raise BadRow(_short(error)) from error
+        if code.startswith(_TRY_AGAIN_CLASSES):
+            unknown = self._unknown and code.startswith(("08", "57P"))
+            raise StoreUnavailable(_short(error), unknown=unknown) from error
+
+
+def _is_misuse(error: BaseException) -> bool:
+    """asyncpg raises InterfaceError for closed connections and for wrong calls alike."""
+    return isinstance(error, asyncpg.InterfaceError) and "closed" not in str(error)
+
+
+def _short(error: BaseException) -> str:
+    return str(error).split("\n", 1)[0][:200] or type(error).__name__

@@ -1,0 +1,83 @@
+"""Between rows and the domain: one place that knows the order of the columns."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import orjson
+
+from penstock.domain.ids import JobId
+from penstock.domain.job import Due, NewJob, OnLost, Started
+from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
+from penstock.store.postgres import Record
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def ms(at: datetime) -> int:
+    """Whole milliseconds since 1970, rounded up: a shelf must never be early."""
+    delta = at - EPOCH
+    return -(-((delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds) // 1000)
+
+
+def due(row: Record) -> Due:
+    return Due(JobId(row[0]), row[1], row[2], row[3], ms(row[4]))
+
+
+def started(row: Record) -> Started:
+    """A row of start_jobs or running_of."""
+    return Started(
+        id=JobId(row[0]),
+        attempt=row[1],
+        worker=row[2],
+        queue=row[3],
+        kind=row[4],
+        priority=row[5],
+        payload=row[6],
+        failures=row[7],
+        losses=row[8],
+        max_attempts=row[9],
+        backoff=backoff_from(row[10]),
+        timeout_s=row[11],
+        on_lost=OnLost(row[12]),
+        ready_at=row[13],
+        started_at=row[14],
+        tags=tuple(row[15] or ()),
+        traceparent=row[16],
+        created_by=row[17],
+    )
+
+
+def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
+    """The columns of submit_jobs."""
+    return [
+        [j.id for j in jobs],
+        [j.queue for j in jobs],
+        [j.kind for j in jobs],
+        [j.priority for j in jobs],
+        [j.payload for j in jobs],
+        [j.run_at for j in jobs],
+        [j.delay_s for j in jobs],
+        [j.max_attempts for j in jobs],
+        [backoff_json(j.backoff) for j in jobs],
+        [j.timeout_s for j in jobs],
+        [j.on_lost for j in jobs],
+        [orjson.dumps(j.tags).decode() if j.tags else None for j in jobs],
+        [j.traceparent for j in jobs],
+        [j.created_by for j in jobs],
+    ]
+
+
+@lru_cache(maxsize=1024)
+def backoff_json(backoff: Backoff) -> str | None:
+    return None if backoff == DEFAULT_BACKOFF else orjson.dumps(backoff).decode()
+
+
+@lru_cache(maxsize=1024)
+def backoff_from(text: str | None) -> Backoff:
+    if text is None:
+        return DEFAULT_BACKOFF
+    raw = orjson.loads(text)
+    return Backoff(
+        Curve(raw["kind"]), raw["base_s"], raw["factor"], raw["max_s"], Jitter(raw["jitter"])
+    )

@@ -1,0 +1,211 @@
+-- The transitions of a job. Each is one statement: rows leave one place and enter the next, and a
+-- row that isn't there any more means that somebody else was first.
+--
+-- Shape of the hot ones (pitfalls.md A1): a materialised, ordered, locking k; then
+-- "= ANY(ARRAY(SELECT … FROM k))". Small sets are joined only with each other, never with a table.
+
+-- name: submit_jobs
+-- nothing -> due. Safe to repeat: an id that exists is passed over, with its place.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+j AS (
+    INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
+                      timeout_s, on_lost, tags, traceparent, created_by)
+    SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
+           greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
+           i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
+           CASE WHEN i.tags IS NOT NULL
+                THEN ARRAY(SELECT json_array_elements_text(i.tags)) END,
+           i.traceparent, i.created_by
+    FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
+                $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
+                $11::text[], $12::json[], $13::text[], $14::text[])
+         AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
+              timeout_s, on_lost, tags, traceparent, created_by), t
+    ON CONFLICT (job_id) DO NOTHING
+    RETURNING job_id, queue, kind, priority, run_at
+),
+d AS (
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
+    SELECT job_id, queue, kind, priority, run_at, 0, 0, 0 FROM j
+)
+SELECT now FROM t;
+
+-- name: start_jobs
+-- due -> running, for a worker that isn't condemned, what is due and in no paused queue.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+k AS MATERIALIZED (
+    SELECT job_id FROM job_due
+    WHERE job_id = ANY($1::uuid[])
+      AND ready_at <= (SELECT now FROM t)
+      AND queue <> ALL (ARRAY(SELECT queue FROM queues WHERE paused))
+      AND EXISTS (SELECT 1 FROM workers WHERE worker_id = $2 AND condemned_at IS NULL)
+    ORDER BY job_id FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses
+),
+r AS (
+    INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at,
+                             failures, losses, started_at)
+    SELECT job_id, attempt, $2, queue, kind, priority, ready_at, failures, losses,
+           (SELECT now FROM t)
+    FROM d
+),
+j AS MATERIALIZED (
+    SELECT job_id, payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
+           created_by
+    FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+)
+SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
+       d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
+       (SELECT now FROM t), j.tags, j.traceparent, j.created_by
+FROM d JOIN j USING (job_id);
+
+-- name: left_due
+-- Why start didn't move these: a row here is early, paused or was locked; no row, it is gone.
+SELECT d.job_id, d.queue, d.kind, d.priority, d.ready_at,
+       (d.queue = ANY (ARRAY(SELECT queue FROM queues WHERE paused)))
+FROM job_due d WHERE d.job_id = ANY($1::uuid[]);
+
+-- name: settle_attempts
+-- running -> ended (state given) or due (state null), exactly once: the fence is
+-- (job_id, attempt, worker_id). A row with a cancel request that the verdict did not know of
+-- stays, unless it succeeded; the caller decides again.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+v AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::float8[],
+                         $7::int[], $8::int[], $9::json[], $10::json[], $11::text[], $12::bool[])
+        AS v(job_id, attempt, worker_id, outcome, state, delay_s, failures, losses, result, error,
+             reason, cancel_known)
+),
+k AS MATERIALIZED (
+    SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at,
+           cancel_requested_at IS NOT NULL AS cancel_requested
+    FROM job_running WHERE job_id = ANY($1::uuid[])
+    ORDER BY job_id FOR UPDATE
+),
+m AS MATERIALIZED (
+    SELECT k.job_id, k.attempt, k.worker_id, k.queue, k.kind, k.priority, k.started_at,
+           v.outcome, v.state, v.failures, v.losses, v.result, v.error, v.reason, t.now,
+           CASE WHEN v.state IS NOT NULL THEN NULL
+                WHEN v.delay_s IS NULL THEN k.ready_at
+                ELSE t.now + make_interval(secs => v.delay_s) END AS ready_at
+    FROM k JOIN v USING (job_id, attempt, worker_id) CROSS JOIN t
+    WHERE NOT k.cancel_requested OR v.cancel_known OR v.state = 'succeeded'
+),
+gone AS (DELETE FROM job_running WHERE job_id = ANY(ARRAY(SELECT job_id FROM m))),
+a AS (
+    INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome, error,
+                          next_run_at)
+    SELECT job_id, attempt, worker_id, started_at, now, outcome, error, ready_at FROM m
+),
+e AS (
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, result, error,
+                           reason, finished_at)
+    SELECT job_id, queue, kind, state, attempt, failures, losses, result,
+           CASE WHEN state <> 'succeeded' THEN error END, reason, now
+    FROM m WHERE state IS NOT NULL
+),
+q AS (
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
+    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses
+    FROM m WHERE state IS NULL
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, (SELECT now FROM t), count(*)
+    FROM m WHERE state IS NOT NULL GROUP BY queue, state
+)
+SELECT job_id, attempt, ready_at, true AS settled FROM m
+UNION ALL
+SELECT k.job_id, k.attempt, NULL, false FROM k JOIN v USING (job_id, attempt, worker_id)
+WHERE k.cancel_requested AND NOT v.cancel_known AND v.state IS DISTINCT FROM 'succeeded';
+
+-- name: settled_before
+-- After an answer that never came: which of these attempts has this worker settled already?
+SELECT job_id, attempt, next_run_at FROM attempts
+WHERE job_id = ANY($1::uuid[]) AND worker_id = ANY($2::uuid[]);
+
+-- name: running_of
+-- What stands under these workers' names, as start would have answered, oldest first.
+WITH r AS MATERIALIZED (
+    SELECT * FROM job_running WHERE worker_id = ANY($1::uuid[]) ORDER BY started_at LIMIT $2
+),
+j AS MATERIALIZED (
+    SELECT job_id, payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
+           created_by
+    FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM r))
+)
+SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
+       r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
+       j.tags, j.traceparent, j.created_by, r.cancel_requested_at IS NOT NULL
+FROM r JOIN j USING (job_id);
+
+-- name: cancel_due
+-- due -> ended (cancelled, requested)
+WITH d AS (
+    DELETE FROM job_due WHERE job_id = $1
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses
+),
+e AS (
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, reason,
+                           finished_at)
+    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, 'requested',
+           clock_timestamp()
+    FROM d
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, 'cancelled', clock_timestamp(), 1 FROM d
+)
+SELECT queue, kind, priority FROM d;
+
+-- name: cancel_running
+-- running stays running, its worker is asked; the first request's time is kept.
+UPDATE job_running
+SET cancel_requested_at = coalesce(cancel_requested_at, clock_timestamp())
+WHERE job_id = $1
+RETURNING worker_id;
+
+-- name: cancel_requested
+-- Which of this worker's attempts should stop.
+SELECT job_id FROM job_running WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL;
+
+-- name: retry_ended
+-- ended (dead, cancelled, skipped) -> due: a new life, its budget fresh, attempts going on.
+WITH e AS (
+    DELETE FROM job_ended
+    WHERE job_id = $1 AND state IN ('dead', 'cancelled', 'skipped')
+    RETURNING job_id, queue, kind, state, attempt
+),
+d AS (
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
+    SELECT e.job_id, e.queue, e.kind, j.priority, clock_timestamp(), e.attempt, 0, 0
+    FROM e JOIN jobs j USING (job_id)
+    RETURNING job_id, queue, kind, priority, ready_at
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta) SELECT queue, state, NULL, -1 FROM e
+)
+SELECT queue, kind, priority, ready_at FROM d;
+
+-- name: state_of
+-- Where a job stands, or no row when there is no such job.
+SELECT CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
+            WHEN d.job_id IS NOT NULL THEN 'ready'
+            WHEN r.job_id IS NOT NULL THEN 'running'
+            ELSE e.state END
+FROM jobs j
+LEFT JOIN job_due d USING (job_id)
+LEFT JOIN job_running r USING (job_id)
+LEFT JOIN job_ended e USING (job_id)
+WHERE j.job_id = $1;
+
+-- name: add_logs
+-- What handlers logged; safe to repeat.
+INSERT INTO job_logs (job_id, attempt, seq, at, level, message)
+SELECT job_id, attempt, seq, to_timestamp(at_s), level, message
+FROM unnest($1::uuid[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[])
+     AS l(job_id, attempt, seq, at_s, level, message)
+ON CONFLICT DO NOTHING;

@@ -1,0 +1,41 @@
+-- Who is next, as Postgres knows it: for claims while Redis is away, and for the reconciler.
+
+-- name: lines
+-- The (queue, kind) pairs that have due rows: hops from pair to pair over the index.
+WITH RECURSIVE l(queue, kind) AS (
+    (SELECT queue, kind FROM job_due ORDER BY queue, kind LIMIT 1)
+    UNION ALL
+    SELECT n.queue, n.kind
+    FROM l CROSS JOIN LATERAL (
+        SELECT d.queue, d.kind FROM job_due d
+        WHERE (d.queue, d.kind) > (l.queue, l.kind) ORDER BY d.queue, d.kind LIMIT 1
+    ) n
+)
+SELECT queue, kind FROM l;
+
+-- name: line_head
+-- The first $3 due rows of a queue and these kinds in claim order: ten probes a kind, merged.
+-- $4: what a step of priority is worth, in ms; 0 is strict.
+SELECT h.job_id, $1::text, k.kind, p.priority::int, h.ready_at
+FROM unnest($2::text[]) AS k(kind)
+CROSS JOIN generate_series(0, 9) AS p(priority)
+CROSS JOIN LATERAL (
+    SELECT d.job_id, d.ready_at FROM job_due d
+    WHERE d.queue = $1 AND d.kind = k.kind AND d.priority = p.priority
+      AND d.ready_at <= (SELECT clock_timestamp())
+    ORDER BY d.ready_at, d.job_id LIMIT $3
+) h
+ORDER BY CASE WHEN $4::float8 = 0 THEN -p.priority ELSE 0 END,
+         extract(epoch FROM h.ready_at) * 1000 - p.priority * $4::float8, h.job_id
+LIMIT $3;
+
+-- name: line_page
+-- The next $6 rows of a queue after the key ($2, $3, $4, $5), due or not: for a rebuild.
+SELECT job_id, queue, kind, priority, ready_at FROM job_due
+WHERE queue = $1 AND (kind, priority, ready_at, job_id) > ($2, $3, $4, $5)
+ORDER BY kind, priority, ready_at, job_id
+LIMIT $6;
+
+-- name: due_among
+-- Which of these ids are due rows, to put them back on their shelves.
+SELECT job_id, queue, kind, priority, ready_at FROM job_due WHERE job_id = ANY($1::uuid[]);

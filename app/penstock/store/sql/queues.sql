@@ -1,0 +1,44 @@
+-- Queues: their switch, their settings, their counts.
+
+-- name: add_queues
+INSERT INTO queues (queue) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING;
+
+-- name: set_paused
+INSERT INTO queues (queue, paused) VALUES ($1, $2)
+ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused;
+
+-- name: queue_settings
+SELECT queue, paused, priority_aging_s FROM queues ORDER BY queue;
+
+-- name: fold_counts
+-- Many deltas become one a queue and state, once they no longer count for the throughput.
+WITH k AS MATERIALIZED (
+    SELECT ctid FROM queue_counts
+    WHERE at IS NULL OR at < clock_timestamp() - interval '1 minute'
+    LIMIT 20000 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM queue_counts WHERE ctid = ANY(ARRAY(SELECT ctid FROM k))
+    RETURNING queue, state, delta
+)
+INSERT INTO queue_counts (queue, state, at, delta)
+SELECT queue, state, NULL, sum(delta) FROM d GROUP BY queue, state;
+
+-- name: live_counts
+-- Jobs in the live places, by queue and state, and since when the oldest ready one waits.
+SELECT queue, CASE WHEN ready_at <= now THEN 'ready' ELSE 'scheduled' END, count(*),
+       extract(epoch FROM now - min(ready_at))::float8
+FROM job_due, (SELECT clock_timestamp() AS now) t
+WHERE $1::text IS NULL OR queue = $1
+GROUP BY 1, 2, now
+UNION ALL
+SELECT queue, 'running', count(*), NULL FROM job_running
+WHERE $1::text IS NULL OR queue = $1 GROUP BY queue;
+
+-- name: ended_counts
+-- Ended jobs by queue and state: all, and those of the last minute.
+SELECT queue, state, sum(delta)::bigint,
+       coalesce(sum(delta) FILTER (WHERE at > clock_timestamp() - interval '1 minute'), 0)::bigint
+FROM queue_counts
+WHERE $1::text IS NULL OR queue = $1
+GROUP BY queue, state;

@@ -1,0 +1,38 @@
+-- What readers ask for; on their own pool, never in the way of a settlement.
+
+-- name: job
+SELECT j.job_id, j.queue, j.kind,
+       CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
+            WHEN d.job_id IS NOT NULL THEN 'ready'
+            WHEN r.job_id IS NOT NULL THEN 'running'
+            ELSE e.state END AS state,
+       j.priority, j.payload, e.result, coalesce(e.error, a.error) AS error,
+       coalesce(d.attempt, r.attempt, e.attempt) AS attempt,
+       coalesce(d.failures, r.failures, e.failures) AS failures,
+       j.max_attempts, j.on_lost, j.backoff, j.timeout_s, coalesce(d.ready_at, j.run_at) AS run_at,
+       coalesce(r.started_at, a.started_at) AS started_at, e.finished_at, e.reason,
+       coalesce(r.worker_id, a.worker_id) AS worker_id, j.tags, j.traceparent, j.created_by
+FROM jobs j
+LEFT JOIN job_due d USING (job_id)
+LEFT JOIN job_running r USING (job_id)
+LEFT JOIN job_ended e USING (job_id)
+LEFT JOIN LATERAL (
+    SELECT started_at, worker_id, CASE WHEN e.state = 'succeeded' THEN NULL ELSE error END AS error
+    FROM attempts t WHERE t.job_id = j.job_id ORDER BY attempt DESC LIMIT 1
+) a ON true
+WHERE j.job_id = $1;
+
+-- name: attempts
+SELECT attempt, worker_id, started_at, finished_at, outcome, error, next_run_at
+FROM attempts WHERE job_id = $1
+UNION ALL
+SELECT attempt, worker_id, started_at, NULL, NULL, NULL, NULL
+FROM job_running WHERE job_id = $1
+ORDER BY attempt;
+
+-- name: logs
+SELECT at, attempt, level, message FROM job_logs WHERE job_id = $1 ORDER BY attempt, seq;
+
+-- name: ended_among
+-- Which of these jobs are over, for those who wait for them.
+SELECT job_id FROM job_ended WHERE job_id = ANY($1::uuid[]);

@@ -1,0 +1,61 @@
+-- Who lives, and who may say that somebody doesn't (design.md, Leases; reliability.md, D2, D3).
+
+-- name: register_worker
+INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
+                     expires_at)
+SELECT $1, $2, $3, $4, $5, $6, $7, t.now, t.now, t.now + make_interval(secs => $8)
+FROM (SELECT clock_timestamp() AS now) t;
+
+-- name: beat
+-- Renews a worker and the shared pulse. $2: time to live. No row: condemned, or gone.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+p AS (
+    UPDATE pulse
+    SET unbroken_since = CASE WHEN t.now - last_beat > make_interval(secs => $2::float8 / 2)
+                              THEN t.now ELSE unbroken_since END,
+        last_beat = greatest(last_beat, t.now)
+    FROM t
+)
+UPDATE workers
+SET beat_at = t.now, expires_at = t.now + make_interval(secs => $2)
+FROM t
+WHERE worker_id = $1 AND condemned_at IS NULL
+RETURNING extract(epoch FROM t.now)::float8;
+
+-- name: condemn
+-- Condemns what has expired, and only while the pulse shows unbroken contact with Postgres for a
+-- whole time to live ($1): a pause of Postgres must not condemn the living.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now)
+UPDATE workers w
+SET condemned_at = t.now
+FROM t, pulse p
+WHERE w.condemned_at IS NULL AND w.expires_at < t.now
+  AND t.now - p.last_beat < make_interval(secs => $1::float8 / 2)
+  AND t.now - p.unbroken_since >= make_interval(secs => $1)
+RETURNING w.worker_id;
+
+-- name: orphaning_workers
+-- Names in job_running of workers that are condemned or gone: hops from name to name.
+WITH RECURSIVE w(worker_id) AS (
+    (SELECT worker_id FROM job_running ORDER BY worker_id LIMIT 1)
+    UNION ALL
+    SELECT n.worker_id
+    FROM w CROSS JOIN LATERAL (
+        SELECT r.worker_id FROM job_running r
+        WHERE r.worker_id > w.worker_id ORDER BY r.worker_id LIMIT 1
+    ) n
+)
+SELECT worker_id FROM w
+WHERE NOT EXISTS (
+    SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
+);
+
+-- name: leave
+-- A worker that handed back all it had.
+DELETE FROM workers WHERE worker_id = $1;
+
+-- name: forget_condemned
+-- Condemned long ago, and nothing stands under its name any more.
+DELETE FROM workers
+WHERE condemned_at < clock_timestamp() - interval '1 minute'
+  AND NOT EXISTS (SELECT 1 FROM job_running r WHERE r.worker_id = workers.worker_id);

@@ -1,0 +1,99 @@
+"""Log lines: one JSON object a line, or a readable console in development.
+
+In: `get_logger().info("job_replayed", job_id=...)`, and what libraries say through `logging`.
+Out: lines on one stream (standard output). Always holds: a line is one line, whatever a caller
+put into it; a value is cut at 1 KiB, a traceback at 16 KiB; nothing is written per request or per
+job at `info`.
+"""
+
+import logging
+import sys
+from typing import TextIO, cast
+
+import orjson
+import structlog
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
+
+_VALUE_MAX = 1024
+_TRACEBACK_MAX = 16 * 1024
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+
+def get_logger() -> FilteringBoundLogger:
+    """The logger of the module that calls; may be made before `set_up` is called."""
+    module = sys._getframe(1).f_globals["__name__"]
+    return cast(FilteringBoundLogger, structlog.get_logger(module=module))
+
+
+def set_up(level: str = "info", form: str = "auto", stream: TextIO | None = None) -> None:
+    """Sends all log lines to `stream`. `form`: json, console, or auto (console on a terminal)."""
+    out = stream or sys.stdout
+    console = form == "console" or (form == "auto" and out.isatty())
+    ahead = _processors(console)
+    last = _console(out) if console else _json
+    structlog.configure(
+        processors=[*ahead, last],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=structlog.WriteLoggerFactory(out),
+        cache_logger_on_first_use=True,
+    )
+    _take_over_stdlib(level, out, ahead, last)
+
+
+def _processors(console: bool) -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        structlog.processors.format_exc_info,
+        _cut,
+        *([_one_line] if console else []),
+    ]
+
+
+def _take_over_stdlib(level: str, out: TextIO, ahead: list[Processor], last: Processor) -> None:
+    """Gives the lines of aiohttp, asyncio and asyncpg the same form as ours."""
+    handler = logging.StreamHandler(out)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[_name_module, *ahead],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(max(_LEVELS[level], logging.INFO))
+
+
+def _name_module(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    event["module"] = event["_record"].name
+    return event
+
+
+def _cut(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    for key, value in event.items():
+        limit = _TRACEBACK_MAX if key == "exception" else _VALUE_MAX
+        if isinstance(value, str) and len(value) > limit:
+            event[key] = f"{value[:limit]}… ({len(value)} characters)"
+    return event
+
+
+def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """JSON escapes control characters by itself; a terminal would obey them."""
+    for key, value in event.items():
+        if isinstance(value, str) and key != "exception" and not value.isprintable():
+            event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
+    return event
+
+
+def _json(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+def _console(out: TextIO) -> Processor:
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=out.isatty(),
+        timestamp_key="time",
+        exception_formatter=structlog.dev.plain_traceback,
+    )
+    return cast(Processor, renderer)

@@ -1,0 +1,151 @@
+"""What we count, for Prometheus: each metric once, with its help and its unit.
+
+`Metrics()` makes them in a registry of their own, so a test or a second server in one process
+starts at zero. Always holds: the number of children is bounded, for a caller chooses the names of
+queues and kinds; those beyond the 200th are counted as `other`.
+"""
+
+from collections.abc import Sequence
+from typing import Final, Generic, TypeVar, cast
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+
+NAMES_MAX = 200
+OTHER = "other"
+
+_ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
+_SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_JOB_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
+
+M = TypeVar("M", bound=Counter | Gauge | Histogram)
+
+
+class Names:
+    """The label values seen so far: up to 200 keep their name, later ones become `other`."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def __call__(self, name: str) -> str:
+        if name in self._known:
+            return name
+        if len(self._known) < NAMES_MAX:
+            self._known.add(name)
+            return name
+        return OTHER
+
+
+class Family(Generic[M]):
+    """One metric with labels. Call it with the label values, in order, for the bound child."""
+
+    def __init__(self, metric: M, bounds: Sequence[Names | None] = ()) -> None:
+        self._metric = metric
+        self._bounds = bounds
+        self._children: dict[tuple[str, ...], M] = {}
+
+    def __call__(self, *values: str) -> M:
+        child = self._children.get(values)
+        return child if child is not None else self._bind(values)
+
+    def _bind(self, values: tuple[str, ...]) -> M:
+        if self._bounds:
+            pairs = zip(self._bounds, values, strict=True)
+            values = tuple(names(value) if names else value for names, value in pairs)
+        if values not in self._children:
+            self._children[values] = cast(M, self._metric.labels(*values))
+        return self._children[values]
+
+
+class Metrics:
+    """All metrics of one server. A family is called with its labels: `attempts(kind, outcome)`."""
+
+    def __init__(self) -> None:
+        r: Final = CollectorRegistry()
+        queues, kinds = Names(), Names()
+        self.registry: Final = r
+        self.jobs_submitted: Final = Family(
+            Counter("penstock_jobs_submitted", "Jobs accepted.", ["queue"], registry=r),
+            (queues,),
+        )
+        self.attempts: Final = Family(
+            Counter("penstock_attempts", "Attempts ended.", ["kind", "outcome"], registry=r),
+            (kinds, None),
+        )
+        self.jobs_ended: Final = Family(
+            Counter("penstock_jobs_ended", "Jobs ended.", ["queue", "state"], registry=r),
+            (queues, None),
+        )
+        self.stale_settlements: Final = Counter(
+            "penstock_stale_settlements", "Outcomes of attempts that were over.", registry=r
+        )
+        self.stale_claims: Final = Counter(
+            "penstock_stale_claims", "Claimed ids that were not due any more.", registry=r
+        )
+        self.reaped: Final = Counter(
+            "penstock_reaped", "Attempts settled as lost with their worker.", registry=r
+        )
+        self.adopted: Final = Counter(
+            "penstock_adopted", "Attempts of ours found in Postgres but not here.", registry=r
+        )
+        self.reconciled: Final = Counter(
+            "penstock_reconciled", "Due jobs put back on a shelf of Redis.", registry=r
+        )
+        self.leaked_slots: Final = Gauge(
+            "penstock_leaked_slots", "Slots held by handlers that ignore their end.", registry=r
+        )
+        self.slots: Final = Family(
+            Gauge("penstock_slots", "Worker slots by state: busy, free.", ["state"], registry=r)
+        )
+        self.batch_rows: Final = Family(
+            Histogram(
+                "penstock_batch_rows",
+                "Rows of one transaction: submit, start, settle.",
+                ["batch"],
+                buckets=_ROWS,
+                registry=r,
+            )
+        )
+        self.batch_seconds: Final = Family(
+            Histogram(
+                "penstock_batch_seconds",
+                "Time of one transaction: submit, start, settle.",
+                ["batch"],
+                buckets=_SHORT_S,
+                registry=r,
+            )
+        )
+        self.queue_wait: Final = Histogram(
+            "penstock_queue_wait_seconds", "From ready to started.", buckets=_JOB_S, registry=r
+        )
+        self.http_requests: Final = Family(
+            Counter(
+                "penstock_http_requests",
+                "Requests answered, by route template.",
+                ["route", "method", "status"],
+                registry=r,
+            )
+        )
+        self.redis_breaker_open: Final = Gauge(
+            "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
+        )
+        self.loop_failures: Final = Family(
+            Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)
+        )
+        self.loop_lag: Final = Histogram(
+            "penstock_loop_lag_seconds", "Lateness of the event loop.", buckets=_SHORT_S, registry=r
+        )
+        ProcessCollector(registry=r)
+        PlatformCollector(registry=r)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """All metrics in Prometheus' text format, and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_PLAIN_0_0_4

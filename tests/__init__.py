@@ -1,0 +1,1 @@
+"""Every test; real PostgreSQL and Redis always."""

@@ -1,0 +1,211 @@
+"""Settings: the order of sources, and what a wrong one says."""
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from penstock import places
+from penstock.settings import (
+    Auth,
+    Dev,
+    SettingsError,
+    describe,
+    given_keys,
+    load,
+    load_section,
+)
+
+SECRETS = {
+    "PENSTOCK_POSTGRES__DSN": "postgres://penstock:hush@127.0.0.1/penstock",
+    "PENSTOCK_REDIS__URL": "redis://:hush@127.0.0.1:6379/0",
+    "PENSTOCK_AUTH__JWT_SECRET": "hush" * 8,
+}
+
+
+@pytest.fixture
+def config_dir(tmp_path: Path) -> Path:
+    (tmp_path / "base.yaml").write_text("http:\n  port: 1001\n  keepalive_s: 11\n")
+    (tmp_path / "staging.yaml").write_text("http:\n  port: 1002\nworker:\n  queues: [mail]\n")
+    return tmp_path
+
+
+def refusal(environ: dict[str, str], config_dir: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load({**SECRETS, **environ}, config_dir)
+    return str(caught.value)
+
+
+def test_a_later_source_wins_and_the_others_stay(config_dir: Path) -> None:
+    base = load(SECRETS, config_dir)
+    assert (base.env, base.http.port, base.http.keepalive_s) == ("production", 1001, 11)
+
+    staging = load({**SECRETS, "PENSTOCK_ENV": "staging"}, config_dir)
+    assert (staging.http.port, staging.http.keepalive_s) == (1002, 11)
+    assert staging.worker.queues == ("mail",)
+
+    environ = {**SECRETS, "PENSTOCK_ENV": "staging", "PENSTOCK_HTTP__PORT": "1003"}
+    assert load(environ, config_dir).http.port == 1003
+
+
+def test_the_files_that_ship_are_right_in_every_environment() -> None:
+    names = {path.stem for path in places.config_dir().glob("*.yaml")} - {"base"}
+    for name in {*names, "production"}:
+        load({**SECRETS, "PENSTOCK_ENV": name})
+
+
+def test_production_runs_no_sample_handler_and_reaches_public_addresses_only() -> None:
+    settings = load(SECRETS)
+    assert settings.handlers.modules == ()
+    assert settings.egress.allow == ()
+    assert settings.http.host == "127.0.0.1"
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(SECRETS)
+    with pytest.raises(ValidationError):
+        settings.http.port = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environ", "words"),
+    [
+        ({"PENSTOCK_HTTP__PROT": "1"}, "PENSTOCK_HTTP__PROT did you mean PENSTOCK_HTTP__PORT?"),
+        ({"PENSTOCK_HTTP_PORT": "1"}, "PENSTOCK_HTTP_PORT did you mean PENSTOCK_HTTP__PORT?"),
+        ({"PENSTOCK_FOO": "1"}, "PENSTOCK_FOO is not a setting"),
+        ({"PENSTOCK_HTTP": "{}"}, "PENSTOCK_HTTP is not a setting"),
+        ({"PENSTOCK_WORKER__QUEUES_FILE": "/x"}, "PENSTOCK_WORKER__QUEUES_FILE not a setting"),
+        ({"PENSTOCK_HTTP__PORT": "99999"}, "http.port PENSTOCK_HTTP__PORT 99999 65535"),
+        ({"PENSTOCK_HTTP__PORT": "web"}, "http.port PENSTOCK_HTTP__PORT web integer"),
+        ({"PENSTOCK_WORKER__TTL_S": "nan"}, "worker.ttl_s PENSTOCK_WORKER__TTL_S"),
+        ({"PENSTOCK_ROLES": "api"}, "roles PENSTOCK_ROLES JSON list"),
+        ({"PENSTOCK_ROLES": "[]"}, "roles PENSTOCK_ROLES at least 1"),
+        ({"PENSTOCK_ROLES": '["api", "api"]'}, "roles PENSTOCK_ROLES twice"),
+        ({"PENSTOCK_ROLES": '["apy"]'}, "roles PENSTOCK_ROLES apy 'scheduler'"),
+        ({"PENSTOCK_EGRESS__ALLOW": '["10.0.0.1/8"]'}, "egress.allow 10.0.0.1/8 host bits"),
+        ({"PENSTOCK_HANDLERS__MODULES": '["a b"]'}, "handlers.modules a b"),
+        ({"PENSTOCK_POSTGRES__DSN": "mysql://x"}, "postgres.dsn postgresql://"),
+        ({"PENSTOCK_REDIS__URL": "localhost"}, "redis.url redis://"),
+        ({"PENSTOCK_ENV": "prodution"}, "PENSTOCK_ENV prodution development production"),
+        ({"PENSTOCK_ENV": "../../etc"}, "PENSTOCK_ENV ../../etc"),
+        ({"PENSTOCK_WORKER__TTL_S": "4"}, "worker.ttl_s (4) worker.beat_s (2) PENSTOCK_WORKER"),
+        ({"PENSTOCK_QUEUE__RENEW_S": "10"}, "queue.lease_s (10) queue.renew_s (10) PENSTOCK_"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_source_and_the_way_out(
+    environ: dict[str, str], words: str
+) -> None:
+    message = refusal(environ)
+    assert "\n" not in message
+    for word in words.split():
+        assert word in message
+
+
+@pytest.mark.parametrize(
+    ("yaml", "words"),
+    [
+        ("htpp:\n  port: 1", "htpp not a setting"),
+        ("http:\n  prot: 1", "http.prot did you mean http.port?"),
+        ("http:\n  port: yes", "http.port yes or no"),
+        ("http: 1", "http is a section"),
+        ("- http", "sections"),
+        ("http: [", "can't be read"),
+        ("env: production", "env is not a setting"),
+        ("http:\n  port: 0.5", "http.port 0.5"),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_key(tmp_path: Path, yaml: str, words: str) -> None:
+    (tmp_path / "base.yaml").write_text(yaml)
+    message = refusal({}, tmp_path)
+    for word in (str(tmp_path / "base.yaml"), *words.split()):
+        assert word in message
+
+
+def test_every_required_setting_that_lacks_is_listed_at_once(config_dir: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({}, config_dir)
+    for name in SECRETS:
+        assert f"set {name}, or {name}_FILE" in str(caught.value)
+
+
+def test_a_secret_is_never_shown() -> None:
+    short = "tooshort-hush"
+    message = refusal({"PENSTOCK_AUTH__JWT_SECRET": short})
+    assert "32 bytes" in message
+    assert short not in message
+
+    settings = load(SECRETS)
+    assert "hush" not in repr(settings)
+    assert "hush" not in str(describe(settings))
+
+
+def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s" * 40 + "\n")
+    environ = {**SECRETS, "PENSTOCK_AUTH__JWT_SECRET_FILE": str(file)}
+    assert "both set" in refusal(environ)
+
+    del environ["PENSTOCK_AUTH__JWT_SECRET"]
+    assert load(environ).auth.jwt_secret.get_secret_value() == "s" * 40
+
+    file.unlink()
+    with pytest.raises(SettingsError, match=r"PENSTOCK_AUTH__JWT_SECRET_FILE .* can't be read"):
+        load(environ)
+
+
+def test_what_kubernetes_injects_and_what_is_no_setting_is_ignored() -> None:
+    load(
+        {
+            **SECRETS,
+            "PENSTOCK_PORT": "tcp://10.0.0.1:8080",
+            "PENSTOCK_PORT_8080_TCP_ADDR": "10.0.0.1",
+            "PENSTOCK_SERVICE_HOST": "10.0.0.1",
+            "PENSTOCK_URL": "http://127.0.0.1:8080",
+            "PENSTOCK_TOKEN": "x",
+            "PENSTOCK_CHAOS": "x",
+            "PENSTOCK_REDIS_BIN": "x",
+            "PENSTOCK_SSM_PATH": "x",
+        }
+    )
+
+
+def test_an_empty_variable_is_an_unset_one() -> None:
+    settings = load({**SECRETS, "PENSTOCK_AUTH__ISSUER": "", "PENSTOCK_HTTP__PORT": ""})
+    assert settings.auth.issuer is None
+    assert settings.http.port == 8080
+
+
+def test_each_value_is_described_with_its_source(config_dir: Path) -> None:
+    environ = {**SECRETS, "PENSTOCK_ENV": "staging", "PENSTOCK_WORKER__THREADS": "7"}
+    by_key = {setting.key: setting for setting in describe(load(environ, config_dir))}
+    assert by_key["env"].source == "environment variable PENSTOCK_ENV"
+    assert by_key["http.port"].source == str(config_dir / "staging.yaml")
+    assert by_key["http.keepalive_s"].source == str(config_dir / "base.yaml")
+    assert by_key["worker.threads"].source == "environment variable PENSTOCK_WORKER__THREADS"
+    assert by_key["worker.threads"].value == 7
+    assert by_key["jobs.priority"].source == "default"
+    assert all(setting.description for setting in by_key.values())
+
+
+def test_a_section_can_be_had_without_the_secrets_of_the_others() -> None:
+    assert load_section(Dev, {"PENSTOCK_DEV__DIR": "elsewhere"}).dir == "elsewhere"
+    with pytest.raises(SettingsError, match=r"^auth\.jwt_secret is required"):
+        load_section(Auth, {})
+    with pytest.raises(SettingsError, match="PENSTOCK_DEV__DIRR"):
+        load_section(Dev, {"PENSTOCK_DEV__DIRR": "elsewhere"})
+
+
+def test_the_given_keys_are_those_that_a_source_sets(config_dir: Path) -> None:
+    environ = {"PENSTOCK_REDIS__URL": "redis://x", "PENSTOCK_LOG__LEVEL": ""}
+    assert given_keys(environ, config_dir) == {"redis.url", "http.port", "http.keepalive_s"}
+
+
+@given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=30), st.text(max_size=20))
+def test_no_name_and_no_value_makes_anything_but_settings_or_a_settings_error(
+    name: str, value: str
+) -> None:
+    with suppress(SettingsError):
+        load({**SECRETS, f"PENSTOCK_{name}": value})
