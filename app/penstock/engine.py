@@ -27,7 +27,6 @@ from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.held import Held
-from penstock.loops.herald import Herald
 from penstock.loops.identity import Me
 from penstock.loops.keeper import Keeper
 from penstock.loops.missing import Missing
@@ -57,7 +56,7 @@ from penstock.store.workers import Identity, KeeperLine, Workers
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +95,22 @@ class Engine:
         drain = Drain(self._settings.worker, self.me, self.hands, self.jobs, self.workers)
         await drain.run()
 
+    async def close(self) -> None:
+        """After the loops have ended: what they held open."""
+        self.keeper.stop()
+        self.threads.shutdown(wait=False, cancel_futures=True)
+        await self.listener.close()
+
     def runs(self) -> Iterable[Callable[[], Coroutine[None, None, None]]]:
         """What runs for ever without steps: the batchers and the pool."""
         yield self.submitter.run
         yield self.enqueuer.run
         yield self.settler.run
-        yield self.herald.run
         yield self.pool.run
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.jobs, self.line = Jobs(postgres), Line(postgres)
+        self.jobs, self.line = Jobs(postgres, self.pg_clock), Line(postgres)
         self.queues, self.workers = Queues(postgres), Workers(postgres)
         self.reads = Reads(postgres)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
@@ -122,16 +126,16 @@ class Engine:
         )
         self.missing = Missing()
         self.enqueuer = Enqueuer(self.shelves, self._on_ready, self.missing.report)
-        self.ears = Ears(Listener(self._rooms.redis), origin)
+        self.listener = Listener(self._rooms.redis)
+        self.ears = Ears(self.listener, origin)
 
     def _build_commands(self) -> None:
         rooms = self._rooms
         self.submitter = Submitter(
-            self.jobs, self.queues, self.enqueuer, rooms.health, self.pg_clock, self.metrics
+            self.jobs, self.queues, self.enqueuer, rooms.health, self.metrics
         )
         self.changes = Changes(self.jobs, self.queues, self.shelves, self.enqueuer, rooms.health)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
-        self.herald = Herald(self.shelves, self.waiters)
 
     def _build_hands(self) -> None:
         limits, registry = self._settings.worker, self._rooms.registry
@@ -146,15 +150,14 @@ class Engine:
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
         self.settler = Settler(
-            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.herald.ended
+            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.waiters.tell
         )
         self.pool = Pool(
             lanes,
             self.threads,
-            limits.cancel_grace_s,
-            limits.result_max_bytes,
+            limits,
             self._on_run_ended,
-            lambda: self.worker.wake.set(),
+            self._on_slot_free,
         )
         self.hands = Hands(self.pool, self.held, self.settler, self._run_of)
 
@@ -186,8 +189,7 @@ class Engine:
             KeeperLine(self._rooms.dsn, self._rooms.limits),
             self.me,
             self.pg_clock,
-            settings.worker.beat_s,
-            settings.worker.stall_max_s,
+            settings.worker,
             self.registrar.hear_beat,
         )
 
@@ -217,7 +219,7 @@ class Engine:
     def _wire(self) -> None:
         """Who hears what from whom."""
         self.changes.on_cancel = self._on_cancel
-        self.changes.on_ended = self.herald.ended
+        self.changes.on_ended = self.waiters.tell
         self.changes.on_settings = self.book.wake.set
         self.ears.on_ready = self.worker.heat
         self.ears.on_due = self._on_due
@@ -249,6 +251,9 @@ class Engine:
     def _on_run_ended(self, run: Run, ending: Ending) -> None:
         logs = run.log_rows()
         self.settler.put(Outgoing(run.job, ending, logs, done=lambda: self.held.drop(run)))
+
+    def _on_slot_free(self) -> None:
+        self.worker.wake.set()
 
     def _on_ready(self, queues: Iterable[str]) -> None:
         self.worker.heat(queues)

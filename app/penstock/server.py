@@ -32,7 +32,7 @@ from penstock.telemetry.metrics import Metrics
 
 EXIT_INTERRUPTED = 130
 
-log = logs.get_logger()
+log = logs.get_logger(__name__)
 
 
 class NotMigrated(PenstockError):
@@ -94,10 +94,9 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
             ) as port:
                 yield Replica(f"http://{_host(settings.http.host)}:{port}", engine, tasks)
         finally:
-            engine.keeper.stop()
-            engine.threads.shutdown(wait=False, cancel_futures=True)
             tasks.cancel()
             await asyncio.wait([tasks])
+            await engine.close()
 
 
 @asynccontextmanager

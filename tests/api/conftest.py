@@ -18,7 +18,7 @@ from penstock.domain.readiness import Readiness
 from penstock.telemetry.metrics import Metrics
 
 SECRET = "a-secret-of-the-tests-with-32-bytes-and-more"
-NOW_MS = 1_795_000_000_000  # 2026-11-18T12:26:40Z
+NOW_MS = 1_795_000_000_000  # 2026-11-18T11:06:40Z
 
 
 def payload_errors(kind: str, payload: Any) -> list[tuple[str, str]]:

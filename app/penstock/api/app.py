@@ -19,7 +19,7 @@ from penstock.api.porter import Porter, new_request_id, seal
 from penstock.api.problems import Problem
 from penstock.telemetry.logs import get_logger
 
-log = get_logger()
+log = get_logger(__name__)
 
 _BACKLOG = 1024
 _SHUTDOWN_S = 5.0  # what requests under way get when we stop

@@ -21,7 +21,7 @@ from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain.caller import Caller
 from penstock.telemetry.logs import get_logger
 
-log = get_logger()
+log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _UNROUTED = "none"  # the metric's route for paths that don't exist

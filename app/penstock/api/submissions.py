@@ -232,7 +232,8 @@ def _detail(error: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
         form = context["pattern"]
         return f"must match {form}" if form == NAME_PATTERN else "must have no control characters"
-    return _DETAILS[kind].format(**context) if kind in _DETAILS else str(error["msg"])
+    values = {name: _whole(value) for name, value in context.items()}
+    return _DETAILS[kind].format(**values) if kind in _DETAILS else str(error["msg"])
 
 
 def _unknown(where: tuple[str | int, ...]) -> str:

@@ -30,10 +30,10 @@ class _OneLineErrors(click.Group):
         try:
             return super().invoke(ctx)
         except Exception as error:
-            told = [known for leaf in _leaves(error) if (known := _told(leaf))]
-            if not told:
-                raise
-            text, code = told[0]
+            told = [_told(leaf) for leaf in _leaves(error)]
+            if None in told:
+                raise  # a bug, alone or among others: its traceback is what helps
+            text, code = next(known for known in told if known is not None)
             click.echo(f"penstock: {text}", err=True)
             sys.exit(code)
 

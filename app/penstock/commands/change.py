@@ -6,13 +6,14 @@ costs one claim, a retried job is found by the reconciler, a cancel by the worke
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import JobNotFound, QueueUnavailable, StoreUnavailable, WrongState
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, Due
 from penstock.queue import keys
-from penstock.queue.shelves import Shelves
+from penstock.queue.shelves import Off, Shelves
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
@@ -41,6 +42,7 @@ class Changes:
         with self._health.watch():
             for _ in range(_TRIES_MAX):
                 if due := await self._jobs.cancel_due(id_):
+                    self._enqueuer.put((), (Off(due.queue, id_, ended=True),))
                     await self._forget(due)
                     return self.on_ended([id_])
                 if await self._jobs.cancel_running(id_):
@@ -85,13 +87,9 @@ class Changes:
         return state
 
     async def _forget(self, due: Due) -> None:
-        try:
+        with suppress(QueueUnavailable):  # else it costs one stale claim
             await self._shelves.forget(due)
-        except QueueUnavailable:
-            pass  # costs one stale claim
 
     async def _tell(self, channel: str, message: bytes) -> None:
-        try:
+        with suppress(QueueUnavailable):  # else the others find out by their slow polls
             await self._shelves.tell(channel, message)
-        except QueueUnavailable:
-            pass  # the others find out by their slow polls

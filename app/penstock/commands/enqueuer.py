@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from penstock.batcher import Batcher
 from penstock.domain.errors import QueueUnavailable
-from penstock.domain.ids import JobId
 from penstock.domain.job import Due
-from penstock.queue.shelves import Shelves
+from penstock.queue.shelves import Off, Shelves
 
 _ROWS_MAX = 4000
-
-_Off = tuple[str, JobId]
 
 
 class Enqueuer:
@@ -30,17 +27,17 @@ class Enqueuer:
         self._shelves = shelves
         self._on_ready = on_ready
         self._on_missing = on_missing
-        self._batcher: Batcher[tuple[Due | None, _Off | None]] = Batcher(self._flush, _ROWS_MAX)
+        self._batcher: Batcher[Due | Off] = Batcher(self._flush, _ROWS_MAX)
         self.run = self._batcher.run
         self.drained = self._batcher.drained
 
-    def put(self, due: Iterable[Due], off: Iterable[_Off] = ()) -> None:
-        """`off`: (queue, id) to take off the leases shelf first."""
-        self._batcher.put([*((None, one) for one in off), *((one, None) for one in due)])
+    def put(self, due: Iterable[Due], off: Iterable[Off] = ()) -> None:
+        """`off` leaves the leases shelf first."""
+        self._batcher.put([*off, *due])
 
-    async def _flush(self, batch: Sequence[tuple[Due | None, _Off | None]]) -> None:
-        due = [one for one, _ in batch if one]
-        off = [one for _, one in batch if one]
+    async def _flush(self, batch: Sequence[Due | Off]) -> None:
+        due = [one for one in batch if isinstance(one, Due)]
+        off = [one for one in batch if isinstance(one, Off)]
         queues = {one.queue for one in due}
         try:
             unmarked = await self._shelves.enqueue(due, off)

@@ -14,7 +14,6 @@ from datetime import datetime
 
 from penstock import clock
 from penstock.batcher import Batcher
-from penstock.clock import ServerClock
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable
 from penstock.domain.job import Due, NewJob
@@ -42,14 +41,12 @@ class Submitter:
         queues: Queues,
         enqueuer: Enqueuer,
         health: Health,
-        pg_clock: ServerClock,
         metrics: Metrics,
     ) -> None:
         self._jobs = jobs
         self._queues = queues
         self._enqueuer = enqueuer
         self._health = health
-        self._pg_clock = pg_clock
         self._metrics = metrics
         self._large = asyncio.Semaphore(_LARGE_LANES)
         self._batcher: Batcher[_Submission] = Batcher(
@@ -66,8 +63,7 @@ class Submitter:
                 return committed_at
             answer: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
             self._batcher.put((_Submission(jobs, answer),))
-            committed_at = await answer
-            return committed_at
+            return await answer
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""
@@ -117,7 +113,6 @@ class Submitter:
         committed_at = await self._jobs.submit(jobs)
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)
         self._metrics.batch_rows("submit").observe(len(jobs))
-        self._pg_clock.at_least(committed_at.timestamp())
         return committed_at
 
     def _enqueue(self, jobs: Sequence[NewJob], now: datetime) -> None:

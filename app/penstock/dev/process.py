@@ -18,7 +18,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 import psutil
 
@@ -132,7 +132,7 @@ class EmbeddedServer(ABC):
         """SIGCONT: undoes `pause`."""
         _signal(self._family(), signal.SIGCONT)
 
-    def __enter__(self) -> "EmbeddedServer":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

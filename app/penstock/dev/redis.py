@@ -40,7 +40,7 @@ class EmbeddedRedis(EmbeddedServer):
     ) -> None:
         self.program = find_redis(environment() if environ is None else environ, parent)
         super().__init__(parent / self.program.data_name, port)
-        self.title = self.program.engine.capitalize()
+        self.title = self.program.data_name.replace("-", " ").capitalize()
         # Without one, every user of this machine could read and change what is queued here.
         self._password = secrets.token_urlsafe(16)
 

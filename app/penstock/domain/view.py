@@ -1,4 +1,4 @@
-"""What readers see: a job, its attempts, its logs, a queue. Filled by the store, shown by the door."""
+"""What readers see: a job, its attempts and logs, a queue. Filled by store, shown by api."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -19,6 +19,7 @@ from aiohttp import (
     DummyCookieJar,
     TCPConnector,
 )
+from aiohttp.abc import AbstractResolver
 from aiohttp.typedefs import LooseHeaders
 from yarl import URL
 
@@ -89,7 +90,7 @@ class Egress:
             await self._resolver.close()
         self._session = self._resolver = None
 
-    def _connector(self, resolver: GuardedResolver) -> TCPConnector:
+    def _connector(self, resolver: AbstractResolver) -> TCPConnector:
         return TCPConnector(
             socket_factory=self._socket,
             resolver=resolver,

@@ -10,6 +10,7 @@ _CHUNK_BYTES = 64 * 1024
 _GZIP_WBITS = 31
 _ZLIB_WBITS = 15
 _RAW_WBITS = -15
+_GZIP_MAGIC = 0x1F
 
 
 async def read_body(answer: ClientResponse, bytes_max: int) -> tuple[bytes, bool]:
@@ -30,7 +31,7 @@ async def _plain(content: StreamReader, bytes_max: int) -> tuple[bytes, bool]:
 
 
 async def _inflated(content: StreamReader, bytes_max: int, *, gzip: bool) -> tuple[bytes, bool]:
-    inflater = _Inflater(bytes_max, gzip=gzip)
+    inflater = Inflater(bytes_max, gzip=gzip)
     received = 0
     async for chunk in content.iter_chunked(_CHUNK_BYTES):
         received += len(chunk)
@@ -41,7 +42,7 @@ async def _inflated(content: StreamReader, bytes_max: int, *, gzip: bool) -> tup
     return inflater.body(), False
 
 
-class _Inflater:
+class Inflater:
     """gzip (several members too) and deflate (with or without zlib's header), bounded."""
 
     def __init__(self, bytes_max: int, *, gzip: bool) -> None:
@@ -49,6 +50,8 @@ class _Inflater:
         self._bytes_max = bytes_max
         self._body = bytearray()
         self._zlib: zlib._Decompress | None = None
+        self._members = 0
+        self._ended = False
 
     @property
     def full(self) -> bool:
@@ -59,7 +62,7 @@ class _Inflater:
 
     def feed(self, data: bytes) -> None:
         try:
-            while data and not self.full:
+            while data and not self.full and not self._ended:
                 data = self._step(data)
         except zlib.error as exc:
             raise EgressError(f"the answer's compression is broken: {exc}") from exc
@@ -67,12 +70,16 @@ class _Inflater:
     def _step(self, data: bytes) -> bytes:
         """Unfolds at most one byte more than there is room for; answers what is left to do."""
         if self._zlib is None:
+            if self._members and data[0] != _GZIP_MAGIC:  # padding behind the last member
+                self._ended = True
+                return b""
             self._zlib = zlib.decompressobj(self._wbits(data[0]))
         self._body += self._zlib.decompress(data, self._bytes_max + 1 - len(self._body))
         if not self._zlib.eof:
             return self._zlib.unconsumed_tail
-        rest = self._zlib.unused_data if self._gzip else b""
-        self._zlib = None
+        rest, self._zlib = self._zlib.unused_data, None
+        self._members += 1
+        self._ended = not self._gzip
         return rest
 
     def _wbits(self, first: int) -> int:

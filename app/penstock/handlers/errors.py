@@ -14,7 +14,7 @@ import orjson
 from penstock.domain.attempt import CANCELLED, Ending, Failure, Outcome
 from penstock.domain.errors import PenstockError
 from penstock.egress.errors import EgressError, EgressRefused
-from penstock.handlers.results import json_fault
+from penstock.handlers.results import Unstorable, encode
 from penstock.handlers.text import cut, storable
 
 TYPE_MAX_BYTES = 200
@@ -146,10 +146,9 @@ def _walk(traceback: TracebackType | None) -> Iterator[str]:
 def _storable_details(details: Any) -> Any:
     """`details` as it came, or why it was left out."""
     try:
-        encoded = orjson.dumps(details)
-    except TypeError as exc:
-        return {"left_out": f"the details are not JSON: {exc}"}
+        encoded = encode(details)
+    except Unstorable as exc:
+        return {"left_out": cut(storable(f"the details can't be kept: {exc}"), 500)}
     if len(encoded) > DETAILS_MAX_BYTES:
         return {"left_out": f"the details have more than {DETAILS_MAX_BYTES} bytes"}
-    fault = json_fault(encoded)
-    return {"left_out": f"the details contain {fault}"} if fault else orjson.loads(encoded)
+    return orjson.loads(encoded)

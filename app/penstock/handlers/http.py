@@ -6,6 +6,7 @@ attempts; what can't succeed later is not tried again. If we die in the middle t
 once more.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -20,12 +21,15 @@ from penstock.egress.retrying import is_transient, retry_after_s
 from penstock.handlers.context import Context
 from penstock.handlers.errors import AttemptFailed, PermanentError, RetryLater
 from penstock.handlers.registry import handler
-from penstock.handlers.results import DEPTH_MAX, json_fault
+from penstock.handlers.results import DEPTH_MAX, Unstorable, encode
 from penstock.handlers.text import cut, printable
 
 _HEADERS_MAX = 64
 _SHOWN_MAX_BYTES = 2048  # of the body, in a failure's details
 _OURS = "penstock-attempt"
+_DIGITS = re.compile(rb"\d{19}")
+_HUGE_INT = re.compile(rb"(?<![.\d])\d{19,}(?![\d.eE])")
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 
 
 def _url(url: str) -> str:
@@ -135,15 +139,20 @@ def _shown(headers: Mapping[str, str]) -> dict[str, str]:
 def _parsed(response: Response) -> Any:
     """The JSON of a body that is JSON by its media type and fit to be stored, else its text."""
     media = response.content_type
-    if (media == "application/json" or media.endswith("+json")) and not response.truncated:
-        encoded = response.body.removeprefix(b"\xef\xbb\xbf")
-        try:
-            parsed = orjson.loads(encoded)
-        except orjson.JSONDecodeError:
-            return printable(response.text())
-        if json_fault(encoded, DEPTH_MAX - 1) is None:  # it lies one level deep in the result
-            return parsed
-    return printable(response.text())
+    text = printable(response.text())
+    if response.truncated or not (media == "application/json" or media.endswith("+json")):
+        return text
+    try:
+        parsed = orjson.loads(response.text())
+        encode(parsed, DEPTH_MAX - 1)  # it lies one level deep in the result
+    except (orjson.JSONDecodeError, Unstorable):
+        return text
+    return text if _has_huge_int(response.body) else parsed
+
+
+def _has_huge_int(encoded: bytes) -> bool:
+    """Whether an integer is in it that was rounded when it was parsed."""
+    return bool(_DIGITS.search(encoded) and _HUGE_INT.search(_STRING.sub(b"", encoded)))
 
 
 def _failure(response: Response) -> AttemptFailed:

@@ -3,16 +3,18 @@
 In: any value. Out: an ending that succeeded with JSON text, or failed for good because the value
 can't be kept: running the job again would give the same. Always holds: what is stored keeps the
 rules of the door (api.md, "Conventions"), so whatever we store we can show. Every job passes
-here, so the encoded bytes are searched first, and only what looks suspicious is walked.
+here, so the encoded bytes are looked at first, and only what is suspicious is walked.
 """
 
 import dataclasses
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
+from pydantic_core import to_json
 
 from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.handlers.text import cut, storable
@@ -22,11 +24,10 @@ INT_MAX = 2**53
 
 _NOTHING = Ending(Outcome.SUCCEEDED, result="null")
 _NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_LONG = re.compile(rb"(?<![.\d])\d{16}")
-_INT = re.compile(rb"(?<![.\d])\d{16,}(?![\d.eE])")
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
-_ONE_BRACKET = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))
+
+
+class Unstorable(ValueError):
+    """A value that can't be kept as JSON; the message says what is in it."""
 
 
 def ending_of(result: Any, bytes_max: int) -> Ending:
@@ -37,12 +38,9 @@ def ending_of(result: Any, bytes_max: int) -> Ending:
     if result is None:
         return _NOTHING
     try:
-        encoded = orjson.dumps(result, default=_plain)
-        fault = json_fault(encoded) or _nan_fault(result, encoded)
-    except Exception as exc:  # foreign objects may raise anything while they are encoded
-        return _failed("result-unserialisable", f"the handler's result is not JSON: {exc}")
-    if fault:
-        return _failed("result-unserialisable", f"the handler's result contains {fault}")
+        encoded = encode(result)
+    except Exception as exc:  # foreign objects may raise anything when they are looked at
+        return _failed("result-unserialisable", f"the handler's result can't be kept: {exc}")
     if len(encoded) > bytes_max:
         size = f"{len(encoded)} bytes, more than {bytes_max}"
         return _failed("result-too-large", f"the handler's result has {size}")
@@ -54,49 +52,84 @@ def _failed(kind: str, message: str) -> Ending:
     return Ending(Outcome.FAILED, failure=failure, retryable=False)
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    raise TypeError(f"it contains a {type(value).__name__}")
-
-
-def json_fault(encoded: bytes, depth_max: int = DEPTH_MAX) -> str | None:
-    """What valid JSON contains that we don't store, or None."""
-    if encoded.count(b"[") + encoded.count(b"{") > depth_max and _is_deeper(encoded, depth_max):
-        return f"more than {depth_max} levels of nesting"
-    if b"\\u0000" in encoded and _NUL.search(encoded):
-        return "a NUL character"
-    if _LONG.search(encoded) and any(map(_is_big, _INT.findall(_STRING.sub(b"", encoded)))):
-        return "an integer beyond 2^53, which JSON's readers round; make it a string"
-    return None
-
-
-def _is_deeper(encoded: bytes, depth_max: int) -> bool:
-    """Peels the innermost brackets off, once a level; all in C, for results may be large."""
-    brackets = _STRING.sub(b"", encoded).translate(_ONE_BRACKET, _NO_BRACKET)
-    for _ in range(depth_max):
-        brackets = brackets.replace(b"[]", b"")
-        if not brackets:
-            return False
-    return True
-
-
-def _is_big(digits: bytes) -> bool:
-    return len(digits) > 16 or int(digits) > INT_MAX
-
-
-def _nan_fault(result: Any, encoded: bytes) -> str | None:
-    """orjson writes null for NaN and the infinities; the standard library says no to them."""
-    if b"null" not in encoded:
-        return None
+def encode(value: Any, depth_max: int = DEPTH_MAX) -> bytes:
+    """`value` as JSON with at most `depth_max` levels. Raises Unstorable."""
     try:
-        json.dumps(result, allow_nan=False, default=_loosely)
+        # The option refuses from 2^53 on, where we take 2^53 itself: the slow road decides.
+        encoded = orjson.dumps(value, default=_plain, option=orjson.OPT_STRICT_INTEGER)
+    except orjson.JSONEncodeError:
+        encoded = _encode_carefully(value)
+    if b"null" in encoded and value is not None:
+        _refuse_nan(value)
+    if b"\\u0000" in encoded and _NUL.search(encoded):
+        raise Unstorable("a NUL character is in it")
+    if encoded.count(b"[") + encoded.count(b"{") > depth_max and _is_deeper(encoded, depth_max):
+        raise Unstorable(f"it is nested deeper than {depth_max} levels")
+    return encoded
+
+
+def _encode_carefully(value: Any) -> bytes:
+    """For values that strict encoding refused: what is wrong, or that all is well after all."""
+    try:
+        encoded = orjson.dumps(value, default=_plain)
+    except orjson.JSONEncodeError as exc:
+        told = exc.__cause__ if isinstance(exc.__cause__, Unstorable) else exc
+        raise Unstorable(str(told)) from exc
+    _refuse_big(orjson.loads(encoded))
+    return encoded
+
+
+def _refuse_big(value: Any) -> None:
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int) and abs(item) > INT_MAX:
+            raise Unstorable("an integer beyond 2^53 is in it, which readers round: send a string")
+        if isinstance(item, dict):
+            stack += item.values()
+        elif isinstance(item, list):
+            stack += item
+
+
+def _plain(value: Any) -> Any:
+    """What orjson doesn't know, as something that it knows."""
+    if not isinstance(value, BaseModel):
+        raise Unstorable(f"a {type(value).__name__} is in it")
+    dumped = value.model_dump(mode="json")
+    _refuse_nan(dumped)
+    return dumped
+
+
+def _refuse_nan(value: Any) -> None:
+    """orjson writes null for NaN and the infinities: pydantic's fast writer gives a hint, and
+    the standard library's slow one the proof."""
+    written = to_json(value, inf_nan_mode="constants")
+    if b"NaN" not in written and b"Infinity" not in written:
+        return
+    try:
+        json.dumps(value, allow_nan=False, default=_loosely)
     except ValueError:
-        return "NaN or an infinity, which JSON does not have"
-    return None
+        raise Unstorable("NaN or an infinity is in it, which JSON doesn't have") from None
 
 
 def _loosely(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    return _plain(value) if isinstance(value, BaseModel) else str(value)
+    return str(value)  # a date or a model: holds no number, or was looked at before
+
+
+def _is_deeper(encoded: bytes, depth_max: int) -> bool:
+    level = _containers([orjson.loads(encoded)])
+    for _ in range(depth_max):
+        level = [
+            inner
+            for outer in level
+            for inner in _containers(outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _containers(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, (dict, list))]

@@ -1,7 +1,8 @@
 """Where a worker's next ids come from: the shelves, or Postgres' line while Redis is away.
 
 In: kinds and a count. Out: (queue, id) pairs in claim order, leased if they came from a shelf.
-A queue is hot while it may hold ready jobs: wake-ups and the sweep heat it, an empty claim cools it.
+A queue is hot while it may hold ready jobs: wake-ups and the sweep heat it, and it cools when a
+claim finds it short.
 """
 
 import random

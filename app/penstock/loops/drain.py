@@ -22,7 +22,7 @@ _LOOK_S = 0.02
 _HAND_BACK_S = 5.0
 _ROWS_MAX = 2000
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,11 @@ class Drain:
 
     async def _idle_within(self, seconds: float) -> None:
         give_up_at = clock.monotonic() + seconds
-        while (self.hands.pool.busy() or self.hands.held.starting) and (
-            clock.monotonic() < give_up_at
-        ):
+        while self._is_busy() and clock.monotonic() < give_up_at:  # noqa: ASYNC110  # many ends
             await asyncio.sleep(_LOOK_S)
+
+    def _is_busy(self) -> bool:
+        return bool(self.hands.pool.busy() or self.hands.held.starting)
 
     async def _hand_back(self) -> None:
         await self.hands.settler.drained()

@@ -4,6 +4,7 @@ All of it is speed only: each message has a slow poll as its safety net, for whi
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 
 import orjson
 
@@ -32,10 +33,8 @@ class Ears:
         if wanted == self._ended_wanted:
             return
         self._ended_wanted = wanted
-        try:
+        with suppress(QueueUnavailable):  # else it is subscribed with the next connection
             await self._listener.want(keys.ENDED, wanted)
-        except QueueUnavailable:
-            pass  # subscribed again with the next connection
 
     async def step(self) -> float:
         """Listens until the line breaks."""

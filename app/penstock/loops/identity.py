@@ -1,7 +1,7 @@
 """Who this replica is at the moment. A condemned name is never used again: a new one is taken."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from penstock import clock
 from penstock.domain.ids import WorkerId
@@ -17,7 +17,7 @@ class Me:
 
     mint: Callable[[], bytes]
     ttl_s: float
-    worker: WorkerId = WorkerId(b"")
+    worker: WorkerId = field(default=WorkerId(b""))  # a NewType: no call
     beat_at: float = 0.0
     draining: bool = False
     registered: bool = False

@@ -12,17 +12,20 @@ import os
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock import clock
 from penstock.clock import ServerClock
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops.identity import Me
+from penstock.loops.supervise import pause_or_wake
+from penstock.settings import Worker as WorkerSettings
 from penstock.store.workers import Beat, KeeperLine
 from penstock.telemetry.logs import get_logger
 
 EXIT_STALLED = 70
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 class Keeper:
@@ -33,29 +36,31 @@ class Keeper:
         line: KeeperLine,
         me: Me,
         pg_clock: ServerClock,
-        beat_s: float,
-        stall_max_s: float,
+        settings: WorkerSettings,
         on_beat: Callable[[bytes, Beat], None],
     ) -> None:
         self._line = line
         self._me = me
         self._pg_clock = pg_clock
-        self._beat_s = beat_s
-        self._stall_max_s = stall_max_s
+        self._beat_s = settings.beat_s
+        self._stall_max_s = settings.stall_max_s
         self._on_beat = on_beat
         self._main = asyncio.get_running_loop()
         self._turns = 0
         self._turns_seen = -1
         self._stalled_s = 0.0
-        self._stop = threading.Event()
+        self._stop = asyncio.Event()  # lives on the thread's loop
+        self._own: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        self._stop.set()
-        self._thread.join(timeout=2)
+        if self._own is not None:
+            with suppress(RuntimeError):  # its loop has ended by itself
+                self._own.call_soon_threadsafe(self._stop.set)
+            self._thread.join(timeout=2)
 
     async def tick(self) -> float:
         """A step on the main loop: shows the thread that it turns."""
@@ -66,11 +71,12 @@ class Keeper:
         asyncio.run(self._beats())
 
     async def _beats(self) -> None:
+        self._own = asyncio.get_running_loop()
         while not self._stop.is_set():
             self._end_if_stalled()
             if self._me.registered:
                 await self._beat()
-            await asyncio.sleep(self._beat_s)
+            await pause_or_wake(self._stop, self._beat_s)
         self._line.close()
 
     async def _beat(self) -> None:

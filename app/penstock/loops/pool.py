@@ -18,6 +18,7 @@ from penstock.domain.job import Started
 from penstock.handlers.context import Context
 from penstock.handlers.registry import Handler
 from penstock.loops.run import run_handler, stop_ending
+from penstock.settings import Worker as WorkerSettings
 from penstock.store.jobs import LogRow
 
 _TURN_S = 0.005  # after so much work without a pause a coroutine lets the others run
@@ -73,16 +74,15 @@ class Pool:
         self,
         lanes: Sequence[Lane],
         threads: ThreadPoolExecutor,
-        cancel_grace_s: float,
-        result_max_bytes: int,
+        settings: WorkerSettings,
         on_ended: Callable[[Run, Ending], None],
         on_free: Callable[[], None],
     ) -> None:
         self.lanes = lanes
         self.checked = asyncio.Event()  # set: a deadline is nearer than the next check
         self._threads = threads
-        self._cancel_grace_s = cancel_grace_s
-        self._result_max_bytes = result_max_bytes
+        self._cancel_grace_s = settings.cancel_grace_s
+        self._result_max_bytes = settings.result_max_bytes
         self._on_ended = on_ended
         self._on_free = on_free
         self._next_check = 0.0

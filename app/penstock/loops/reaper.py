@@ -17,7 +17,7 @@ from penstock.telemetry.metrics import Metrics
 _TICK_S = 1.0
 _ROWS_MAX = 500
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 class Reaper:

@@ -2,8 +2,9 @@
 
 Each round looks at the first rows of every line in claim order: a lost id rises to the head by
 itself, so nothing deeper need be looked at. A queue whose marker is missing (a flush, a new
-queue, another Redis) is rebuilt in pages and marked after the last one. Nothing is ever taken away, so
-claims go on meanwhile. If we die here, the marker is still missing and the next round starts over.
+queue, another Redis) is rebuilt in pages and marked after the last one. Nothing is ever taken
+away, so claims go on meanwhile. If we die here, the marker is still missing and the next round
+starts over.
 """
 
 import random
@@ -17,7 +18,7 @@ _PAGE = 5000
 _MANY = 100  # more missing than this: look again at once
 _ROUND_S = 2.0
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 class Reconciler:

@@ -17,7 +17,7 @@ from penstock.telemetry.logs import get_logger
 
 _REST_S = 60.0
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 class Registrar:

@@ -8,6 +8,7 @@ from penstock import clock
 from penstock.clock import ServerClock
 from penstock.loops.held import Held
 from penstock.loops.parts import Parts
+from penstock.queue.shelves import Off
 
 
 class Renewer:
@@ -36,5 +37,5 @@ class Renewer:
             ids = await self._parts.shelves.expired(queue)
             if ids:
                 due = await self._parts.line.among(ids)
-                self._parts.enqueuer.put(due, [(queue, id_) for id_ in ids])
+                self._parts.enqueuer.put(due, [Off(queue, id_) for id_ in ids])
         return self._parts.settings.queue.lease_s / 5

@@ -22,6 +22,7 @@ from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started
 from penstock.domain.verdict import decide
+from penstock.queue.shelves import Off
 from penstock.store.jobs import ROWS_MAX, Attempt, Jobs, LogRow, Settled, Settlement
 from penstock.store.rows import ms
 from penstock.telemetry.logs import get_logger
@@ -30,7 +31,7 @@ from penstock.telemetry.metrics import Metrics
 _RETRY_FIRST_S = 0.02
 _RETRY_MAX_S = 0.5
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -165,7 +166,7 @@ class Settler:
     def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:
         """Acks leases, puts retries in line, counts, tells those who wait."""
         due: list[Due] = []
-        off: list[tuple[str, JobId]] = []
+        off: list[Off] = []
         ended: list[JobId] = []
         counts: dict[tuple[str, str], int] = {}
         for one in settlements:
@@ -173,7 +174,7 @@ class Settler:
             done = settled.get((job.id, job.attempt))
             if done is None:
                 continue
-            off.append((job.queue, job.id))
+            off.append(Off(job.queue, job.id, ended=done.ready_at is None))
             counts[job.kind, one.ending.outcome] = counts.get((job.kind, one.ending.outcome), 0) + 1
             if done.ready_at is None:
                 ended.append(job.id)

@@ -19,7 +19,7 @@ _BACKOFF_MAX_S = 1.0
 _LOG_EVERY = 20
 _STUCK_S = 30.0
 
-log = get_logger()
+log = get_logger(__name__)
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from penstock.loops.held import Held
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.settle import Settler
+from penstock.queue.shelves import Off
 
 _REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
 _ADOPT_S = 10.0
@@ -135,7 +136,7 @@ class Worker:
         """What start didn't move goes back to its shelf if it is still due (early, paused or
         locked), and off its lease in any case."""
         moved = {job.id for job in started}
-        rest = [(queue, id_) for queue, id_ in taken if id_ not in moved]
-        left = await self._parts.jobs.left([id_ for _, id_ in rest])
+        rest = [Off(queue, id_) for queue, id_ in taken if id_ not in moved]
+        left = await self._parts.jobs.left([one.id for one in rest])
         self._parts.enqueuer.put([one.due for one in left], rest)
         self._parts.metrics.stale_claims.inc(len(rest) - len(left))

@@ -8,14 +8,14 @@ from penstock.queue.redis import RedisDoor, is_away
 
 class Listener:
     def __init__(self, door: RedisDoor) -> None:
-        self._door = door
-        self._pubsub = door.listener()
+        self._client = door.listening_client()
+        self._pubsub = self._client.pubsub()
 
     async def connect(self, channels: Sequence[str]) -> None:
         """Starts over with these channels."""
-        await self.close()
-        self._pubsub = self._door.listener()
         try:
+            await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+            self._pubsub = self._client.pubsub()
             await self._pubsub.subscribe(*channels)
         except Exception as error:
             raise _away(error) from error
@@ -42,6 +42,7 @@ class Listener:
 
     async def close(self) -> None:
         await self._pubsub.aclose()  # type: ignore[no-untyped-call]
+        await self._client.aclose()
 
 
 def _away(error: Exception) -> Exception:

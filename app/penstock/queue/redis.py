@@ -37,7 +37,7 @@ class RedisDoor:
             retry=Retry(NoBackoff(), 0),
             max_connections=16,
         )
-        self._listener_url = url
+        self._url = url
         self._timeout_s = timeout_s
         self._scripts = {name: self._client.register_script(body) for name, body in load().items()}
         self._failures = 0
@@ -69,15 +69,14 @@ class RedisDoor:
         self._succeeded()
         return answer
 
-    def listener(self) -> "redis.client.PubSub":
-        """A subscriber with a connection of its own."""
-        client = redis.Redis.from_url(
-            self._listener_url,
+    def listening_client(self) -> redis.Redis:
+        """A client that may wait for ever for what it subscribed to."""
+        return redis.Redis.from_url(
+            self._url,
             socket_connect_timeout=self._timeout_s,
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
-            health_check_interval=0,
         )
-        return client.pubsub()
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -21,6 +21,15 @@ _CLOCK_SLACK_MS = 5  # clocks that agree this well are taken as one
 
 
 @dataclass(frozen=True, slots=True)
+class Off:
+    """What leaves the leases shelf; `ended` if its job is over, which waiters should hear."""
+
+    queue: str
+    id: JobId
+    ended: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Claimed:
     ids: list[JobId]
     marked: bool  # False: the queue's shelves may not be whole
@@ -37,6 +46,7 @@ class _Page:
     """What one script call of one queue carries."""
 
     off: list[JobId] = field(default_factory=list)
+    ended: list[JobId] = field(default_factory=list)
     ready: dict[str, list[Due]] = field(default_factory=lambda: defaultdict(list))
     scheduled: list[Due] = field(default_factory=list)
     size: int = 0
@@ -65,16 +75,16 @@ class Shelves:
         """True while Redis was found to be away: don't count on the shelves."""
         return self._door.is_open
 
-    async def enqueue(self, due: Iterable[Due], off: Iterable[tuple[str, JobId]] = ()) -> list[str]:
-        """Takes `off` (queue, id) from their leases, then puts `due` in line and tells.
+    async def enqueue(self, due: Iterable[Due], off: Iterable[Off] = ()) -> list[str]:
+        """Takes `off` from their leases, then puts `due` in line, and tells of both.
 
         Answers the queues whose marker is missing: their shelves need a rebuild.
         """
         unmarked = set()
         for queue, page in _pages(due, off, self._now_ms()):
             shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
-            args: list[Arg] = [keys.WAKE, self._message(queue, page), len(page.off), *page.off]
-            args += [len(page.scheduled)]
+            args: list[Arg] = [keys.WAKE, self._message(queue, page), keys.ENDED]
+            args += [b"".join(page.ended), len(page.off), *page.off, len(page.scheduled)]
             for one in page.scheduled:
                 args += [self._due_score(one), member(one)]
             aging = self._aging_ms(queue)
@@ -181,9 +191,7 @@ def member(one: Due) -> bytes:
     return one.id + b"%d" % one.priority + one.kind.encode()
 
 
-def _pages(
-    due: Iterable[Due], off: Iterable[tuple[str, JobId]], now_ms: int
-) -> list[tuple[str, _Page]]:
+def _pages(due: Iterable[Due], off: Iterable[Off], now_ms: int) -> list[tuple[str, _Page]]:
     """Splits by queue and to at most CHUNK members a page; what goes off comes first."""
     full: list[tuple[str, _Page]] = []
     current: dict[str, _Page] = {}
@@ -196,10 +204,13 @@ def _pages(
         page.size += 1
         return page
 
-    for queue, id_ in off:
-        room(queue).off.append(id_)
-    for one in due:
+    for one in off:
         page = room(one.queue)
-        is_ready = one.ready_ms <= now_ms + 1  # one is rounded up, the other down
-        (page.ready[one.kind] if is_ready else page.scheduled).append(one)
+        page.off.append(one.id)
+        if one.ended:
+            page.ended.append(one.id)
+    for job in due:
+        page = room(job.queue)
+        is_ready = job.ready_ms <= now_ms + 1  # one is rounded up, the other down
+        (page.ready[job.kind] if is_ready else page.scheduled).append(job)
     return [*full, *current.items()]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from penstock.clock import ServerClock
 from penstock.domain.attempt import Ending
 from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Due, NewJob, Started
@@ -45,8 +46,11 @@ class Left:
 
 
 class Jobs:
-    def __init__(self, postgres: Postgres) -> None:
+    """`clock` is kept from falling behind what Postgres' answers prove."""
+
+    def __init__(self, postgres: Postgres, clock: ServerClock) -> None:
         self._pg = postgres
+        self._clock = clock
 
     async def submit(self, jobs: Sequence[NewJob]) -> datetime:
         """Stores the jobs and their places, all or nothing; the time of it by Postgres."""
@@ -56,7 +60,9 @@ class Jobs:
             slices = [jobs[i : i + ROWS_MAX] for i in range(0, len(jobs), ROWS_MAX)]
             calls = [rows.submission(part) for part in slices]
             found = await self._pg.all_or_nothing("submit_jobs", calls)
-        return found[0][0]  # type: ignore[no-any-return] # asyncpg's records are untyped
+        committed_at: datetime = found[0][0]
+        self._clock.at_least(committed_at.timestamp())
+        return committed_at
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""

@@ -1,6 +1,6 @@
 """Log lines: one JSON object a line, or a readable console in development.
 
-In: `get_logger().info("job_replayed", job_id=...)`, and what libraries say through `logging`.
+In: `get_logger(__name__).info("job_replayed", job_id=...)`, and what libraries say through `logging`.
 Out: lines on one stream (standard output). Always holds: a line is one line, whatever a caller
 put into it; a value is cut at 1 KiB, a traceback at 16 KiB; nothing is written per request or per
 job at `info`.
@@ -19,9 +19,8 @@ _TRACEBACK_MAX = 16 * 1024
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def get_logger() -> FilteringBoundLogger:
-    """The logger of the module that calls; may be made before `set_up` is called."""
-    module = sys._getframe(1).f_globals["__name__"]
+def get_logger(module: str) -> FilteringBoundLogger:
+    """The logger of one module (`__name__`); may be made before `set_up` is called."""
     return cast(FilteringBoundLogger, structlog.get_logger(module=module))
 
 

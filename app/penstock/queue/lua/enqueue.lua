@@ -1,13 +1,15 @@
--- Takes ids off the leases shelf (ack, hand-back), then puts others in line, then tells.
+-- Takes ids off the leases shelf (ack, hand-back), then puts others in line, then tells workers
+-- what is in line, and those who wait what is over.
 --
 -- KEYS  1 leases, 2 meta, 3 scheduled, 4… ready shelves
--- ARGV  1 channel, 2 message ('' tells nobody), 3 how many ids to take off, those ids;
---       then for each key from KEYS[3] on: how many members, and as many (score, member)
+-- ARGV  1 wake channel, 2 message, 3 channel of ends, 4 ids that ended, as one string
+--       ('' for a message tells nobody); 5 how many ids to take off, those ids; then for each key
+--       from KEYS[3] on: how many members, and as many (score, member)
 -- returns 1 if the queue's marker stands, 0 if its shelves are not whole (a flush, a new queue)
 -- bound: the caller sends at most 1,000 members. Safe to repeat.
-local at = 4 + tonumber(ARGV[3])
-if at > 4 then
-    redis.call('ZREM', KEYS[1], unpack(ARGV, 4, at - 1))
+local at = 6 + tonumber(ARGV[5])
+if at > 6 then
+    redis.call('ZREM', KEYS[1], unpack(ARGV, 6, at - 1))
 end
 for i = 3, #KEYS do
     local count = tonumber(ARGV[at])
@@ -18,5 +20,8 @@ for i = 3, #KEYS do
 end
 if ARGV[2] ~= '' then
     redis.call('PUBLISH', ARGV[1], ARGV[2])
+end
+if ARGV[4] ~= '' then
+    redis.call('PUBLISH', ARGV[3], ARGV[4])
 end
 return redis.call('EXISTS', KEYS[2])

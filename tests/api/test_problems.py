@@ -1,0 +1,73 @@
+"""Every refusal is an RFC 9457 problem."""
+
+import orjson
+import pytest
+
+from penstock.api import problems
+from penstock.api.problems import PROBLEMS, Fault, Problem, answer, named, problem_of, step
+from penstock.domain.errors import (
+    BadRow,
+    JobNotFound,
+    QueueUnavailable,
+    StoreUnavailable,
+    WrongState,
+)
+
+
+@pytest.mark.parametrize("slug", PROBLEMS)
+def test_each_slug_renders_as_a_problem_document(slug: str) -> None:
+    rendered = answer(Problem(slug, "why", faults=[Fault("/a", "b")], members={"more": 1}))
+    assert rendered.content_type == "application/problem+json"
+    assert isinstance(rendered.body, bytes)
+    assert orjson.loads(rendered.body) == {
+        "type": f"/problems/{slug}",
+        "title": PROBLEMS[slug].title,
+        "status": rendered.status,
+        "detail": "why",
+        "more": 1,
+        "errors": [{"pointer": "/a", "detail": "b"}],
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "headers", "members"),
+    [
+        (JobNotFound(), 404, {}, {}),
+        (WrongState("running", "no"), 409, {}, {"state": "running"}),
+        (StoreUnavailable("gone"), 503, {"Retry-After": "1"}, {}),
+        (StoreUnavailable("x", unknown=True), 503, {"Retry-After": "1"}, {"outcome": "unknown"}),
+        (QueueUnavailable("gone"), 503, {"Retry-After": "1"}, {}),
+    ],
+)
+def test_errors_of_the_rooms_behind_have_their_answer(
+    error: Exception, status: int, headers: dict[str, str], members: dict[str, str]
+) -> None:
+    problem = problem_of(error)
+    assert problem is not None
+    assert (problem.status, problem.headers, problem.members) == (status, headers, members)
+
+
+@pytest.mark.parametrize("error", [BadRow("x"), ValueError("secret"), TimeoutError()])
+def test_what_nobody_expected_has_none(error: Exception) -> None:
+    assert problem_of(error) is None
+
+
+def test_why_the_store_is_away_is_not_told() -> None:
+    problem = problem_of(StoreUnavailable("password=hunter2 refused"))
+    assert problem is not None
+    assert "hunter2" not in repr(problem.__dict__)
+
+
+def test_at_most_a_hundred_fields_are_named() -> None:
+    many = named("validation-failed", [Fault(f"/{i}", "x") for i in range(500)])
+    assert len(many.faults) == problems.ERRORS_MAX
+    assert "more than 100" in many.detail
+    assert named("validation-failed", [Fault("/a", "x")]).detail == "1 field is at fault"
+
+
+@pytest.mark.parametrize(
+    ("name", "pointer"),
+    [("a", "/a"), (3, "/3"), ("a/b~c", "/a~1b~0c"), ("x" * 65, "/" + "x" * 64 + "…")],
+)
+def test_pointers_are_escaped_and_cut(name: str | int, pointer: str) -> None:
+    assert step(name) == pointer

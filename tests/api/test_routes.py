@@ -1,0 +1,65 @@
+"""The table of routes and the tree that finds them."""
+
+import pytest
+
+from penstock.api.ask import Ask
+from penstock.api.problems import Problem
+from penstock.api.routes import ROUTES, Route, Table
+
+
+async def nothing(_ask: Ask) -> None:
+    """A handler that is never called."""
+
+
+def route(method: str, path: str) -> Route:
+    return Route(method, path, None, nothing)  # type: ignore[arg-type]  # it is never called
+
+
+TABLE = Table(
+    [
+        route("GET", "/a"), route("POST", "/a"), route("POST", "/a/new"), route("GET", "/a/*"),
+        route("POST", "/a/*/stop"), route("GET", "/b/c"),
+    ]
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found", "varying"),
+    [
+        ("GET", "/a", "/a", ""),
+        ("POST", "/a", "/a", ""),
+        ("POST", "/a/new", "/a/new", ""),
+        ("GET", "/a/x", "/a/*", "x"),
+        ("GET", "/a/*", "/a/*", "*"),
+        ("GET", "/a/%C3%BC", "/a/*", "ü"),
+        ("GET", "/a/x%2Fstop", "/a/*", "x/stop"),
+        ("POST", "/a/x/stop", "/a/*/stop", "x"),
+        ("POST", "/a/*/stop", "/a/*/stop", "*"),
+        ("GET", "/%62/c", "/b/c", ""),
+    ],
+)
+def test_a_path_finds_its_route(method: str, path: str, found: str, varying: str) -> None:
+    route, key = TABLE.find(method, path)
+    assert (route.method, route.path, key) == (method, found, varying)
+
+
+@pytest.mark.parametrize("path", ["/", "/b", "/b/", "/b/*", "/a/x/go", "/a/x/stop/", "//a", "/c"])
+def test_another_path_is_not_found(path: str) -> None:
+    with pytest.raises(Problem, match="not-found"):
+        TABLE.find("GET", path)
+
+
+def test_a_literal_segment_goes_before_the_varying_one() -> None:
+    with pytest.raises(Problem) as refused:
+        TABLE.find("GET", "/a/new")
+    assert refused.value.headers == {"Allow": "POST"}
+
+
+def test_all_methods_of_a_path_are_named() -> None:
+    with pytest.raises(Problem) as refused:
+        TABLE.find("DELETE", "/a")
+    assert refused.value.headers == {"Allow": "GET, POST"}
+
+
+def test_no_call_is_in_the_table_twice() -> None:
+    assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)

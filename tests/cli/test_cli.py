@@ -1,0 +1,306 @@
+"""The command line as a user runs it: a process, its output and its exit code."""
+
+import json
+import os
+import queue
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+import pytest
+
+from penstock import VERSION
+from penstock.dev import EmbeddedPostgres, EmbeddedRedis
+
+SECRET = "hush" * 10
+COMMAND_TIMEOUT_S = 60
+OUTSIDE = {name: text for name, text in os.environ.items() if not name.startswith("PENSTOCK_")}
+OUTSIDE["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+
+
+@dataclass(frozen=True)
+class Servers:
+    directory: Path
+    environ: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def servers() -> Iterator[Servers]:
+    with tempfile.TemporaryDirectory(prefix="penstock-") as name:
+        Path(name).chmod(0o711)
+        with EmbeddedPostgres(Path(name)) as postgres, EmbeddedRedis(Path(name)) as redis:
+            environ = {
+                "PENSTOCK_POSTGRES__DSN": postgres.dsn,
+                "PENSTOCK_REDIS__URL": redis.url,
+                "PENSTOCK_AUTH__JWT_SECRET": SECRET,
+                "PENSTOCK_HTTP__PORT": "0",
+            }
+            yield Servers(Path(name), environ)
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """A working directory that `nobody`, as whom PostgreSQL may run, can pass through."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def penstock(
+    *words: str, environ: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "penstock", *words],
+        env={**OUTSIDE, **(environ or {})},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+        cwd="/",
+    )
+
+
+def the_one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """What a failed command says: one line on stderr, nothing on stdout."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+class Running:
+    """A command that goes on; its stderr is read line by line as it comes."""
+
+    def __init__(self, words: tuple[str, ...], environ: dict[str, str], directory: Path) -> None:
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self.said: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "penstock", *words],
+            env={**OUTSIDE, **environ},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=directory,
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._lines.put(line)
+        self._lines.put(None)
+
+    def says(self, pattern: str) -> re.Match[str]:
+        """Waits for a line that holds the pattern."""
+        while (line := self._lines.get(timeout=COMMAND_TIMEOUT_S)) is not None:
+            self.said.append(line)
+            if match := re.search(pattern, line):
+                return match
+        raise AssertionError(f"never said {pattern!r}, but: {''.join(self.said)}")
+
+    def ends(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(COMMAND_TIMEOUT_S)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        self._reader.join()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
+
+
+@contextmanager
+def running(*words: str, environ: dict[str, str], directory: Path) -> Iterator[Running]:
+    command = Running(words, environ, directory)
+    try:
+        yield command
+    finally:
+        command.close()
+
+
+def test_the_version_and_the_help_go_to_stdout() -> None:
+    assert penstock("--version").stdout == f"penstock {VERSION}\n"
+    told = penstock("--help").stdout
+    for command in ("serve", "dev", "migrate", "token", "config"):
+        assert command in told
+
+
+def test_a_wrong_word_is_wrong_use() -> None:
+    assert penstock("sevre").returncode == 2
+    assert penstock("serve", "--roles", "api,cook").returncode == 2
+
+
+def test_a_wrong_setting_is_one_line_and_code_2() -> None:
+    for command in (("serve",), ("migrate",), ("dev",), ("token",), ("config", "check")):
+        done = penstock(*command, environ={"PENSTOCK_HTTP__PROT": "1"})
+        assert "did you mean PENSTOCK_HTTP__PORT?" in the_one_line(done, 2)
+
+
+def test_a_token_is_all_that_is_on_stdout_and_says_what_was_asked() -> None:
+    environ = {"PENSTOCK_AUTH__JWT_SECRET": SECRET, "PENSTOCK_AUTH__ISSUER": "us"}
+    words = "--sub ci --role viewer --role operator --queue mail-* --ttl-s 60"
+    done = penstock("token", *words.split(), environ=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+    claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"], issuer="us")
+    assert claims.pop("exp") == claims.pop("iat") + 60
+    assert claims == {
+        "sub": "ci",
+        "roles": ["viewer", "operator"],
+        "queues": ["mail-*"],
+        "iss": "us",
+    }
+
+
+def test_a_token_that_no_server_would_take_is_not_made() -> None:
+    environ = {"PENSTOCK_AUTH__JWT_SECRET": SECRET, "PENSTOCK_AUTH__TOKEN_MAX_AGE_S": "60"}
+    done = penstock("token", "--ttl-s", "61", environ=environ)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "auth.token_max_age_s" in done.stderr
+    assert penstock("token", "--role", "king", environ=environ).returncode == 2
+
+
+def test_config_show_tells_value_and_source_and_no_secret(servers: Servers) -> None:
+    done = penstock("config", "show", "-o", "json", environ=servers.environ)
+    shown = {setting["key"]: setting for setting in json.loads(done.stdout)}
+    assert shown["http.port"]["value"] == 0
+    assert shown["http.port"]["source"] == "environment variable PENSTOCK_HTTP__PORT"
+    assert shown["jobs.timeout_s"]["source"] == "default"
+
+    table = penstock("config", "show", environ=servers.environ).stdout
+    assert re.search(r"^http\.port +0 +environment variable PENSTOCK_HTTP__PORT", table, re.MULTILINE)
+    for text in (done.stdout, table):
+        assert SECRET not in text
+        assert servers.environ["PENSTOCK_POSTGRES__DSN"] not in text
+
+
+def test_config_check_is_silent_on_stdout_and_tells_all_that_lacks(servers: Servers) -> None:
+    done = penstock("config", "check", environ=servers.environ)
+    assert (done.returncode, done.stdout) == (0, "")
+
+    done = penstock("config", "check")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "3 settings are wrong" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_migrate_needs_the_database_only_and_can_be_repeated(servers: Servers) -> None:
+    environ = {"PENSTOCK_POSTGRES__DSN": servers.environ["PENSTOCK_POSTGRES__DSN"]}
+    missing = penstock("migrate", "--check", environ=environ)
+    assert missing.returncode == 1
+    applied = penstock("migrate", environ=environ)
+    assert (applied.returncode, applied.stdout) == (0, missing.stdout)
+    assert applied.stdout.startswith("0001_")
+    for words in (("migrate",), ("migrate", "--check")):
+        again = penstock(*words, environ=environ)
+        assert (again.returncode, again.stdout) == (0, "")
+        assert "up to date" in again.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_database_out_of_reach_is_one_line_and_code_1(servers: Servers, command: str) -> None:
+    environ = {**servers.environ, "PENSTOCK_POSTGRES__DSN": "postgres://penstock@127.0.0.1:1/x"}
+    done = penstock(command, environ=environ)
+    assert "PostgreSQL" in the_last_line(done)
+
+
+def test_a_port_in_use_is_told_with_the_way_out(servers: Servers) -> None:
+    assert penstock("migrate", environ=servers.environ).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        done = penstock("serve", environ={**servers.environ, "PENSTOCK_HTTP__PORT": port})
+    told = the_last_line(done)
+    assert port in told
+    assert "PENSTOCK_HTTP__PORT" in told
+
+
+def the_last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """As `the_one_line`, for a command that may have logged before."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_serve_says_where_it_is_and_ends_in_good_order(
+    servers: Servers, number: signal.Signals
+) -> None:
+    assert penstock("migrate", environ=servers.environ).returncode == 0
+    environ = {**servers.environ, "PENSTOCK_WORKER__DRAIN_GRACE_S": "1"}
+    with running("serve", environ=environ, directory=servers.directory) as server:
+        url = server.says(r"ready on (http://127\.0\.0\.1:\d+)")[1]
+        with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), 5):
+            pass
+        assert server.ends(number) == 0
+
+
+def copied_curl(command: Running) -> list[str]:
+    """The curl of the banner, as a shell would read it."""
+    command.says("Run a job")
+    lines: list[str] = []
+    while not lines or lines[-1].endswith("\\"):
+        line = command.says(r"\S.*")[0]
+        lines.append(line)
+    return shlex.split(" ".join(line.removesuffix("\\") for line in lines))
+
+
+def test_dev_runs_a_job_from_its_own_banner_and_finds_it_again(directory: Path) -> None:
+    environ = {"PENSTOCK_HTTP__PORT": "0"}
+    with running("dev", environ=environ, directory=directory) as first:
+        job = json.loads(curl(copied_curl(first)))
+        assert job["state"] == "succeeded"
+        assert job["result"] == {"hello": "world"}
+        assert first.ends(signal.SIGINT) == 0
+
+    secret = directory / ".penstock" / "jwt_secret"
+    assert secret.stat().st_mode & 0o777 == 0o600
+    with running("dev", environ=environ, directory=directory) as second:
+        words = copied_curl(second)
+        url, bearer = words[words.index("-sS") + 1], words[words.index("-H") + 1]
+        found = json.loads(curl(["curl", "-sS", f"{url}/{job['id']}", "-H", bearer]))
+        assert found["result"] == {"hello": "world"}
+        assert second.ends(signal.SIGTERM) == 0
+
+
+def curl(words: list[str]) -> str:
+    done = subprocess.run(words, capture_output=True, text=True, timeout=30, check=True)
+    return done.stdout
+
+
+def test_a_second_dev_in_the_same_directory_is_told_so(directory: Path) -> None:
+    environ = {"PENSTOCK_HTTP__PORT": "0"}
+    with running("dev", environ=environ, directory=directory) as first:
+        first.says("is ready on")
+        with running("dev", environ=environ, directory=directory) as second:
+            second.says(f"in use by process {first.process.pid}: .* PENSTOCK_DEV__DIR")
+            assert second.process.wait(COMMAND_TIMEOUT_S) == 1
+        assert first.ends(signal.SIGTERM) == 0
+
+
+def test_dev_leaves_a_server_alone_that_it_is_given(servers: Servers, directory: Path) -> None:
+    with running("dev", environ=servers.environ, directory=directory) as command:
+        command.says("is ready on")
+        assert command.ends(signal.SIGTERM) == 0
+    assert {path.name for path in (directory / ".penstock").iterdir()} <= {"jwt_secret"}
+
+
+def test_a_token_of_the_development_secret_needs_no_more_than_the_environment(
+    directory: Path,
+) -> None:
+    kept = directory / "jwt_secret"
+    kept.write_text(SECRET)
+    environ = {"PENSTOCK_ENV": "development", "PENSTOCK_DEV__DIR": str(directory)}
+    done = penstock("token", environ=environ)
+    assert jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])["sub"] == "cli"
+    environ["PENSTOCK_ENV"] = "production"
+    assert "auth.jwt_secret is required" in the_one_line(penstock("token", environ=environ), 2)

@@ -1,0 +1,69 @@
+"""Fixtures that tests of all heights share."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock import settings
+from penstock.server import Replica, running
+from tests.support.api import Api
+from tests.support.replica import SECRET
+from tests.support.servers import Servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Redis for the whole run."""
+    both = Servers(tmp_path_factory.mktemp("servers"))
+    both.start()
+    yield both
+    both.stop()
+
+
+@pytest.fixture
+async def dsn(servers: Servers) -> str:
+    """A fresh, migrated database."""
+    return await servers.fresh_database()
+
+
+@pytest.fixture
+def redis_url(servers: Servers) -> str:
+    """An empty Redis."""
+    return servers.fresh_redis()
+
+
+@pytest.fixture
+def replica_settings(dsn: str, redis_url: str) -> settings.Settings:
+    """Settings of a replica in the test's own event loop, on any free port."""
+    return settings.load(
+        {
+            "PENSTOCK_ENV": "test",
+            "PENSTOCK_HTTP__PORT": "0",
+            "PENSTOCK_POSTGRES__DSN": dsn,
+            "PENSTOCK_REDIS__URL": redis_url,
+            "PENSTOCK_AUTH__JWT_SECRET": SECRET,
+            "PENSTOCK_HANDLERS__MODULES": '["penstock.handlers.samples", "tests.support.kinds"]',
+            "PENSTOCK_EGRESS__ALLOW": '["127.0.0.0/8"]',
+        }
+    )
+
+
+@pytest.fixture
+async def replica(replica_settings: settings.Settings) -> AsyncIterator[Replica]:
+    """A whole replica in the test's own event loop."""
+    async with running(replica_settings) as one:
+        yield one
+
+
+@pytest.fixture
+async def api(replica: Replica) -> AsyncIterator[Api]:
+    """An admin of that replica."""
+    async with Api(replica.url) as caller:
+        yield caller
+
+
+@pytest.fixture
+def workplace(tmp_path: Path) -> Path:
+    """A directory for logs of processes."""
+    return tmp_path

@@ -1,0 +1,1 @@
+"""What all tests share: real servers, replicas as processes, a client, waiting."""

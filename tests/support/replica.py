@@ -1,0 +1,109 @@
+"""A replica as a process of its own, to be killed, stopped and woken like a real one."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.ports import free_port
+
+SECRET = "a-secret-of-the-tests-with-32-bytes-and-more"
+_BOOT_S = 30.0
+
+
+class ReplicaProcess:
+    """`penstock serve` with these servers; `environ` adds or overrides settings."""
+
+    def __init__(
+        self, dsn: str, redis_url: str, directory: Path, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log_file = directory / f"replica-{self.port}.log"
+        clean = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
+        self._environ = {
+            **clean,
+            "PENSTOCK_ENV": "test",
+            "PENSTOCK_HTTP__PORT": str(self.port),
+            "PENSTOCK_POSTGRES__DSN": dsn,
+            "PENSTOCK_REDIS__URL": redis_url,
+            "PENSTOCK_AUTH__JWT_SECRET": SECRET,
+            "PENSTOCK_HANDLERS__MODULES": '["penstock.handlers.samples", "tests.support.kinds"]',
+            "PENSTOCK_EGRESS__ALLOW": '["127.0.0.0/8"]',
+            "PENSTOCK_LOG__FORMAT": "json",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **(environ or {}),
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "penstock", "serve"],
+                env=self._environ,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+
+    async def ready(self) -> None:
+        """Returns when it serves; fails with its last words when it can't."""
+        give_up_at = time.monotonic() + _BOOT_S
+        while not await asyncio.to_thread(self._is_ready):
+            assert self._process is not None
+            if self._process.poll() is not None or time.monotonic() > give_up_at:
+                raise AssertionError(f"the replica didn't start:\n{self.last_words()}")
+            await asyncio.sleep(0.05)
+
+    def kill(self) -> None:
+        """As `kill -9`: it can say nothing more."""
+        self._signal(signal.SIGKILL)
+        self._wait()
+
+    def pause(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def wait(self, within_s: float = 45.0) -> int:
+        """Its exit status."""
+        assert self._process is not None
+        return self._process.wait(within_s)
+
+    def stop(self) -> None:
+        """Ends it for good, whatever state it is in."""
+        if self._process is not None and self._process.poll() is None:
+            self._signal(signal.SIGKILL)
+            self._wait()
+
+    def last_words(self) -> str:
+        return self.log_file.read_text(errors="replace")[-4000:]
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        self._process.wait(10)

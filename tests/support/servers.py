@@ -1,0 +1,56 @@
+"""A PostgreSQL and a Redis for the whole test run, and a fresh database and flush a test."""
+
+import asyncio
+import itertools
+from pathlib import Path
+
+import asyncpg
+import redis
+
+from penstock.dev.postgres import EmbeddedPostgres
+from penstock.dev.redis import EmbeddedRedis
+from penstock.store.migrate import migrate
+
+_TEMPLATE = "penstock_template"
+
+
+class Servers:
+    """Both servers in one directory. Tests that break servers make their own."""
+
+    def __init__(self, directory: Path) -> None:
+        self.postgres = EmbeddedPostgres(directory)
+        self.redis = EmbeddedRedis(directory)
+        self._numbers = itertools.count(1)
+
+    def start(self) -> None:
+        self.postgres.start()
+        self.redis.start()
+        asyncio.run(self._make_template())
+
+    def stop(self) -> None:
+        self.redis.stop()
+        self.postgres.stop()
+
+    async def fresh_database(self) -> str:
+        """The DSN of a new, migrated database."""
+        name = f"test_{next(self._numbers)}"
+        con = await asyncpg.connect(self.postgres.dsn)
+        try:
+            await con.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+        finally:
+            await con.close()
+        return self.postgres.dsn_of(name)
+
+    def fresh_redis(self) -> str:
+        """The URL of an empty Redis."""
+        with redis.Redis.from_url(self.redis.url) as client:
+            client.flushall()
+        return self.redis.url
+
+    async def _make_template(self) -> None:
+        con = await asyncpg.connect(self.postgres.dsn)
+        try:
+            await con.execute(f"CREATE DATABASE {_TEMPLATE}")
+        finally:
+            await con.close()
+        await migrate(self.postgres.dsn_of(_TEMPLATE))

@@ -1,0 +1,97 @@
+"""Log lines: one line each, whatever is put into them."""
+
+import io
+import logging
+from collections.abc import Iterator
+
+import orjson
+import pytest
+import structlog
+
+from penstock.telemetry import logs
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def lines(out: io.StringIO) -> list[str]:
+    return out.getvalue().removesuffix("\n").split("\n")
+
+
+def test_json_lines_carry_module_level_and_time() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    logs.get_logger("penstock.x").info("job_replayed", job_id="a", count=3)
+    logs.get_logger("penstock.x").debug("too_fine")
+    (line,) = lines(out)
+    event = orjson.loads(line)
+    assert event.pop("time").endswith("Z")
+    assert event == {
+        "event": "job_replayed",
+        "module": "penstock.x",
+        "level": "info",
+        "job_id": "a",
+        "count": 3,
+    }
+
+
+EVIL = 'a\r\n{"level":"error"}\x1b[31m\u2028b'
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_caller_cannot_make_lines_of_his_own(form: str) -> None:
+    out = io.StringIO()
+    logs.set_up("info", form, out)
+    logs.get_logger("m").warning("refused", name=EVIL)
+    assert len(lines(out)) == 1
+    assert "\x1b[31m" not in out.getvalue()
+
+
+def test_long_values_are_cut() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    logs.get_logger("m").info("x", value="v" * 5000)
+    kept = orjson.loads(out.getvalue())["value"]
+    assert kept == "v" * 1024 + "… (5000 characters)"
+
+
+def test_what_json_does_not_know_is_written_as_text() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    logs.get_logger("m").info("x", ids={1: b"\x01"}, error=ValueError("v"))
+    event = orjson.loads(out.getvalue())
+    assert event["ids"] == {"1": r"b'\x01'"}
+    assert event["error"] == "v"
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_tracebacks_are_kept(form: str) -> None:
+    out = io.StringIO()
+    logs.set_up("info", form, out)
+    try:
+        raise ValueError("the reason")
+    except ValueError as error:
+        logs.get_logger("m").error("failed", exc_info=error)
+    assert "the reason" in out.getvalue()
+    assert "Traceback" in out.getvalue()
+
+
+def test_libraries_speak_in_the_same_form_and_not_below_info() -> None:
+    out = io.StringIO()
+    logs.set_up("debug", "json", out)
+    logging.getLogger("aiohttp.server").warning("slow %s", "client")
+    logging.getLogger("asyncio").debug("selector")
+    (line,) = lines(out)
+    event = orjson.loads(line)
+    assert (event["event"], event["module"], event["level"]) == (
+        "slow client",
+        "aiohttp.server",
+        "warning",
+    )

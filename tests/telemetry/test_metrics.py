@@ -1,0 +1,70 @@
+"""What is counted, and that a caller's names can't blow it up."""
+
+import pytest
+
+from penstock.telemetry.metrics import NAMES_MAX, OTHER, Metrics
+
+EXPECTED = """
+penstock_jobs_submitted penstock_attempts penstock_jobs_ended penstock_stale_settlements
+penstock_stale_claims penstock_reaped penstock_adopted penstock_reconciled penstock_leaked_slots
+penstock_slots penstock_batch_rows penstock_batch_seconds penstock_queue_wait_seconds
+penstock_http_requests penstock_redis_breaker_open penstock_loop_failures penstock_loop_lag_seconds
+"""
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float | None:
+    return metrics.registry.get_sample_value(name, labels)
+
+
+def test_our_metrics_are_these_and_each_has_a_help() -> None:
+    found = {family.name: family.documentation for family in Metrics().registry.collect()}
+    ours = {name: text for name, text in found.items() if name.startswith("penstock_")}
+    assert ours.keys() == set(EXPECTED.split())
+    assert all(text.endswith(".") for text in ours.values())
+
+
+def test_each_server_starts_at_zero() -> None:
+    Metrics().reaped.inc()
+    assert value(Metrics(), "penstock_reaped_total") == 0
+
+
+def test_a_family_is_called_with_its_labels() -> None:
+    metrics = Metrics()
+    metrics.attempts("echo", "succeeded").inc(3)
+    metrics.attempts("echo", "succeeded").inc()
+    counted = value(metrics, "penstock_attempts_total", kind="echo", outcome="succeeded")
+    assert counted == 4
+    assert metrics.attempts("echo", "failed") is metrics.attempts("echo", "failed")
+
+
+def test_names_beyond_the_200th_are_counted_as_other() -> None:
+    metrics = Metrics()
+    for i in range(NAMES_MAX + 50):
+        metrics.jobs_submitted(f"q{i}").inc()
+        metrics.jobs_ended(f"q{i}", "dead").inc()
+    assert value(metrics, "penstock_jobs_submitted_total", queue="q199") == 1
+    assert value(metrics, "penstock_jobs_submitted_total", queue="q200") is None
+    assert value(metrics, "penstock_jobs_submitted_total", queue=OTHER) == 50
+    assert value(metrics, "penstock_jobs_ended_total", queue=OTHER, state="dead") == 50
+
+
+def test_queues_and_kinds_have_their_room_apart() -> None:
+    metrics = Metrics()
+    for i in range(NAMES_MAX):
+        metrics.jobs_submitted(f"q{i}").inc()
+    metrics.attempts("echo", "failed").inc()
+    assert value(metrics, "penstock_attempts_total", kind="echo", outcome="failed") == 1
+
+
+def test_the_wrong_number_of_labels_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        Metrics().attempts("echo")
+
+
+def test_the_exposition_is_the_text_format() -> None:
+    metrics = Metrics()
+    metrics.batch_rows("submit").observe(7)
+    text, content_type = metrics.exposition()
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    assert b'penstock_batch_rows_bucket{batch="submit",le="10.0"} 1.0' in text
+    assert b"process_resident_memory_bytes" in text
