@@ -110,7 +110,7 @@ CREATE TABLE queue_counts (
     delta bigint NOT NULL
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
 
-CREATE INDEX queue_counts_at ON queue_counts (queue, state, at);
+CREATE INDEX queue_counts_at ON queue_counts (at);
 
 -- Who lives: one row a replica, renewed by its keeper. `condemned_at` is set once, explicitly.
 CREATE TABLE workers (

@@ -39,6 +39,7 @@ from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.settle import Outgoing, Settler
 from penstock.loops.supervise import Loop
+from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
@@ -112,7 +113,7 @@ class Engine:
         postgres, settings = self._rooms.postgres, self._settings
         self.jobs, self.line = Jobs(postgres, self.pg_clock), Line(postgres)
         self.queues, self.workers = Queues(postgres), Workers(postgres)
-        self.reads = Reads(postgres)
+        self.reads = Reads(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:
@@ -180,7 +181,8 @@ class Engine:
         self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing)
-        self.promoter = Promoter(self.shelves, self.book)
+        self.promoter = Promoter(self.shelves)
+        self.surveyor = Surveyor(self.parts, self._lanes, self.missing)
         self.reaper = Reaper(
             self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
         )
@@ -201,13 +203,14 @@ class Engine:
         yield Loop("book", self.book.step, self.book.wake)
         yield Loop("ears", self.ears.step, listens=True)
         yield Loop("redis-clock", self.renewer.read_clock)
+        yield Loop("survey", self.surveyor.step)
         yield Loop("waiters", self.waiters.step, self.waiters.wake)
         yield Loop("gauges", self.upkeep.gauges)
         if "scheduler" in self._settings.roles:
             yield Loop("promoter", self.promoter.step, self.promoter.wake)
             yield Loop("reconciler", self.reconciler.step, self.missing.wake)
             yield Loop("reaper", self.reaper.step)
-            yield Loop("expired-leases", self.renewer.return_expired)
+            yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
             yield Loop("counts", self.upkeep.fold_counts)
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
@@ -228,6 +231,9 @@ class Engine:
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = lambda: self.worker.heat(self.book.names())
+        self.surveyor.on_ready = self.worker.heat
+        self.surveyor.on_due = self.promoter.expect
+        self.surveyor.on_expired = self.renewer.expect_expired
         self._rooms.redis.on_change = self._on_redis
 
     def _identity(self) -> Identity:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,8 @@ import structlog
 from penstock.api.door import Limits
 from penstock.api.routes import ROUTES
 from penstock.domain.caller import GRANTS, Role
+from penstock.domain.errors import StoreUnavailable
+from penstock.domain.job import NewJob
 from penstock.domain.readiness import Readiness
 from tests.api.conftest import Served
 from tests.api.wire import Answer, call, close, raw, read_answer
@@ -71,7 +74,7 @@ async def test_metrics_count_requests_by_route_and_not_by_path(
     assert answer.headers["content-type"].startswith("text/plain; version=")
     text = answer.body.decode()
     name = "penstock_http_requests_total"
-    assert f'{name}{{method="GET",route="/v1/jobs/*",status="401"}} 1.0' in text
+    assert f'{name}{{method="GET",route="/v1/jobs/{{id}}",status="401"}} 1.0' in text
     assert f'{name}{{method="GET",route="none",status="404"}} 2.0' in text
     assert "nowhere" not in text
 
@@ -82,7 +85,7 @@ async def test_metrics_count_requests_by_route_and_not_by_path(
         "/", "/v1", "/v1/", "/v1/jobs/", "/v1/jobs/a/b", "/v1/jobs/a/attempts/1", "//v1/jobs",
         "/v1//jobs", "/v1/jobs/../queues", "/v1/jobs/%2e%2e/queues", "/V1/jobs", "/v1/workflows",
         "/v1/schedules", "/v1/events", "/v2/jobs", "/metrics/", "/livez;x", "/v1/queues/a%2Fpause",
-        "/*", "/v1/*", "/openapi.json",
+        "/{}", "/v1/{}", "/openapi.json",
     ],
 )  # fmt: skip
 async def test_a_path_that_does_not_exist_is_404(
@@ -176,7 +179,7 @@ SECURED = [route for route in ROUTES if route.path.startswith("/v1")]
 async def test_every_call_under_v1_needs_a_token_with_the_role_of_the_table(
     served: Served, token: MakeToken, route: Any
 ) -> None:
-    path = route.path.replace("*", "nothing-like-an-id!")
+    path = re.sub("{.*}", "nothing-like-an-id!", route.path)
     async with served() as port:
         nobody = await call(port, route.method, path + "?token=" + token())
         check_problem(nobody, 401, "unauthenticated")
@@ -435,9 +438,82 @@ async def test_a_fault_of_ours_is_logged_whole_and_answered_without_a_word_of_it
     check_problem(answer, 500, "internal-error")
     assert b"hunter2" not in answer.body
     assert [(line["event"], line["request_id"], line["route"]) for line in lines] == [
-        ("request_failed", "r1", "/v1/jobs/*")
+        ("request_failed", "r1", "/v1/jobs/{id}")
     ]
     assert isinstance(lines[0]["exc_info"], RuntimeError)
+
+
+class Away:
+    """A store that is out of reach; `unknown` as in `StoreUnavailable`."""
+
+    def __init__(self, *, unknown: bool = False) -> None:
+        self._unknown = unknown
+
+    async def job(self, _id: bytes) -> None:
+        raise StoreUnavailable("refused by 10.0.0.7", unknown=self._unknown)
+
+    async def submit(self, _jobs: list[NewJob]) -> datetime:
+        raise StoreUnavailable("refused by 10.0.0.7", unknown=self._unknown)
+
+
+class Commits:
+    async def submit(self, _jobs: list[NewJob]) -> datetime:
+        return datetime(2026, 11, 18, tzinfo=UTC)
+
+
+class Returns:
+    async def wait(self, _id: bytes, _seconds: float) -> None:
+        return
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+async def test_while_the_store_is_away_answers_are_503(
+    served: Served, token: MakeToken, unknown: bool
+) -> None:
+    away: Any = Away(unknown=unknown)
+    async with served(submitter=away, reads=away) as port:
+        auth = bearer(token())
+        for answer in (
+            await call(port, "POST", "/v1/jobs", b'{"kind": "echo"}', authorization=auth),
+            await call(port, "GET", f"/v1/jobs/{ID}", authorization=auth),
+        ):
+            document = check_problem(answer, 503, "store-unavailable")
+            assert answer.headers["retry-after"] == "1"
+            assert document.get("outcome") == ("unknown" if unknown else None)
+            assert "10.0.0.7" not in document["detail"]
+
+
+async def test_what_is_accepted_stays_accepted_when_waiting_for_it_fails(
+    served: Served, token: MakeToken
+) -> None:
+    parts: Any = {"submitter": Commits(), "waiters": Returns(), "reads": Away()}
+    async with served(**parts) as port:
+        answer = await call(
+            port,
+            "POST",
+            "/v1/jobs",
+            b'{"kind": "a"}',
+            authorization=bearer(token()),
+            prefer="wait=5",
+        )
+    assert (answer.status, answer.json()["state"]) == (201, "ready")
+
+
+async def test_bodies_under_way_are_bounded_together(served: Served, token: MakeToken) -> None:
+    limits = Limits(bodies_max_bytes=1500, body_timeout_s=0.5)
+    async with served(limits=limits) as port:
+        auth = bearer(token())
+        slow = asyncio.create_task(
+            call(port, "POST", "/v1/jobs", b"{", content_length="1000", authorization=auth)
+        )
+        await asyncio.sleep(0.1)
+        body = b"{" + b" " * 998 + b"}"
+        refused = await call(port, "POST", "/v1/jobs", body, authorization=auth)
+        check_problem(refused, 503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        check_problem(await slow, 408, "request-timeout")
+        later = await call(port, "POST", "/v1/jobs", body, authorization=auth)
+        check_problem(later, 422, "validation-failed")
 
 
 async def test_nothing_is_logged_about_good_and_refused_requests(

@@ -17,8 +17,8 @@ def route(method: str, path: str) -> Route:
 
 TABLE = Table(
     [
-        route("GET", "/a"), route("POST", "/a"), route("POST", "/a/new"), route("GET", "/a/*"),
-        route("POST", "/a/*/stop"), route("GET", "/b/c"),
+        route("GET", "/a"), route("POST", "/a"), route("POST", "/a/new"), route("GET", "/a/{id}"),
+        route("POST", "/a/{id}/stop"), route("GET", "/b/c"),
     ]
 )  # fmt: skip
 
@@ -29,12 +29,13 @@ TABLE = Table(
         ("GET", "/a", "/a", ""),
         ("POST", "/a", "/a", ""),
         ("POST", "/a/new", "/a/new", ""),
-        ("GET", "/a/x", "/a/*", "x"),
-        ("GET", "/a/*", "/a/*", "*"),
-        ("GET", "/a/%C3%BC", "/a/*", "ü"),
-        ("GET", "/a/x%2Fstop", "/a/*", "x/stop"),
-        ("POST", "/a/x/stop", "/a/*/stop", "x"),
-        ("POST", "/a/*/stop", "/a/*/stop", "*"),
+        ("GET", "/a/x", "/a/{id}", "x"),
+        ("GET", "/a/{}", "/a/{id}", "{}"),
+        ("GET", "/a/{id}", "/a/{id}", "{id}"),
+        ("GET", "/a/%C3%BC", "/a/{id}", "ü"),
+        ("GET", "/a/x%2Fstop", "/a/{id}", "x/stop"),
+        ("POST", "/a/x/stop", "/a/{id}/stop", "x"),
+        ("POST", "/a/{}/stop", "/a/{id}/stop", "{}"),
         ("GET", "/%62/c", "/b/c", ""),
     ],
 )
@@ -43,7 +44,7 @@ def test_a_path_finds_its_route(method: str, path: str, found: str, varying: str
     assert (route.method, route.path, key) == (method, found, varying)
 
 
-@pytest.mark.parametrize("path", ["/", "/b", "/b/", "/b/*", "/a/x/go", "/a/x/stop/", "//a", "/c"])
+@pytest.mark.parametrize("path", ["/", "/b", "/b/", "/b/{}", "/a/x/go", "/a/x/stop/", "//a", "/c"])
 def test_another_path_is_not_found(path: str) -> None:
     with pytest.raises(Problem, match="not-found"):
         TABLE.find("GET", path)

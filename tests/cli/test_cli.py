@@ -178,7 +178,9 @@ def test_config_show_tells_value_and_source_and_no_secret(servers: Servers) -> N
     assert shown["jobs.timeout_s"]["source"] == "default"
 
     table = penstock("config", "show", environ=servers.environ).stdout
-    assert re.search(r"^http\.port +0 +environment variable PENSTOCK_HTTP__PORT", table, re.MULTILINE)
+    assert re.search(
+        r"^http\.port +0 +environment variable PENSTOCK_HTTP__PORT", table, re.MULTILINE
+    )
     for text in (done.stdout, table):
         assert SECRET not in text
         assert servers.environ["PENSTOCK_POSTGRES__DSN"] not in text

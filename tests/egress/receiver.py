@@ -65,7 +65,7 @@ class Canary:
 
 
 @asynccontextmanager
-async def canary(reply: bytes = b"") -> AsyncIterator[Canary]:
+async def canary(reply: bytes = b"", host: str = "127.0.0.1") -> AsyncIterator[Canary]:
     """A bare TCP listener; sends `reply` to whoever connects, and hangs up."""
     here = Canary()
 
@@ -76,7 +76,7 @@ async def canary(reply: bytes = b"") -> AsyncIterator[Canary]:
         writer.write(reply)
         writer.close()
 
-    server = await asyncio.start_server(knock, "127.0.0.1", 0)
+    server = await asyncio.start_server(knock, host, 0)
     here.port = server.sockets[0].getsockname()[1]
     async with server:
         yield here

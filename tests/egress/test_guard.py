@@ -1,53 +1,55 @@
 """The deny list, the URLs and the headers, as tables."""
 
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.egress import header_refusal, networks, refusal, url_refusal
+from penstock.egress import EgressRefused, header_refusal, networks, refusal, url_refusal
+from penstock.egress.guard import parsed_url
 
-REFUSED = """
-0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1
-127.255.255.254 168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255
-192.0.0.1 192.0.0.8 192.0.0.9 192.0.0.170 192.0.0.192 192.0.2.1 192.31.196.1 192.52.193.1
-192.88.99.1 192.168.0.1 192.168.255.255 192.175.48.1 198.18.0.1 198.19.255.255 198.51.100.1
-203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
-:: ::1 ::7f00:1 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:a9fe:a9fe ::ffff:0:0
-::ffff:0:127.0.0.1 64:ff9b::7f00:1 64:ff9b::10.0.0.1 64:ff9b::169.254.169.254 64:ff9b:1::1
-64:ff9b:1::8.8.8.8 100::1 100:0:0:1::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:1::1
-2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1 2001:30::1 2001:1ff:ffff::1 2001:db8::1
-2002:7f00:1:: 2002:808:808::1 2620:4f:8000::1 3fff::1 3fff:fff::1 5f00::1 fc00::1 fd00:ec2::254
-fdff::1 fe80::1 fe80::1%eth0 fe80::a9fe:a9fe febf::1 fec0::1 feff::1 ff00::1 ff02::1 ff0e::1
-4000::1 8000::1 200::1 1::1
-""".split()
+REFUSED = (
+    "0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1 "
+    "127.255.255.254 168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255 "
+    "192.0.0.1 192.0.0.8 192.0.0.9 192.0.0.170 192.0.0.192 192.0.2.1 192.31.196.1 192.52.193.1 "
+    "192.88.99.1 192.168.0.1 192.168.255.255 192.175.48.1 198.18.0.1 198.19.255.255 198.51.100.1 "
+    "203.0.113.1 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255 "
+    ":: ::1 ::7f00:1 ::127.0.0.1 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:a9fe:a9fe ::ffff:0:0 "
+    "::ffff:0:127.0.0.1 64:ff9b::7f00:1 64:ff9b::10.0.0.1 64:ff9b::169.254.169.254 64:ff9b:1::1 "
+    "64:ff9b:1::8.8.8.8 100::1 100:0:0:1::1 2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:1::1 "
+    "2001:2::1 2001:3::1 2001:4:112::1 2001:10::1 2001:20::1 2001:30::1 2001:1ff:ffff::1 2001:db8::1 "
+    "2002:7f00:1:: 2002:808:808::1 2620:4f:8000::1 3fff::1 3fff:fff::1 5f00::1 fc00::1 fd00:ec2::254 "
+    "fdff::1 fe80::1 fe80::1%eth0 fe80::a9fe:a9fe febf::1 fec0::1 feff::1 ff00::1 ff02::1 ff0e::1 "
+    "4000::1 8000::1 200::1 1::1 "
+)
 
-PASSED = """
-1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 93.184.216.34 100.63.255.255 100.128.0.1 126.255.255.255
-128.0.0.1 169.253.255.255 172.15.255.255 172.32.0.1 192.0.1.1 192.167.255.255 192.169.0.1
-198.17.255.255 198.20.0.1 223.255.255.255 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2001:200::1
-2001:4860:4860::8888 2606:4700:4700::1111 2a00:1450:4001:81b::200e 3ffe::1
-""".split()
+PASSED = (
+    "1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.1 93.184.216.34 100.63.255.255 100.128.0.1 126.255.255.255 "
+    "128.0.0.1 169.253.255.255 172.15.255.255 172.32.0.1 192.0.1.1 192.167.255.255 192.169.0.1 "
+    "198.17.255.255 198.20.0.1 223.255.255.255 ::ffff:8.8.8.8 64:ff9b::8.8.8.8 2001:200::1 "
+    "2001:4860:4860::8888 2606:4700:4700::1111 2a00:1450:4001:81b::200e 3ffe::1 "
+)
 
-NOT_ADDRESSES = """
-127.1 0 0x7f.0.0.1 0x7f000001 2130706433 017700000001 0177.0.0.1 127.0.0.01 1.2.3 1.2.3.4.5
-256.1.1.1 localhost example.com ::ffff:127.1 [::1] 127.0.0.1:80 127.0.0.1/8 1.1.1.1%eth0
-""".split()
+NOT_ADDRESSES = (
+    "127.1 0 0x7f.0.0.1 0x7f000001 2130706433 017700000001 0177.0.0.1 127.0.0.01 1.2.3 1.2.3.4.5 "
+    "256.1.1.1 localhost example.com ::ffff:127.1 [::1] 127.0.0.1:80 127.0.0.1/8 1.1.1.1%eth0 "
+)
 
 
-@pytest.mark.parametrize("address", REFUSED)
+@pytest.mark.parametrize("address", REFUSED.split())
 def test_an_address_that_is_not_public_is_refused(address: str) -> None:
     assert refusal(address) is not None
 
 
-@pytest.mark.parametrize("address", PASSED)
+@pytest.mark.parametrize("address", PASSED.split())
 def test_a_public_address_passes(address: str) -> None:
     assert refusal(address) is None
 
 
-@pytest.mark.parametrize("address", [*NOT_ADDRESSES, "", " 127.0.0.1", "①②⑦.0.0.1"])
+@pytest.mark.parametrize("address", [*NOT_ADDRESSES.split(), "", " 127.0.0.1", "①②⑦.0.0.1"])
 def test_what_is_not_a_plain_address_is_refused(address: str) -> None:
     assert refusal(address) is not None
 
@@ -185,8 +187,19 @@ def test_a_good_url_passes(url: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["127.0.0.1", "10.0.0.1", "[::1]", "[::ffff:7f00:1]", "localhost", "LOCALHOST.", "a.localhost"]
-    + ["metadata.google.internal", "169.254.169.254", "①②⑦.⓪.⓪.①", "127。0。0。1"],
+    [
+        "127.0.0.1",
+        "10.0.0.1",
+        "169.254.169.254",
+        "[::1]",
+        "[::ffff:7f00:1]",
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "metadata.google.internal",
+        "①②⑦.⓪.⓪.①",
+        "127。0。0。1",
+    ],
 )
 def test_a_private_host_is_refused_at_the_door_when_asked_for(host: str) -> None:
     assert url_refusal(f"http://{host}/", allow=()) is not None
@@ -197,6 +210,32 @@ def test_localhost_passes_where_loopback_is_allowed() -> None:
     assert url_refusal("http://localhost:8080/", allow=networks(["127.0.0.0/8"])) is None
 
 
+@pytest.mark.parametrize(
+    ("url", "sent"),
+    [
+        ("http://example.com", "http://example.com/"),
+        ("http://EXAMPLE.com?a=1#part", "http://example.com/?a=1"),
+        ("http://example.com/a%2Fb?sig=%2F%7e+x", "http://example.com/a%2Fb?sig=%2F%7e+x"),
+        ("http://example.com/a/../b", "http://example.com/b"),
+        ("http://example.com/ä", "http://example.com/%C3%A4"),
+        ("http://example.com/a%zz", "http://example.com/a%25zz"),
+        ("http://example.com?http://127.0.0.1/", "http://example.com/?http://127.0.0.1/"),
+        ("http://example.com//127.0.0.1/", "http://example.com//127.0.0.1/"),
+    ],
+)
+def test_a_url_is_sent_as_it_was_written(url: str, sent: str) -> None:
+    assert str(parsed_url(url)) == sent
+
+
+@given(st.text("/?#:@.%2Fa1[]!", max_size=30))
+def test_path_and_query_never_change_who_is_called(rest: str) -> None:
+    for separator in "/?#":
+        with suppress(EgressRefused):
+            assert parsed_url(f"http://example.com:81{separator}{rest}").authority == (
+                "example.com:81"
+            )
+
+
 @given(st.text(max_size=100))
 def test_any_text_is_judged_without_raising(text: str) -> None:
     url_refusal(text)
@@ -205,7 +244,9 @@ def test_any_text_is_judged_without_raising(text: str) -> None:
     header_refusal(text, text)
 
 
-@pytest.mark.parametrize("name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION", "TE"])
+@pytest.mark.parametrize(
+    "name", ["Host", "content-length", "Transfer-Encoding", "CONNECTION", "TE"]
+)
 def test_a_header_of_the_connection_is_refused(name: str) -> None:
     assert header_refusal(name, "x") is not None
 
@@ -215,7 +256,9 @@ def test_what_is_not_a_header_name_is_refused(name: str) -> None:
     assert header_refusal(name, "x") is not None
 
 
-@pytest.mark.parametrize("value", ["a\r\nb: c", "a\n", "a\rb", "a\0", "\x1b[1m", "\ud800", "x" * 8191])
+@pytest.mark.parametrize(
+    "value", ["a\r\nb: c", "a\n", "a\rb", "a\0", "\x1b[1m", "\ud800", "x" * 8191]
+)
 def test_a_header_value_that_would_break_out_is_refused(value: str) -> None:
     assert header_refusal("X-Test", value) is not None
 

@@ -43,9 +43,20 @@ class Api:
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
         """Status and decoded body."""
+        return await self.call_at(self.url, method, path, body, headers)
+
+    async def call_at(
+        self,
+        url: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, Any]:
+        """The same, of another replica."""
         async with self._session.request(
             method,
-            self.url + path,
+            url + path,
             json=body,
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=30),

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from penstock.dev.process import tethered
 from tests.support.ports import free_port
 
 SECRET = "a-secret-of-the-tests-with-32-bytes-and-more"
@@ -18,7 +19,10 @@ _BOOT_S = 30.0
 
 
 class ReplicaProcess:
-    """`penstock serve` with these servers; `environ` adds or overrides settings."""
+    """`penstock serve` with these servers; `environ` adds or overrides settings.
+
+    It dies with the thread that started it, so that an aborted test run leaves none behind.
+    """
 
     def __init__(
         self, dsn: str, redis_url: str, directory: Path, environ: Mapping[str, str] | None = None
@@ -50,7 +54,7 @@ class ReplicaProcess:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "penstock", "serve"],
+                tethered([sys.executable, "-m", "penstock", "serve"], signal.SIGKILL),
                 env=self._environ,
                 stdout=log,
                 stderr=subprocess.STDOUT,

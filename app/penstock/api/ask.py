@@ -9,7 +9,6 @@ from penstock.api.door import Door
 from penstock.domain.caller import Caller
 
 NOBODY = Caller("", frozenset())  # who asks where no token is needed
-NOTHING = Body({}, suspect=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,4 +19,4 @@ class Ask:
     request: web.BaseRequest
     caller: Caller
     key: str
-    body: Body = NOTHING
+    body: Body

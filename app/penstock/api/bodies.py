@@ -40,13 +40,16 @@ class Body:
     suspect: bool
 
 
+NOTHING = Body({}, suspect=False)
+
+
 async def read_object(request: web.BaseRequest, limit: int, timeout_s: float) -> Body:
     """The JSON object in the request's body, of at most `limit` bytes."""
     _check_type(request)
     return parse(await _read(request, limit, timeout_s))
 
 
-async def expect_nothing(request: web.BaseRequest, limit: int, timeout_s: float) -> None:
+async def expect_nothing(request: web.BaseRequest, limit: int, timeout_s: float) -> Body:
     """Lets only an empty body or `{}` pass, for calls that take no fields."""
     raw = await _read(request, limit, timeout_s)
     if raw:
@@ -54,6 +57,15 @@ async def expect_nothing(request: web.BaseRequest, limit: int, timeout_s: float)
         value = parse(raw).value
         if value:
             raise invalid(*(Fault(step(name), "is not a known field") for name in value))
+    return NOTHING
+
+
+def size_of(request: web.BaseRequest, limit: int) -> int:
+    """The bytes that the body may come to, as far as they will be read."""
+    declared = request.content_length
+    if declared is None:
+        return 0 if request.content.is_eof() else limit
+    return min(declared, limit)
 
 
 def parse(raw: bytes) -> Body:

@@ -22,6 +22,7 @@ class Limits:
 
     body_max_bytes: int = MIB
     batch_body_max_bytes: int = 16 * MIB
+    bodies_max_bytes: int = 128 * MIB  # of all requests that are under way
     batch_jobs_max: int = 10_000
     body_timeout_s: float = 15.0  # for a whole body
     head_timeout_s: float = 10.0  # for the first request of a connection

@@ -8,13 +8,12 @@ without its text; nothing of a request is logged otherwise.
 
 import re
 import secrets
-from typing import assert_never
 
 from aiohttp import web
 
 from penstock.api import problems
-from penstock.api.ask import NOBODY, NOTHING, Ask
-from penstock.api.bodies import Body, expect_nothing, read_object
+from penstock.api.ask import NOBODY, Ask
+from penstock.api.bodies import NOTHING, expect_nothing, read_object, size_of
 from penstock.api.door import Door
 from penstock.api.problems import Problem
 from penstock.api.routes import ROUTES, Route, Table, Takes
@@ -34,6 +33,7 @@ class Porter:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._table = Table(ROUTES)
+        self._taken_bytes = 0  # of bodies whose requests are under way
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
@@ -43,38 +43,47 @@ class Porter:
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
-            response = await route.handler(await self._admit(request, route, key, query))
+            caller = self._caller(request, route, query)
+            response = await self._answer(request, route, caller, key)
         except Exception as error:
             response = _refusal(error, request_id, place)
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
         seal(response, request_id)
         return response
 
-    async def _admit(self, request: web.BaseRequest, route: Route, key: str, query: str) -> Ask:
-        """Checks token, role and query, and reads the body."""
+    def _caller(self, request: web.BaseRequest, route: Route, query: str) -> Caller:
+        """Who asks, if he may; and no parameters that nobody knows."""
         if route.role is None:
-            return Ask(self._door, request, NOBODY, key)
+            return NOBODY
         caller = self._door.verifier.caller(request.headers)
-        _check_role(caller, route)
+        if not caller.may(route.role):
+            raise Problem("forbidden", f"this needs the role {route.role}")
         if query:
             name = query.partition("=")[0].partition("&")[0]
             raise Problem("unknown-query-parameter", f"there is no parameter {name[:64]!r} here")
-        return Ask(self._door, request, caller, key, await self._body(request, route))
+        return caller
 
-    async def _body(self, request: web.BaseRequest, route: Route) -> Body:
+    async def _answer(
+        self, request: web.BaseRequest, route: Route, caller: Caller, key: str
+    ) -> web.Response:
+        """Reads the body, while there is room for it, and calls the handler."""
+        if request.method == "GET":
+            return await route.handler(Ask(self._door, request, caller, key, NOTHING))
+        limit = self._limit(route.takes)
+        size = size_of(request, limit)
+        if self._taken_bytes + size > self._door.limits.bodies_max_bytes:
+            raise Problem("overloaded", "too much is being taken in", headers={"Retry-After": "1"})
+        self._taken_bytes += size
+        try:
+            read = expect_nothing if route.takes is Takes.NOTHING else read_object
+            body = await read(request, limit, self._door.limits.body_timeout_s)
+            return await route.handler(Ask(self._door, request, caller, key, body))
+        finally:
+            self._taken_bytes -= size
+
+    def _limit(self, takes: Takes) -> int:
         limits = self._door.limits
-        match route.takes:
-            case Takes.JOB:
-                return await read_object(request, limits.body_max_bytes, limits.body_timeout_s)
-            case Takes.BATCH:
-                size = limits.batch_body_max_bytes
-                return await read_object(request, size, limits.body_timeout_s)
-            case Takes.NOTHING:
-                if request.method != "GET":
-                    await expect_nothing(request, limits.body_max_bytes, limits.body_timeout_s)
-                return NOTHING
-            case _:
-                assert_never(route.takes)
+        return limits.batch_body_max_bytes if takes is Takes.BATCH else limits.body_max_bytes
 
 
 def seal(response: web.Response, request_id: str) -> None:
@@ -99,11 +108,6 @@ def _clean(path: str, query: str) -> str:
     if "%00" in path or "%00" in query:
         raise Problem("bad-request", "the URL has a NUL in it")
     return path
-
-
-def _check_role(caller: Caller, route: Route) -> None:
-    if route.role is not None and not caller.may(route.role):
-        raise Problem("forbidden", f"this needs the role {route.role}")
 
 
 def _refusal(error: Exception, request_id: str, place: str) -> web.Response:

@@ -42,6 +42,7 @@ PROBLEMS: Mapping[str, Slug] = {
     "not-supported-yet": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "Not supported yet"),
     "internal-error": Slug(HTTPStatus.INTERNAL_SERVER_ERROR, "A fault of ours"),
     "store-unavailable": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Out of reach for now"),
+    "overloaded": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Too busy for now"),
     "not-ready": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready"),
 }
 

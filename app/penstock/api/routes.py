@@ -5,6 +5,7 @@ Always holds: what isn't in `ROUTES` doesn't exist; authorisation is by this tab
 else, but for the queues that a caller may see.
 """
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,7 +31,7 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call. `role` is None where no token is asked for; `*` in `path` is the varying part."""
+    """One call. `role` is None where no token is asked for; `{…}` in `path` varies."""
 
     method: str
     path: str
@@ -39,18 +40,21 @@ class Route:
     takes: Takes = Takes.NOTHING
 
 
+_VARYING = re.compile(r"\{\w+\}")
+_ANY = "{}"  # stands for a varying segment in the tree; matches itself, as it does all else
+
 ROUTES = (
     Route("POST", "/v1/jobs", Role.SUBMITTER, jobs.submit, Takes.JOB),
     Route("POST", "/v1/jobs/batch", Role.SUBMITTER, jobs.submit_batch, Takes.BATCH),
-    Route("GET", "/v1/jobs/*", Role.VIEWER, jobs.show),
-    Route("GET", "/v1/jobs/*/attempts", Role.VIEWER, jobs.attempts),
-    Route("GET", "/v1/jobs/*/logs", Role.VIEWER, jobs.logs),
-    Route("POST", "/v1/jobs/*/cancel", Role.SUBMITTER, jobs.cancel),
-    Route("POST", "/v1/jobs/*/retry", Role.OPERATOR, jobs.retry),
+    Route("GET", "/v1/jobs/{id}", Role.VIEWER, jobs.show),
+    Route("GET", "/v1/jobs/{id}/attempts", Role.VIEWER, jobs.attempts),
+    Route("GET", "/v1/jobs/{id}/logs", Role.VIEWER, jobs.logs),
+    Route("POST", "/v1/jobs/{id}/cancel", Role.SUBMITTER, jobs.cancel),
+    Route("POST", "/v1/jobs/{id}/retry", Role.OPERATOR, jobs.retry),
     Route("GET", "/v1/queues", Role.VIEWER, queues.list_all),
-    Route("GET", "/v1/queues/*", Role.VIEWER, queues.show),
-    Route("POST", "/v1/queues/*/pause", Role.OPERATOR, queues.pause),
-    Route("POST", "/v1/queues/*/resume", Role.OPERATOR, queues.resume),
+    Route("GET", "/v1/queues/{name}", Role.VIEWER, queues.show),
+    Route("POST", "/v1/queues/{name}/pause", Role.OPERATOR, queues.pause),
+    Route("POST", "/v1/queues/{name}/resume", Role.OPERATOR, queues.resume),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),
     Route("GET", "/metrics", None, health.metrics),
@@ -64,13 +68,13 @@ class _Node:
 
 
 class Table:
-    """The routes as a tree of path segments; a literal segment goes before `*`."""
+    """The routes as a tree of path segments; a literal segment goes before a varying one."""
 
     def __init__(self, routes: Sequence[Route]) -> None:
         self._root = _Node()
         for route in routes:
             node = self._root
-            for segment in route.path.split("/")[1:]:
+            for segment in _VARYING.sub(_ANY, route.path).split("/")[1:]:
                 node = node.children.setdefault(segment, _Node())
             node.routes[route.method] = route
 
@@ -79,8 +83,8 @@ class Table:
         node, varying = self._root, ""
         for segment in _segments(path):
             child = node.children.get(segment)
-            if child is None or segment == "*":
-                child, varying = node.children.get("*"), segment
+            if child is None or segment == _ANY:
+                child, varying = node.children.get(_ANY), segment
             if child is None:
                 raise not_found()
             node = child

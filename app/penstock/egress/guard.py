@@ -88,6 +88,7 @@ PORTS_DENIED: frozenset[int] = frozenset().union(
 _BAD_IN_URL = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ufeff\ud800-\udfff\\]")
 _HOST = re.compile(r"[a-z0-9_][a-z0-9_.-]*")
 _ENDS_IN_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")  # the URL standard's test
+_TARGET = re.compile(r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
 _METADATA_NAMES = frozenset({"metadata.google.internal", "metadata.goog"})
 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")  # RFC 9110, 5.6.2
@@ -157,7 +158,20 @@ def parsed_url(url: str, allow: Sequence[Network] | None = None) -> URL:
     why = _form_fault(parsed) or _host_fault(parsed, allow)
     if why:
         raise EgressRefused(why)
-    return parsed
+    return _unchanged(parsed, url)
+
+
+def _unchanged(parsed: URL, url: str) -> URL:
+    """`parsed` with path and query as they were written, if they are well-formed.
+
+    The parser unquotes what needs no quoting, which would break signed URLs. The origin stays the
+    one that was judged: what is put behind it begins with a slash.
+    """
+    target = re.sub(r"^[^:]*://[^/?#]*", "", url.partition("#")[0])
+    if not _TARGET.fullmatch(target) or "/." in target:
+        return parsed
+    slash = "" if target.startswith("/") else "/"
+    return URL(f"{parsed.origin()}{slash}{target}", encoded=True)
 
 
 def _form_fault(url: URL) -> str | None:

@@ -1,7 +1,7 @@
 """Where a worker's next ids come from: the shelves, or Postgres' line while Redis is away.
 
 In: kinds and a count. Out: (queue, id) pairs in claim order, leased if they came from a shelf.
-A queue is hot while it may hold ready jobs: wake-ups and the sweep heat it, and it cools when a
+A queue is hot while it may hold ready jobs: wake-ups and the survey heat it, and it cools when a
 claim finds it short.
 """
 
@@ -10,16 +10,15 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from penstock import clock
 from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.queue.shelves import CHUNK
 
-_SWEEP_S = 5.0  # the safety net: all queues are looked at so often
 _POLL_MIN_S = 0.05  # polls of Postgres while Redis is away
 _POLL_MAX_S = 1.0
+_REST_S = 5.0  # while Redis is there; a wake-up or the surveyor end it
 
 Taken = list[tuple[str, JobId]]
 
@@ -32,7 +31,6 @@ class Claims:
         self._kinds = kinds
         self._missing = missing
         self._hot: deque[str] = deque()
-        self._sweep_at = 0.0
         self._poll_s = _POLL_MIN_S
         self._served: dict[str, bool] = {}
 
@@ -56,14 +54,11 @@ class Claims:
     def pause_s(self) -> float:
         """How long to wait after a claim that found nothing."""
         if not self._parts.shelves.away:
-            return max(self._sweep_at - clock.monotonic(), 0.05)
+            return _REST_S
         self._poll_s = min(self._poll_s * 2, _POLL_MAX_S)
         return self._poll_s * random.uniform(0.5, 1.0)
 
     async def _from_shelves(self, count: int) -> Taken:
-        if clock.monotonic() >= self._sweep_at:
-            self._sweep_at = clock.monotonic() + _SWEEP_S * random.uniform(0.75, 1.25)
-            self.heat(self._parts.book.names())
         taken: Taken = []
         lease_s = self._parts.settings.queue.lease_s
         for _ in range(len(self._hot)):

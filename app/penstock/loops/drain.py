@@ -64,4 +64,5 @@ class Drain:
             await self.hands.settler.settle(
                 Outgoing(job, RELEASED, cancel_requested=stop) for job, stop in rows
             )
+        self.me.registered = False  # the keeper's beats end
         await self.workers.leave(self.me.worker)

@@ -10,8 +10,10 @@ class Missing:
         self._queues: set[str] = set()
 
     def report(self, queues: Iterable[str]) -> None:
+        before = len(self._queues)
         self._queues.update(queues)
-        self.wake.set()
+        if len(self._queues) > before:
+            self.wake.set()
 
     def take(self) -> set[str]:
         """All that was reported since the last time."""

@@ -6,22 +6,18 @@ the reconciler finds it at the head of Postgres' line.
 """
 
 import asyncio
-import random
 
 from penstock import clock
-from penstock.loops.book import QueueBook
 from penstock.queue.shelves import CHUNK, Shelves
 
-_SWEEP_S = 5.0  # the safety net: all queues are looked at so often
+_REST_S = 5.0
 _LATEST_S = 0.001
 
 
 class Promoter:
-    def __init__(self, shelves: Shelves, book: QueueBook) -> None:
+    def __init__(self, shelves: Shelves) -> None:
         self._shelves = shelves
-        self._book = book
         self._due_at: dict[str, float] = {}  # queue -> monotonic time of its next due job
-        self._sweep_at = 0.0
         self.wake = asyncio.Event()
 
     def expect(self, queue: str, in_s: float) -> None:
@@ -33,13 +29,9 @@ class Promoter:
 
     async def step(self) -> float:
         now = clock.monotonic()
-        if now >= self._sweep_at:
-            self._sweep_at = now + _SWEEP_S * random.uniform(0.75, 1.25)
-            for queue in self._book.names():
-                self.expect(queue, 0)
         for queue in [queue for queue, at in self._due_at.items() if at <= now]:
             await self._promote(queue)
-        nearest = min([self._sweep_at, *self._due_at.values()])
+        nearest = min(self._due_at.values(), default=now + _REST_S)
         return max(nearest - clock.monotonic(), 0.0)
 
     async def _promote(self, queue: str) -> None:

@@ -39,9 +39,9 @@ class Reconciler:
         if not mine and not reported:
             return self._pause_s()
         lines = await self._parts.line.kinds_by_queue()
-        marked = await self._parts.shelves.marked(sorted(lines.keys() | reported))
-        for queue in [queue for queue, stands in marked.items() if not stands]:
-            await self._rebuild(queue)
+        for one in await self._parts.shelves.survey(sorted(lines.keys() | reported), ()):
+            if not one.marked:
+                await self._rebuild(one.queue)
         missing = 0
         for queue, kinds in lines.items():
             missing += await self._look_at_head(queue, kinds)

@@ -4,11 +4,15 @@ A lease spares double work; the truth of who runs what is job_running. If we die
 end within seconds, and start refuses whatever is still running.
 """
 
+import asyncio
+
 from penstock import clock
 from penstock.clock import ServerClock
 from penstock.loops.held import Held
 from penstock.loops.parts import Parts
 from penstock.queue.shelves import Off
+
+_REST_S = 60.0  # the surveyor wakes us
 
 
 class Renewer:
@@ -16,6 +20,8 @@ class Renewer:
         self._parts = parts
         self._held = held
         self._redis_clock = redis_clock
+        self._expired: set[str] = set()
+        self.wake = asyncio.Event()
 
     async def renew(self) -> float:
         """One call a queue for all that we hold there."""
@@ -31,11 +37,16 @@ class Renewer:
         self._redis_clock.observe(now_s, sent, clock.monotonic())
         return 1.0
 
+    def expect_expired(self, queue: str) -> None:
+        """Leases of this queue are over."""
+        self._expired.add(queue)
+        self.wake.set()
+
     async def return_expired(self) -> float:
         """Ids whose lease is over go back in line if Postgres says that they are due."""
-        for queue in self._parts.book.names():
+        while self._expired:
+            queue = self._expired.pop()
             ids = await self._parts.shelves.expired(queue)
-            if ids:
-                due = await self._parts.line.among(ids)
-                self._parts.enqueuer.put(due, [Off(queue, id_) for id_ in ids])
-        return self._parts.settings.queue.lease_s / 5
+            due = await self._parts.line.among(ids)
+            self._parts.enqueuer.put(due, [Off(queue, id_) for id_ in ids])
+        return _REST_S

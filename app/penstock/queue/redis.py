@@ -69,6 +69,19 @@ class RedisDoor:
         self._succeeded()
         return answer
 
+    async def commands(self, calls: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Runs many commands in one round trip, each for itself."""
+        self._admit()
+        try:
+            async with self._client.pipeline(transaction=False) as pipe:
+                for words in calls:
+                    pipe.execute_command(*words)
+                answers = await pipe.execute()
+        except Exception as error:
+            raise self._judged(error) from error
+        self._succeeded()
+        return answers  # type: ignore[no-any-return]
+
     def listening_client(self) -> redis.Redis:
         """A client that may wait for ever for what it subscribed to."""
         return redis.Redis.from_url(

@@ -7,6 +7,7 @@ flushed at any moment: the reconciler puts back from Postgres what is missing.
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import orjson
 
@@ -18,6 +19,7 @@ from penstock.queue.redis import Arg, RedisDoor
 
 CHUNK = 1000  # members a script call
 _CLOCK_SLACK_MS = 5  # clocks that agree this well are taken as one
+_SURVEY = 200  # queues a round trip
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,17 @@ class Claimed:
 class Promoted:
     count: int
     next_in_s: float | None  # until the next one is due
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """A queue as its shelves look; `due_in_s` until its next scheduled job."""
+
+    queue: str
+    marked: bool
+    ready: bool
+    due_in_s: float | None
+    expired: bool  # a lease is over
 
 
 @dataclass(slots=True)
@@ -152,8 +165,25 @@ class Shelves:
         """Says that the queue's shelves are whole."""
         await self._door.command("HSET", keys.meta(queue), "whole_since_ms", self._now_ms())
 
-    async def marked(self, queues: Sequence[str]) -> dict[str, bool]:
-        return {q: bool(await self._door.command("EXISTS", keys.meta(q))) for q in queues}
+    async def survey(self, queues: Sequence[str], kinds: Sequence[str]) -> list[Surveyed]:
+        """Looks at many queues in a few round trips; `kinds` are those whose shelves matter."""
+        found = []
+        for i in range(0, len(queues), _SURVEY):
+            found += await self._survey(queues[i : i + _SURVEY], kinds)
+        return found
+
+    async def _survey(self, queues: Sequence[str], kinds: Sequence[str]) -> list[Surveyed]:
+        calls: list[list[Arg]] = [["TIME"]]
+        for queue in queues:
+            calls.append(["EXISTS", keys.meta(queue), *keys.ready(queue, kinds)])
+            calls.append(["EXISTS", keys.meta(queue)])
+            calls.append(["ZRANGE", keys.scheduled(queue), 0, 0, "WITHSCORES"])
+            calls.append(["ZRANGE", keys.leases(queue), 0, 0, "WITHSCORES"])
+        (seconds, micros), *answers = await self._door.commands(calls)
+        now_ms = int(seconds) * 1000 + int(micros) / 1000
+        return [
+            _surveyed(queue, answers[4 * n : 4 * n + 4], now_ms) for n, queue in enumerate(queues)
+        ]
 
     async def tell(self, channel: str, message: str | bytes) -> None:
         await self._door.command("PUBLISH", channel, message)
@@ -184,6 +214,25 @@ class Shelves:
         due_ms = min((one.ready_ms for one in page.scheduled), default=None)
         wake = {"queue": queue, "ready": bool(page.ready), "due_ms": due_ms}
         return orjson.dumps({**wake, "origin": self._origin})
+
+
+def _surveyed(queue: str, answers: Sequence[Any], now_ms: float) -> Surveyed:
+    standing, marked, scheduled, leases = answers
+    due_at, ends_at = _first_score(scheduled), _first_score(leases)
+    return Surveyed(
+        queue=queue,
+        marked=bool(marked),
+        ready=standing > marked,
+        due_in_s=None if due_at is None else (due_at - now_ms) / 1000,
+        expired=ends_at is not None and ends_at <= now_ms,
+    )
+
+
+def _first_score(head: Sequence[Any]) -> float | None:
+    """Of a ZRANGE 0 0 WITHSCORES, flat (RESP2) or in pairs (RESP3)."""
+    if not head:
+        return None
+    return float(head[0][1] if isinstance(head[0], list | tuple) else head[1])
 
 
 def member(one: Due) -> bytes:

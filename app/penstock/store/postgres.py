@@ -105,8 +105,12 @@ class Postgres:
         try:
             with translated(unknown=True):
                 yield con
-        except (TimeoutError, StoreUnavailable, asyncio.CancelledError):
+        except (TimeoutError, asyncio.CancelledError):
             con.terminate()  # its state is unknown; a release would wait for it
+            raise
+        except StoreUnavailable as error:
+            if error.unknown:
+                con.terminate()
             raise
         finally:
             await pool.release(con)

@@ -10,42 +10,45 @@ from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
 from penstock.domain.view import AttemptView, JobView, LogView, QueueView
 from penstock.store import rows
+from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
 
 _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
 
+_Counts = tuple[list[Record], list[Record]]  # rows of live_counts and of ended_counts
+
 
 class Reads:
-    def __init__(self, postgres: Postgres) -> None:
+    """Raises StoreUnavailable within a second when Postgres doesn't answer."""
+
+    def __init__(self, postgres: Postgres, health: Health) -> None:
         self._pg = postgres
-        self._live: dict[str | None, tuple[float, asyncio.Future[list[Record]]]] = {}
+        self._health = health
+        self._counting: asyncio.Future[_Counts] | None = None
+        self._counts_until = 0.0
 
     async def job(self, id_: JobId) -> JobView | None:
-        found = await self._pg.read("job", id_)
+        found = await self._read("job", id_)
         return _job(found[0]) if found else None
 
     async def attempts(self, id_: JobId) -> list[AttemptView]:
-        return [AttemptView(*row) for row in await self._pg.read("attempts", id_)]
+        return [AttemptView(*row) for row in await self._read("attempts", id_)]
 
     async def logs(self, id_: JobId) -> list[LogView]:
-        return [LogView(*row) for row in await self._pg.read("logs", id_)]
+        return [LogView(*row) for row in await self._read("logs", id_)]
 
     async def ended_among(self, ids: Sequence[JobId]) -> list[JobId]:
-        return [JobId(row[0]) for row in await self._pg.read("ended_among", ids)]
+        return [JobId(row[0]) for row in await self._read("ended_among", ids)]
 
     async def queue(self, name: str) -> QueueView | None:
-        return next(iter(await self._queues(name)), None)
+        return next((one for one in await self.queues() if one.name == name), None)
 
     async def queues(self) -> list[QueueView]:
         """All queues that ever were, by name."""
-        return await self._queues(None)
-
-    async def _queues(self, name: str | None) -> list[QueueView]:
-        settings = await self._pg.read("queue_settings")
-        live = await self._live_counts(name)
-        ended = await self._pg.read("ended_counts", name)
+        settings = await self._read("queue_settings")
+        live, ended = await self._counted()
         counts: dict[str, dict[State, int]] = defaultdict(lambda: dict.fromkeys(State, 0))
         oldest: dict[str, float] = {}
         recent: dict[tuple[str, str], int] = {}
@@ -67,20 +70,26 @@ class Reads:
                 dead_per_s=recent.get((queue, State.DEAD), 0) / _MINUTE_S,
             )
             for queue, paused, aging_s in settings
-            if name in (None, queue)
         ]
 
-    async def _live_counts(self, name: str | None) -> list[Record]:
-        """Counts the live places, shared by all who ask at about the same time."""
-        good_until, counting = self._live.get(name, (0.0, None))
-        if counting is None or clock.monotonic() > good_until:
-            began = clock.monotonic()
-            counting = asyncio.ensure_future(self._pg.read("live_counts", name))
-            self._live[name] = (began + _COUNT_AGE_S, counting)
-            await asyncio.wait([counting])
+    async def _read(self, query: str, *args: object) -> list[Record]:
+        with self._health.watch():
+            return await self._pg.read(query, *args)
+
+    async def _counted(self) -> _Counts:
+        """Live and ended counts, shared by all who ask at about the same time."""
+        if self._counting is None or clock.monotonic() > self._counts_until:
+            self._counts_until = float("inf")  # until this count is done, nobody starts another
+            self._counting = asyncio.ensure_future(self._count())
+        return await asyncio.shield(self._counting)
+
+    async def _count(self) -> _Counts:
+        began = clock.monotonic()
+        try:
+            return await self._read("live_counts"), await self._read("ended_counts")
+        finally:
             spent = clock.monotonic() - began
-            self._live[name] = (began + max(_COUNT_AGE_S, _COUNT_SHARE * spent), counting)
-        return await asyncio.shield(counting)
+            self._counts_until = began + max(_COUNT_AGE_S, _COUNT_SHARE * spent)
 
 
 def _job(row: Record) -> JobView:

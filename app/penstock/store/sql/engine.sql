@@ -186,7 +186,7 @@ d AS (
     RETURNING job_id, queue, kind, priority, ready_at
 ),
 c AS (
-    INSERT INTO queue_counts (queue, state, at, delta) SELECT queue, state, NULL, -1 FROM e
+    INSERT INTO queue_counts (queue, state, at, delta) SELECT queue, state, clock_timestamp(), -1 FROM e
 )
 SELECT queue, kind, priority, ready_at FROM d;
 

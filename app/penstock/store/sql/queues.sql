@@ -11,34 +11,39 @@ ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused;
 SELECT queue, paused, priority_aging_s FROM queues ORDER BY queue;
 
 -- name: fold_counts
--- Many deltas become one a queue and state, once they no longer count for the throughput.
-WITH k AS MATERIALIZED (
+-- Deltas that no longer count for the throughput join the one that has no time. Safe to run on
+-- several replicas at once: each takes what no other has locked.
+WITH old AS MATERIALIZED (
+    SELECT ctid, queue, state FROM queue_counts
+    WHERE at < (SELECT clock_timestamp() - interval '1 minute')
+    LIMIT 10000 FOR UPDATE SKIP LOCKED
+),
+sums AS MATERIALIZED (
     SELECT ctid FROM queue_counts
-    WHERE at IS NULL OR at < clock_timestamp() - interval '1 minute'
-    LIMIT 20000 FOR UPDATE SKIP LOCKED
+    WHERE at IS NULL AND (queue, state) IN (SELECT queue, state FROM old)
+    FOR UPDATE SKIP LOCKED
 ),
 d AS (
-    DELETE FROM queue_counts WHERE ctid = ANY(ARRAY(SELECT ctid FROM k))
+    DELETE FROM queue_counts
+    WHERE ctid = ANY(ARRAY(SELECT ctid FROM old UNION ALL SELECT ctid FROM sums))
     RETURNING queue, state, delta
 )
 INSERT INTO queue_counts (queue, state, at, delta)
 SELECT queue, state, NULL, sum(delta) FROM d GROUP BY queue, state;
 
 -- name: live_counts
--- Jobs in the live places, by queue and state, and since when the oldest ready one waits.
+-- Jobs in the live places, by queue and state, and how long the oldest ready one has waited.
 SELECT queue, CASE WHEN ready_at <= now THEN 'ready' ELSE 'scheduled' END, count(*),
        extract(epoch FROM now - min(ready_at))::float8
 FROM job_due, (SELECT clock_timestamp() AS now) t
-WHERE $1::text IS NULL OR queue = $1
 GROUP BY 1, 2, now
 UNION ALL
-SELECT queue, 'running', count(*), NULL FROM job_running
-WHERE $1::text IS NULL OR queue = $1 GROUP BY queue;
+SELECT queue, 'running', count(*), NULL FROM job_running GROUP BY queue;
 
 -- name: ended_counts
 -- Ended jobs by queue and state: all, and those of the last minute.
 SELECT queue, state, sum(delta)::bigint,
-       coalesce(sum(delta) FILTER (WHERE at > clock_timestamp() - interval '1 minute'), 0)::bigint
+       coalesce(sum(delta) FILTER (WHERE delta > 0
+                                   AND at > clock_timestamp() - interval '1 minute'), 0)::bigint
 FROM queue_counts
-WHERE $1::text IS NULL OR queue = $1
 GROUP BY queue, state;

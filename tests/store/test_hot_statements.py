@@ -1,0 +1,213 @@
+"""Plans that were made on empty tables must stay good when the tables are full (pitfalls.md, A1).
+
+Each hot statement is prepared on a connection with exactly the engine's options while its tables
+are empty and analysed, executed until PostgreSQL may choose a generic plan, and once more with a
+generic plan forced. Then 50,000 rows come in, nobody analyses, and 500 must go through in 50 ms.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from penstock.domain.ids import JobId, WorkerId
+from penstock.store import postgres, queries, rows
+from tests.support import making
+from tests.support.database import TABLES
+from tests.support.servers import Servers
+
+ROWS = 50_000
+THROUGH = 500
+LIMIT_MS = 50.0
+TRIES = 3
+
+log = logging.getLogger(__name__)  # figures: pytest --log-cli-level=info
+
+Calls = list[tuple[Any, ...]]
+
+JOBS = """
+INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
+                  created_by)
+SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '' FROM unnest($1::uuid[]) i(id)
+"""
+DUE = """
+INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
+SELECT id, 'default', 'kind-' || n % 3, n % 10, now() - n * interval '1 ms', 0, 0, 0
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+# One worker holds a hundredth of what runs, as one replica of many does.
+RUNNING = """
+INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
+                         losses, started_at)
+SELECT id, 1, $2, 'default', 'echo', 5, now(), 0, 0, now() FROM unnest($1::uuid[]) i(id)
+"""
+RUNNING_HERE_AND_THERE = """
+INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
+                         losses, started_at)
+SELECT id, 1, CASE WHEN n % 100 = 0 THEN $2 ELSE gen_random_uuid() END, 'default', 'echo', 5,
+       now(), 0, 0, now()
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+RUNNING_UNDER_500_NAMES = """
+INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
+                         losses, started_at)
+SELECT id, 1, CASE WHEN n % 500 = 0 THEN $2 ELSE md5((n % 500)::text)::uuid END, 'default', 'echo',
+       5, now(), 0, 0, now()
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+ENDED = """
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
+SELECT id, 'default', 'echo', 'dead', 1, 1, 0, now() FROM unnest($1::uuid[]) i(id)
+"""
+WORKER = """
+INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
+                     expires_at)
+SELECT $2, '', 1, '', '{}', '{}', 1, now(), now(), now() + interval '1 hour'
+WHERE $1::uuid[] IS NOT NULL
+"""
+EXPIRED_WORKERS = """
+INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
+                     expires_at)
+SELECT id, '', 1, '', '{}', '{}', 1, now(), now(),
+       now() + CASE WHEN n <= 1500 THEN interval '-1 s' ELSE interval '1 hour' END
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n) WHERE n <= 3000
+"""
+STEADY_PULSE = """
+UPDATE pulse SET last_beat = now() + interval '1 minute', unbroken_since = now() - interval '1 hour'
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Hot:
+    """`calls(ids, worker)` are the calls that take those ids through; `answers` is how many rows
+    come back when all went through (None: the statement answers nothing worth counting)."""
+
+    query: str
+    fill: Sequence[str]
+    calls: Callable[[list[JobId], WorkerId], Calls]
+    answers: int | None = THROUGH
+    is_read: bool = False
+
+
+def each(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(id_,) for id_ in ids]
+
+
+def at_once(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(ids,)]
+
+
+def submission(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [tuple(rows.submission([making.new_job() for _ in ids]))]
+
+
+def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
+    """Half of them end, a quarter is due again, a quarter keeps its place."""
+    states = [("succeeded", "succeeded", None, None), ("failed", None, None, 2.0)]
+    states.append(("released", None, "lost", None))
+    picked = [states[0 if n % 2 else 1 + n // 2 % 2] for n in range(len(ids))]
+    n = len(ids)
+    return [
+        (
+            *(ids, [1] * n, [worker] * n, [p[0] for p in picked], [p[1] for p in picked]),
+            *([p[3] for p in picked], [0] * n, [0] * n, ['{"a":1}'] * n, [None] * n),
+            *([p[2] for p in picked], [False] * n),
+        )
+    ]
+
+
+HOT = [
+    Hot("submit_jobs", [JOBS, DUE], submission, answers=1),
+    Hot("start_jobs", [JOBS, DUE, WORKER], lambda ids, worker: [(ids, worker)]),
+    Hot("left_due", [DUE], at_once),
+    Hot("settle_attempts", [JOBS, RUNNING], settlement),
+    Hot("running_of", [JOBS, RUNNING_HERE_AND_THERE], lambda _, worker: [([worker], 2000)]),
+    Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
+    Hot("due_among", [DUE], at_once),
+    # A replica beats once in two seconds: 50 beats are those of 100 replicas in one second.
+    Hot("beat", [EXPIRED_WORKERS], lambda ids, _: [(id_, 10.0) for id_ in ids[:50]], None),
+    Hot("condemn", [EXPIRED_WORKERS, STEADY_PULSE], lambda *_: [(10.0,)], answers=None),
+    Hot("orphaning_workers", [RUNNING_UNDER_500_NAMES, WORKER], lambda *_: [()], answers=499),
+    Hot("cancel_due", [JOBS, DUE], each),
+    Hot("cancel_running", [JOBS, RUNNING], each),
+    Hot("retry_ended", [JOBS, ENDED], each),
+    Hot("job", [JOBS, DUE], each, is_read=True),
+]
+
+
+@pytest.fixture(scope="module")
+def dsn(servers: Servers) -> str:
+    """A database whose tables nobody vacuums or analyses but us."""
+
+    async def quiet() -> str:
+        dsn = await servers.fresh_database()
+        con = await asyncpg.connect(dsn)
+        for table in (*TABLES, "pulse"):
+            await con.execute(f"ALTER TABLE {table} SET (autovacuum_enabled = off)")
+        await con.close()
+        return dsn
+
+    return asyncio.run(quiet())
+
+
+@pytest.fixture
+async def loader(dsn: str) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+    """A session that fills emptied, analysed tables."""
+    con = await asyncpg.connect(dsn)
+    await postgres.prepare(con)
+    await con.execute(f"TRUNCATE {', '.join(TABLES)}")
+    await con.execute("ANALYZE")
+    yield con
+    await con.close()
+
+
+@pytest.mark.parametrize("hot", HOT, ids=lambda hot: hot.query)
+async def test_a_plan_made_on_empty_tables_stays_good(
+    dsn: str,
+    loader: "asyncpg.Connection[asyncpg.Record]",
+    hot: Hot,
+) -> None:
+    settings = {} if hot.is_read else postgres._ENGINE
+    con = await asyncpg.connect(dsn, **postgres.connect_options(postgres.Limits(), settings))
+    await postgres.prepare(con)
+    statement = await con.prepare(queries.load()[hot.query])
+    worker, ids = making.worker_id(), making.job_ids(ROWS)
+    for mode in [*["auto"] * 8, "force_generic_plan", "auto"]:
+        await con.execute(f"SET plan_cache_mode = {mode}")
+        for args in hot.calls([], worker)[:1]:
+            await statement.fetch(*args)
+    for fill in hot.fill:
+        await loader.execute(fill, *(ids, worker)[: fill.count("$1") + fill.count("$2")])
+    spent = {}
+    for mode in ("auto", "force_generic_plan"):
+        await con.execute(f"SET plan_cache_mode = {mode}")
+        tries = [ids[n * THROUGH : (n + 1) * THROUGH] for n in range(TRIES)]
+        del ids[: TRIES * THROUGH]
+        spent[mode] = min([await through(con, statement, hot, t, worker) for t in tries])
+    await con.close()
+    log.info("%s: %s ms", hot.query, {mode: round(ms, 1) for mode, ms in spent.items()})
+    assert max(spent.values()) < LIMIT_MS, f"ms by plan_cache_mode: {spent}"
+
+
+async def through(
+    con: "asyncpg.Connection[asyncpg.Record]",
+    statement: Any,
+    hot: Hot,
+    ids: list[JobId],
+    worker: WorkerId,
+) -> float:
+    """Milliseconds for one try."""
+    calls = hot.calls(ids, worker)
+    began = time.perf_counter()
+    if len(calls) == 1:
+        found = await statement.fetch(*calls[0])
+    else:
+        found = await statement.fetchmany(calls)
+    spent_ms = (time.perf_counter() - began) * 1000
+    assert hot.answers in (None, len(found)), "it did not go through"
+    return spent_ms

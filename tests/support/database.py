@@ -1,0 +1,119 @@
+"""One database for many tests: opened with the engine's own options, emptied between tests."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from penstock.clock import ServerClock
+from penstock.domain.attempt import Ending
+from penstock.domain.ids import JobId, WorkerId
+from penstock.domain.job import NewJob, Started
+from penstock.domain.verdict import decide
+from penstock.store.health import Health
+from penstock.store.jobs import Jobs, Settlement
+from penstock.store.line import Line
+from penstock.store.postgres import Limits, Postgres
+from penstock.store.queues import Queues
+from penstock.store.reads import Reads
+from penstock.store.workers import Identity, Workers
+from tests.support import making
+
+WHO = Identity("host", 1, "0", ("*",), ("echo",), 10)
+TTL_S = 10.0
+TABLES = (
+    *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
+    *("queues", "queue_counts", "workers"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """The store's classes, and a session of the test's own that sees behind them."""
+
+    dsn: str
+    postgres: Postgres
+    session: "asyncpg.Connection[asyncpg.Record]"
+    health: Health
+    jobs: Jobs
+    line: Line
+    queues: Queues
+    workers: Workers
+    reads: Reads
+
+    async def empty(self) -> None:
+        """As after the migrations, but for the counters of the tables' statistics."""
+        await self.session.execute(f"TRUNCATE {', '.join(TABLES)}")
+        await self.session.execute(
+            "UPDATE pulse SET last_beat = clock_timestamp(), unbroken_since = clock_timestamp()"
+        )
+
+    async def worker(self, ttl_s: float = TTL_S) -> WorkerId:
+        """A registered worker."""
+        worker = making.worker_id()
+        await self.workers.register(worker, WHO, ttl_s)
+        return worker
+
+    async def submit(self, count: int = 1, **fields: Any) -> list[JobId]:
+        jobs = making.new_jobs(count, **fields)
+        await self.jobs.submit(jobs)
+        return [job.id for job in jobs]
+
+    async def running(self, count: int = 1, **fields: Any) -> list[Started]:
+        """Attempts under way, all under one new worker's name unless `worker` is given."""
+        worker = fields.pop("worker", None) or await self.worker()
+        return await self.jobs.start(await self.submit(count, **fields), worker)
+
+    async def settle(
+        self, job: Started, ending: Ending, *, cancel_known: bool = False, chance: float = 0.0
+    ) -> bool:
+        """Settles one attempt as its verdict says; whether its row was there."""
+        settled, _ = await self.jobs.settle([settlement(job, ending, cancel_known, chance)])
+        return (job.id, job.attempt) in settled
+
+    async def places(self, ids: Sequence[JobId]) -> list[str | None]:
+        """Where each of these jobs stands."""
+        return [await self.jobs.state_of(id_) for id_ in ids]
+
+    async def count(self, table: str) -> int:
+        return int(await self.session.fetchval(f"SELECT count(*) FROM {table}"))
+
+    async def row(self, table: str, id_: JobId) -> Any:
+        return await self.session.fetchrow(f"SELECT * FROM {table} WHERE job_id = $1", id_)
+
+
+def settlement(
+    job: Started, ending: Ending, cancel_known: bool = False, chance: float = 0.0
+) -> Settlement:
+    verdict = decide(job, ending, chance=chance, cancel_requested=cancel_known, losses_max=20)
+    error = '{"type":"oops"}' if ending.failure else None
+    return Settlement(job, ending, verdict, error, cancel_known)
+
+
+@asynccontextmanager
+async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Database]:
+    limits = limits or Limits()
+    postgres, health = Postgres(dsn, limits), Health(dsn, limits)
+    await postgres.open()
+    session = await asyncpg.connect(dsn)
+    await session.set_type_codec(
+        "uuid", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary"
+    )
+    try:
+        yield Database(
+            dsn,
+            postgres,
+            session,
+            health,
+            Jobs(postgres, ServerClock()),
+            Line(postgres),
+            Queues(postgres),
+            Workers(postgres),
+            Reads(postgres),
+        )
+    finally:
+        await session.close()
+        health.close()
+        postgres.close()
