@@ -26,16 +26,16 @@ class Batcher(Generic[T]):
         self._flush = flush
         self._rows_max = rows_max
         self._rows_of = rows_of
-        self._waiting: list[T] = []
+        self.waiting: list[T] = []
         self._filled = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self.waiting)
 
     def put(self, items: Sequence[T]) -> None:
-        self._waiting.extend(items)
+        self.waiting.extend(items)
         self._filled.set()
         self._idle.clear()
 
@@ -45,20 +45,20 @@ class Batcher(Generic[T]):
             await self._filled.wait()
             batch = self._take()
             await self._flush(batch)
-            if not self._waiting:
+            if not self.waiting:
                 self._idle.set()
 
     def _take(self) -> list[T]:
         """The oldest items, at most `rows_max` rows, but at least one item."""
         count = rows = 0
-        for item in self._waiting:
+        for item in self.waiting:
             rows += self._rows_of(item)
             if count and rows > self._rows_max:
                 break
             count += 1
-        batch = self._waiting[:count]
-        del self._waiting[:count]
-        if not self._waiting:
+        batch = self.waiting[:count]
+        del self.waiting[:count]
+        if not self.waiting:
             self._filled.clear()
         return batch
 

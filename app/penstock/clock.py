@@ -17,8 +17,7 @@ def wall_s() -> float:
 
 def rfc3339(at: datetime) -> str:
     """`2026-11-21T10:00:00.123Z`."""
-    at = at.astimezone(UTC)
-    return f"{at:%Y-%m-%dT%H:%M:%S}.{at.microsecond // 1000:03d}Z"
+    return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 class ServerClock:

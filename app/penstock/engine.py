@@ -80,7 +80,10 @@ class Engine:
         self._rooms = rooms
         self.metrics = rooms.metrics
         self.pg_clock, self.redis_clock = ServerClock(), ServerClock()
-        self.minter = Minter(self.pg_clock.now_ms, random.SystemRandom().getrandbits)
+        # Ids are not secrets: a generator seeded once by the system is enough, and costs no call.
+        self.minter = Minter(
+            self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits
+        )
         self.me = Me(self.minter.mint, settings.worker.ttl_s)
         self._is_worker = "worker" in settings.roles
         self._build_store()
@@ -231,6 +234,7 @@ class Engine:
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = lambda: self.worker.heat(self.book.names())
+        self._rooms.health.on_down = self.submitter.release
         self.surveyor.on_ready = self.worker.heat
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired

@@ -5,9 +5,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from penstock.api.door import Defaults, Door
-from penstock.api.submissions import Intake, refusal
+from penstock.api.submissions import Intake, JobBody, refusal
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
 from tests.api.conftest import NOW_MS
@@ -273,3 +275,36 @@ def test_ids_grow_within_a_request(door: Door) -> None:
     ids = [job.id for job in made if job]
     assert ids == sorted(set(ids))
     assert len(ids) == 100
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=70),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=8,
+)
+near_misses = st.sampled_from(
+    [
+        0,
+        -0.0,
+        4.0,
+        1e308,
+        2**70,
+        "echo",
+        "fixed",
+        "retry",
+        "2027-01-01T00:00:00Z",
+        {"kind": "fixed"},
+    ]
+)
+field_names = st.sampled_from([*JobBody.__annotations__, "state", "notify", "x"])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(value=st.dictionaries(field_names, json_values | near_misses), suspect=st.booleans())
+def test_whatever_is_sent_becomes_a_job_or_faults_and_never_an_exception(
+    door: Door, value: dict[str, Any], suspect: bool
+) -> None:
+    taker = Intake(door, created_by="ada", traceparent=None, suspect=suspect)
+    job = taker.take(value, "/jobs/0")
+    assert (job is None) == bool(taker.faults)
+    assert all(fault.pointer.startswith("/jobs/0") for fault in taker.faults)

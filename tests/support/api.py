@@ -72,7 +72,9 @@ class Api:
 
     async def submit(self, kind: str, payload: Any = None, **fields: Any) -> str:
         """Submits one job; its id."""
-        status, body = await self.call("POST", "/v1/jobs", dict(kind=kind, payload=payload, **fields))
+        status, body = await self.call(
+            "POST", "/v1/jobs", dict(kind=kind, payload=payload, **fields)
+        )
         assert status == 201, (status, body)
         return str(body["id"])
 

@@ -11,7 +11,6 @@ from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
-from asyncpg.pool import PoolConnectionProxy
 
 from tests.support.execution_log import Attempt, Event
 from tests.support.waiting import eventually
@@ -160,7 +159,7 @@ async def live(con: Connection) -> int:
     return int(await con.fetchval(_LIVE))
 
 
-async def check(con: Connection | PoolConnectionProxy[asyncpg.Record], evidence: Evidence) -> Report:
+async def check(con: Connection, evidence: Evidence) -> Report:
     """Holds every rule against the evidence; raises Violations."""
     accepted = [UUID(id_) for id_ in evidence.accepted]
     found: dict[str, list[str]] = {}
@@ -190,9 +189,14 @@ def _rules_of_log(
     ended = {key for key in logged if outcomes[key] in ("succeeded", "failed")}
     return {
         "I4 the log has each attempt at most once": [
-            f"{job}/{n}" for counts in (starts, ends) for (job, n), count in counts.items() if count > 1
+            f"{job}/{n}"
+            for counts in (starts, ends)
+            for (job, n), count in counts.items()
+            if count > 1
         ],
-        "I4 what the log started was counted": [f"{j}/{n}" for j, n in starts.keys() - outcomes.keys()],
+        "I4 what the log started was counted": [
+            f"{j}/{n}" for j, n in starts.keys() - outcomes.keys()
+        ],
         "I6 what was settled had run to its end": [f"{job}/{n}" for job, n in ended - ends.keys()],
     }
 
@@ -210,7 +214,7 @@ def _overlaps(events: Collection[Event]) -> list[str]:
     ]
 
 
-async def _outcomes(con: Connection | PoolConnectionProxy[asyncpg.Record]) -> dict[Attempt, str]:
+async def _outcomes(con: Connection) -> dict[Attempt, str]:
     rows = await con.fetch("SELECT job_id, attempt, outcome FROM attempts")
     return {(str(row[0]), int(row[1])): str(row[2]) for row in rows}
 

@@ -59,7 +59,7 @@ def _is_complaint(line: str) -> bool:
     try:
         return orjson.loads(line)["level"] in ("error", "critical")
     except orjson.JSONDecodeError:
-        return bool(line.strip())  # nobody but a crash writes without our logger
+        return "Traceback" in line or "Error" in line  # what a crash writes has not our form
 
 
 def _read(url: str) -> str:

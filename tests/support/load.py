@@ -97,7 +97,7 @@ class Load:
             status, answer = 0, None
         self.answers.append(Answer(sent_at, time.monotonic() - began, status))
         if status == 201:
-            items = answer["items"] if "items" in answer else [answer]
+            items = answer.get("items", (answer,))
             self.accepted.update(item["id"] for item in items)
         elif status == 0 or status >= 500:
             self.unknown += len(body.get("jobs", (body,)))

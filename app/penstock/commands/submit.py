@@ -49,21 +49,23 @@ class Submitter:
         self._health = health
         self._metrics = metrics
         self._large = asyncio.Semaphore(_LARGE_LANES)
+        self._under_way: list[Sequence[_Submission]] = []
         self._batcher: Batcher[_Submission] = Batcher(
             self._flush, ROWS_MAX, lambda submission: len(submission.jobs)
         )
 
     async def submit(self, jobs: Sequence[NewJob]) -> datetime:
         """Stores all of the jobs or none; Postgres' time of it. Raises StoreUnavailable."""
-        with self._health.watch():
-            if len(jobs) > ROWS_MAX:
+        self._health.check()
+        if len(jobs) > ROWS_MAX:
+            with self._health.watch():
                 async with self._large:
                     committed_at = await self._store(jobs)
-                self._enqueue(jobs, committed_at)
-                return committed_at
-            answer: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
-            self._batcher.put((_Submission(jobs, answer),))
-            return await answer
+            self._enqueue(jobs, committed_at)
+            return committed_at
+        answer: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
+        self._batcher.put((_Submission(jobs, answer),))
+        return await answer
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""
@@ -71,11 +73,24 @@ class Submitter:
             for _ in range(_LANES):
                 group.create_task(self._batcher.run())
 
+    def release(self) -> None:
+        """Postgres went down: nobody waits for it; what was sent may have been stored."""
+        error = StoreUnavailable("it stopped answering", unknown=True)
+        for batch in [*self._under_way, self._batcher.waiting]:
+            _refuse(batch, error)
+
     async def _flush(self, batch: Sequence[_Submission]) -> None:
         batch = [one for one in batch if not one.committed_at.done()]
-        jobs = [job for one in batch for job in one.jobs]
-        if not jobs:
+        if not batch:
             return
+        self._under_way.append(batch)
+        try:
+            await self._commit(batch)
+        finally:
+            self._under_way.remove(batch)
+
+    async def _commit(self, batch: Sequence[_Submission]) -> None:
+        jobs = [job for one in batch for job in one.jobs]
         try:
             committed_at = await self._store(jobs)
         except BadRow as error:
@@ -94,8 +109,8 @@ class Submitter:
             _refuse(batch, error)
             return
         half = len(batch) // 2
-        await self._flush(batch[:half])
-        await self._flush(batch[half:])
+        await self._commit(batch[:half])
+        await self._commit(batch[half:])
 
     async def _store(self, jobs: Sequence[NewJob]) -> datetime:
         for sending in range(1, _SENDINGS_MAX + 1):

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 from penstock import clock
 from penstock.domain.attempt import Ending, Outcome
@@ -35,7 +36,7 @@ class Run:
     context: Context
     deadline: float  # monotonic
     lane: "Lane"
-    task: asyncio.Task[None] | None = None
+    task: asyncio.Task[Any] | None = None
     stop: Outcome | None = None  # why its handler was told to stop
     stopped_at: float = 0.0
     ended: bool = False
@@ -145,6 +146,8 @@ class Pool:
         return max(nearest - now, _CHECK_MIN_S)
 
     async def _worker(self, lane: Lane) -> None:
+        task = asyncio.current_task()
+        assert task is not None
         turn_ends = 0.0
         while True:
             while not lane.waiting:
@@ -155,13 +158,13 @@ class Pool:
             run = lane.waiting.popleft()
             lane.running.add(run)
             _wake_one(lane)
-            await self._execute(run)
+            await self._execute(run, task)
             if clock.monotonic() > turn_ends:
                 await asyncio.sleep(0)
                 turn_ends = clock.monotonic() + _TURN_S
 
-    async def _execute(self, run: Run) -> None:
-        task = run.task = asyncio.current_task()
+    async def _execute(self, run: Run, task: asyncio.Task[Any]) -> None:
+        run.task = task
         try:
             ending = await run_handler(
                 run.handler, run.context, self._threads, self._result_max_bytes
@@ -169,7 +172,6 @@ class Pool:
         except asyncio.CancelledError:
             if run.stop is None:
                 raise  # the pool itself is being closed
-            assert task is not None
             task.uncancel()
             ending = stopped(run)
         finally:

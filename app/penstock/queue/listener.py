@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from penstock.domain.errors import QueueUnavailable
-from penstock.queue.redis import RedisDoor, is_away
+from penstock.queue.redis import RedisDoor, heed_cancellation, is_away
 
 
 class Listener:
@@ -19,6 +19,8 @@ class Listener:
             await self._pubsub.subscribe(*channels)
         except Exception as error:
             raise _away(error) from error
+        finally:
+            heed_cancellation()
 
     async def want(self, channel: str, wanted: bool) -> None:
         """Adds or drops a channel on the connection that stands."""
@@ -27,6 +29,8 @@ class Listener:
             await change(channel)
         except Exception as error:
             raise _away(error) from error
+        finally:
+            heed_cancellation()
 
     async def next(self) -> tuple[str, bytes]:
         """The next message; waits as long as it takes."""
@@ -37,6 +41,8 @@ class Listener:
                 )
             except Exception as error:
                 raise _away(error) from error
+            finally:
+                heed_cancellation()
             if message is not None:
                 return message["channel"].decode(), message["data"]
 

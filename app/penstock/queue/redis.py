@@ -6,6 +6,7 @@ failures, or one refused connection, the breaker opens: calls fail at once, and 
 finds out whether Redis is back. If we die here, nothing is lost: Redis holds hints only.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -56,6 +57,8 @@ class RedisDoor:
             answer = await self._scripts[name](keys=keys, args=args)
         except Exception as error:
             raise self._judged(error) from error
+        finally:
+            heed_cancellation()
         self._succeeded()
         return answer
 
@@ -66,6 +69,8 @@ class RedisDoor:
             answer = await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
         except Exception as error:
             raise self._judged(error) from error
+        finally:
+            heed_cancellation()
         self._succeeded()
         return answer
 
@@ -79,8 +84,10 @@ class RedisDoor:
                 answers = await pipe.execute()
         except Exception as error:
             raise self._judged(error) from error
+        finally:
+            heed_cancellation()
         self._succeeded()
-        return answers  # type: ignore[no-any-return]
+        return answers
 
     def listening_client(self) -> redis.Redis:
         """A client that may wait for ever for what it subscribed to."""
@@ -118,6 +125,14 @@ class RedisDoor:
             self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
             self.on_change(True)
         return QueueUnavailable(str(error)[:200] or type(error).__name__, unknown=True)
+
+
+def heed_cancellation() -> None:
+    """redis-py 8.1 swallows a cancellation that comes while it sets up a connection: the task
+    would go on although it was told to end."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _is_away(error: Exception) -> bool:

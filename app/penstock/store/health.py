@@ -6,7 +6,7 @@ released when it goes down, without knowing what became of their statement.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
@@ -27,6 +27,7 @@ class Health:
         self._waiting: set[asyncio.Task[object]] = set()
         self._released: set[asyncio.Task[object]] = set()
         self.down: str | None = None  # why, while it is down
+        self.on_down: Callable[[], None] = lambda: None
 
     async def step(self) -> float:
         """One ping; answers the pause until the next."""
@@ -46,8 +47,7 @@ class Health:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Guards a caller's wait: raises StoreUnavailable when Postgres is, or goes, down."""
-        if self.down is not None:
-            raise StoreUnavailable("it did not answer a moment ago")
+        self.check()
         task = asyncio.current_task()
         assert task is not None
         self._waiting.add(task)
@@ -62,6 +62,11 @@ class Health:
             self._waiting.discard(task)
             self._released.discard(task)
 
+    def check(self) -> None:
+        """Raises StoreUnavailable while Postgres is down."""
+        if self.down is not None:
+            raise StoreUnavailable("it did not answer a moment ago")
+
     def close(self) -> None:
         if self._con is not None:
             self._con.terminate()
@@ -74,6 +79,8 @@ class Health:
         await self._con.execute("SELECT 1")
 
     def _release(self, why: str) -> None:
+        if self.down is None:
+            self.on_down()
         self.down = why
         for task in self._waiting - self._released:
             self._released.add(task)

@@ -1,6 +1,6 @@
 """Log lines: one JSON object a line, or a readable console in development.
 
-In: `get_logger(__name__).info("job_replayed", job_id=...)`, and what libraries say through `logging`.
+In: `get_logger(__name__).info("job_replayed", job_id=...)`, and what libraries say to `logging`.
 Out: lines on one stream (standard output). Always holds: a line is one line, whatever a caller
 put into it; a value is cut at 1 KiB, a traceback at 16 KiB; nothing is written per request or per
 job at `info`.

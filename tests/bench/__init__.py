@@ -1,0 +1,1 @@
+"""What Penstock reaches on this machine, as it comes: `python -m tests.bench`, or `make bench`."""

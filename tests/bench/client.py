@@ -1,0 +1,220 @@
+"""A lean HTTP/1.1 client: prebuilt requests over raw protocols, one at a time a connection.
+
+A library's client would use more of the cores than the server that shares them with it.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+import orjson
+
+from tests.bench.figures import BenchError
+
+_END = b"\r\n\r\n"
+_LENGTH = b"\r\nContent-Length: "
+_CREATED = 201
+_CALL_TIMEOUT_S = 30.0
+
+
+class Owner(Protocol):
+    """Whom a link tells of its answers."""
+
+    def answered(self, link: "Link", status: int, body: bytes) -> None: ...
+    def lost(self) -> None: ...
+
+
+class Link(asyncio.Protocol):
+    """One keep-alive connection with at most one request under way."""
+
+    def __init__(self) -> None:
+        self.owner: Owner | None = None
+        self.began = 0.0  # perf_counter of when its request was due
+        self.began_at = 0.0  # the same by the wall clock, in seconds since 1970
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport
+
+    def send(self, request: bytes) -> None:
+        self._transport.write(request)
+
+    def close(self) -> None:
+        self.owner = None
+        self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if self.owner is not None:
+            self.owner.lost()
+
+    def data_received(self, data: bytes) -> None:
+        buffer = self._buffer
+        buffer += data
+        head = buffer.find(_END)
+        if head < 0:
+            return
+        at = buffer.find(_LENGTH, 0, head + 2)
+        if at < 0:
+            raise BenchError(f"an answer without a length: {bytes(buffer[:head])!r}")
+        at += len(_LENGTH)
+        start = head + len(_END)
+        end = start + int(buffer[at : buffer.find(b"\r", at)])
+        if len(buffer) < end:
+            return
+        status, body = int(buffer[9:12]), bytes(buffer[start:end])
+        buffer.clear()
+        if self.owner is not None:
+            self.owner.answered(self, status, body)
+
+
+class _Flow:
+    """What all owners share: an end, good or bad."""
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def lost(self) -> None:
+        self._fail("the server closed a connection")
+
+    def _fail(self, text: str) -> None:
+        if not self.done.done():
+            self.done.set_exception(BenchError(text))
+
+    def _is_created(self, status: int, body: bytes) -> bool:
+        if status != _CREATED:
+            self._fail(f"answered {status}: {body[:500]!r}")
+        return status == _CREATED
+
+
+class Flood(_Flow):
+    """A closed loop: each link sends its next request as soon as it has its answer."""
+
+    def __init__(self, links: Sequence[Link], requests: Iterator[bytes]) -> None:
+        super().__init__()
+        self.times_s: list[float] = []
+        self._requests = requests
+        self._busy = len(links)
+        for link in links:
+            link.owner = self
+            self._next(link)
+
+    def answered(self, link: Link, status: int, body: bytes) -> None:
+        if self._is_created(status, body):
+            self.times_s.append(time.perf_counter() - link.began)
+            self._next(link)
+
+    def _next(self, link: Link) -> None:
+        request = next(self._requests, None)
+        if request is not None:
+            link.began = time.perf_counter()
+            link.send(request)
+            return
+        self._busy -= 1
+        if not self._busy and not self.done.done():
+            self.done.set_result(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """`due_at`: when the request was due, wall clock; `took_s`: from then until its answer."""
+
+    due_at: float
+    took_s: float
+    body: bytes
+
+
+class OpenLoop(_Flow):
+    """Sends at given instants, whatever the answers do; waiting for a free link counts."""
+
+    def __init__(self, links: Sequence[Link], request: bytes, offsets_s: Sequence[float]) -> None:
+        super().__init__()
+        self.answers: list[Answer] = []
+        self._request = request
+        self._count = len(offsets_s)
+        self._idle = list(links)
+        self._due: deque[tuple[float, float]] = deque()
+        for link in links:
+            link.owner = self
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for offset_s in offsets_s:
+            loop.call_at(now + offset_s, self._fall_due)
+
+    def answered(self, link: Link, status: int, body: bytes) -> None:
+        if not self._is_created(status, body):
+            return
+        took_s = time.perf_counter() - link.began
+        self.answers.append(Answer(link.began_at, took_s, body))
+        self._idle.append(link)
+        self._send()
+        if len(self.answers) == self._count:
+            self.done.set_result(None)
+
+    def _fall_due(self) -> None:
+        self._due.append((time.perf_counter(), time.time()))
+        self._send()
+
+    def _send(self) -> None:
+        if self._due and self._idle:
+            link = self._idle.pop()
+            link.began, link.began_at = self._due.popleft()
+            link.send(self._request)
+
+
+class _Call(_Flow):
+    """One request, any status."""
+
+    status = 0
+    body = b""
+
+    def answered(self, _link: Link, status: int, body: bytes) -> None:
+        self.status, self.body = status, body
+        self.done.set_result(None)
+
+
+class Client:
+    """Builds requests with one token, opens links, and makes single calls."""
+
+    def __init__(self, url: str, bearer: str) -> None:
+        address = urlsplit(url)
+        assert address.hostname is not None
+        self._address = (address.hostname, address.port)
+        self._head = f"Host: {address.netloc}\r\nAuthorization: Bearer {bearer}\r\n"
+
+    def request(self, method: str, path: str, body: Any = None) -> bytes:
+        """The bytes of a request."""
+        content = b"" if body is None else orjson.dumps(body)
+        head = f"{method} {path} HTTP/1.1\r\n{self._head}"
+        if body is not None:
+            head += "Content-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+
+    @asynccontextmanager
+    async def links(self, count: int) -> AsyncIterator[list[Link]]:
+        """So many open connections."""
+        loop = asyncio.get_running_loop()
+        links: list[Link] = []
+        try:
+            for _ in range(count):
+                links.append((await loop.create_connection(Link, *self._address))[1])
+            yield links
+        finally:
+            for link in links:
+                link.close()
+
+    async def call(self, method: str, path: str, body: Any = None) -> Any:
+        """The decoded body of an answer, which must be a 2xx."""
+        async with self.links(1) as [link]:
+            link.owner = call = _Call()
+            link.send(self.request(method, path, body))
+            await asyncio.wait_for(call.done, _CALL_TIMEOUT_S)
+        if call.status // 100 != 2:
+            raise BenchError(f"{method} {path} answered {call.status}: {call.body[:500]!r}")
+        return orjson.loads(call.body)

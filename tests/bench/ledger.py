@@ -1,0 +1,62 @@
+"""What PostgreSQL has on record, read when a measure is over: the only SQL of the benchmark.
+
+The API tells times in milliseconds; the rows have microseconds, all by PostgreSQL's one clock.
+"""
+
+from dataclasses import dataclass
+
+import asyncpg
+
+from tests.bench.figures import BenchError
+
+_ATTEMPTS = """
+SELECT count(*), count(DISTINCT a.job_id), count(*) FILTER (WHERE a.outcome = 'succeeded')
+FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1
+"""
+
+_STARTS = """
+SELECT j.job_id::text, extract(epoch FROM j.run_at)::float8,
+       extract(epoch FROM a.started_at - j.run_at)::float8 * 1000
+FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1 AND a.attempt = 1
+"""
+
+_VACUUMS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """The first start of a job: when it was ready (seconds since 1970), how much later it was."""
+
+    job_id: str
+    ready_at: float
+    late_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Connects for each question, so that nothing of ours is there while others are measured."""
+
+    dsn: str
+
+    async def started_once_each(self, queue: str, count: int) -> None:
+        """Raises BenchError unless the queue's `count` jobs each had one attempt, a good one."""
+        found = tuple((await self._rows(_ATTEMPTS, queue))[0])
+        if found != (count, count, count):
+            text = "{} attempts of {} jobs, {} of them succeeded".format(*found)
+            raise BenchError(f"of {count} jobs in {queue}, PostgreSQL has {text}")
+
+    async def starts(self, queue: str) -> list[Start]:
+        return [Start(*row) for row in await self._rows(_STARTS, queue)]
+
+    async def is_vacuuming(self) -> bool:
+        return bool((await self._rows(_VACUUMS))[0][0])
+
+    async def setting(self, name: str) -> str:
+        return str((await self._rows(f"SHOW {name}"))[0][0])
+
+    async def _rows(self, sql: str, *args: object) -> list[asyncpg.Record]:
+        con = await asyncpg.connect(self.dsn)
+        try:
+            return await con.fetch(sql, *args)
+        finally:
+            await con.close()

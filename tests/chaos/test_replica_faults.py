@@ -1,0 +1,132 @@
+"""Replicas that are killed, stopped, or blocked by a handler (reliability.md: F1, F24, F25)."""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from tests.support.execution_log import Attempt
+from tests.support.figures import figures, share
+from tests.support.replica import ReplicaProcess
+from tests.support.scene import Scene, next_starts
+
+_SEED = 20261121
+_LIVE = 2000
+_ROUNDS = 10
+_RERUN_MAX_S = 15.0
+
+
+async def test_two_replicas_share_the_work(scene: Scene) -> None:
+    replicas = await scene.fleet.start(2)
+    jobs = [{"kind": "logged", "payload": {"seconds": 0.2}}] * 3000
+    await scene.load.bulk(replicas[0].url, jobs)
+    await scene.end("two replicas")
+    runs = {one.pid: sum(e.pid == one.pid for e in scene.log.starts()) for one in replicas}
+    figures("two replicas", runs=list(runs.values()))
+    assert sum(runs.values()) == len(jobs)
+    assert min(runs.values()) > len(jobs) / 10
+
+
+@pytest.mark.timeout(240)
+async def test_ten_kills_amid_2000_jobs_lose_none_and_each_lost_attempt_runs_again(
+    scene: Scene,
+) -> None:
+    chance = random.Random(_SEED)
+    replicas = await scene.fleet.start(2)
+    killed_at: dict[int, float] = {}
+    for number in range(_ROUNDS):
+        victim, other = replicas[number % 2], replicas[1 - number % 2]
+        lengths = [chance.uniform(0.1, 6) for _ in range(_LIVE - await scene.live())]
+        await scene.load.bulk(
+            other.url, [{"kind": "logged", "payload": {"seconds": s}} for s in lengths]
+        )
+        await scene.busy(victim, 100)
+        killed_at[victim.pid] = time.time()
+        victim.kill()
+        victim.start()
+        await victim.ready()
+    await scene.end("ten kills", within_s=60)
+    rescues = await _rescues(scene, killed_at)
+    figures(
+        "ten kills",
+        lost=len(rescues),
+        again_p50_s=share(rescues, 0.5),
+        again_p99_s=share(rescues, 0.99),
+        again_max_s=max(rescues),
+    )
+    assert len(rescues) > 100 * _ROUNDS / 2
+    assert max(rescues) <= _RERUN_MAX_S
+
+
+async def _rescues(scene: Scene, killed_at: dict[int, float]) -> list[float]:
+    """For each lost attempt: seconds from the kill of its replica to the job's next start."""
+    attempts = await scene.attempts()
+    pids = {event.key: event.pid for event in scene.log.starts()}
+    pid_of = {a["worker"]: pids[a["job"], a["attempt"]] for a in attempts if _key(a) in pids}
+    began = next_starts(scene.log.events)
+    return [
+        began[a["job"], a["attempt"] + 1] - killed_at[pid_of[a["worker"]]]
+        for a in attempts
+        if a["outcome"] == "lost"
+    ]
+
+
+def _key(attempt: Mapping[str, Any]) -> Attempt:
+    return attempt["job"], attempt["attempt"]
+
+
+@pytest.mark.timeout(120)
+async def test_a_replica_that_wakes_after_30_s_settles_nothing_and_serves_under_a_new_name(
+    scene: Scene,
+) -> None:
+    sleeper, other = await scene.fleet.start(2)
+    jobs = [{"kind": "logged", "payload": {"seconds": 4}}] * 600
+    await scene.load.bulk(other.url, jobs)
+    await scene.busy(sleeper, 50)
+    held = scene.log.under_way(sleeper.pid)
+    stopped_at = time.time()
+    sleeper.pause()
+    await asyncio.sleep(30)
+    woken_at = time.time()
+    sleeper.resume()
+    await sleeper.ready()
+    await scene.load.bulk(sleeper.url, [{"kind": "logged", "payload": {"seconds": 1}}] * 1200)
+    await scene.busy(sleeper, 10)
+    stale = await scene.fleet.metric(sleeper, "penstock_stale_settlements_total")
+    report = await scene.end("stopped 30 s", overlaps_max=len(held))
+    attempts = {(a["job"], a["attempt"]): a for a in await scene.attempts()}
+    lost = {key for key, a in attempts.items() if a["outcome"] == "lost"}
+    again = [attempts[job, n + 1]["started_at"] - stopped_at for job, n in lost]
+    names = await _names(scene, sleeper, since=woken_at)
+    figures("stopped 30 s", held=len(held), lost=len(lost), refused=stale, again_max_s=max(again))
+    assert held <= lost
+    assert stale >= len(held)
+    assert max(again) <= _RERUN_MAX_S
+    assert {attempts[job, n + 1]["outcome"] for job, n in lost} == {"succeeded"}
+    assert report.outcomes == {"lost": len(lost), "succeeded": len(jobs) + 1200}
+    assert len(names) == 1
+    assert names.isdisjoint({attempts[key]["worker"] for key in lost})
+
+
+async def _names(scene: Scene, replica: ReplicaProcess, since: float) -> set[str]:
+    """Under which workers' names a replica's starts after that time were settled."""
+    workers = {(a["job"], a["attempt"]): a["worker"] for a in await scene.attempts()}
+    own = [e for e in scene.log.starts() if e.pid == replica.pid and e.t > since]
+    return {workers[event.key] for event in own}
+
+
+@pytest.mark.timeout(90)
+async def test_a_handler_that_blocks_the_event_loop_for_15_s_keeps_its_worker_alive(
+    scene: Scene,
+) -> None:
+    blocked, other = await scene.fleet.start(2)
+    await scene.load.bulk(other.url, [{"kind": "logged", "payload": {"seconds": 3}}] * 1000)
+    await scene.busy(blocked, 50)
+    await scene.load.bulk(blocked.url, [{"kind": "blocking", "payload": {"seconds": 15}}])
+    await scene.started(1001)
+    report = await scene.end("blocked 15 s", within_s=40)
+    assert report.outcomes == {"succeeded": 1001}
+    assert all(event.attempt == 1 for event in scene.log.starts())

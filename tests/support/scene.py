@@ -1,0 +1,121 @@
+"""The scene of a fault test: servers of its own, replicas, callers, and the final check."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import redis
+
+from tests.support import checker
+from tests.support.checker import Connection, Evidence, Report
+from tests.support.execution_log import Attempt, Event, ExecutionLog
+from tests.support.figures import figures
+from tests.support.fleet import Fleet
+from tests.support.load import Load
+from tests.support.replica import ReplicaProcess
+from tests.support.servers import Servers
+from tests.support.waiting import eventually
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    servers: Servers
+    dsn: str
+    fleet: Fleet
+    load: Load
+
+    @property
+    def log(self) -> ExecutionLog:
+        return self.fleet.log
+
+    async def started(self, count: int, within_s: float = 30.0) -> None:
+        """Returns when so many attempts have begun."""
+
+        async def look() -> bool:
+            return len(self.log.starts()) >= count
+
+        await eventually(look, f"{count} attempts have begun", within_s)
+
+    async def busy(self, replica: ReplicaProcess, count: int, within_s: float = 20.0) -> None:
+        """Returns when a replica runs at least so many jobs."""
+
+        async def look() -> bool:
+            return len(self.log.under_way(replica.pid)) >= count
+
+        await eventually(look, f"{replica.url} runs {count} jobs", within_s)
+
+    async def attempts(self) -> list[Any]:
+        """All attempts that have ended: job, attempt, worker, started_at, finished_at, outcome."""
+        async with self.connected() as con:
+            return list(
+                await con.fetch(
+                    "SELECT job_id::text AS job, attempt, worker_id::text AS worker,"
+                    " extract(epoch FROM started_at)::float8 AS started_at,"
+                    " extract(epoch FROM finished_at)::float8 AS finished_at, outcome FROM attempts"
+                )
+            )
+
+    async def live(self) -> int:
+        """How many jobs are due or running."""
+        async with self.connected() as con:
+            return await checker.live(con)
+
+    async def flush_redis(self) -> None:
+        def flush() -> None:
+            with redis.Redis.from_url(self.servers.redis.url) as client:
+                client.flushall()
+
+        await asyncio.to_thread(flush)
+
+    async def end(self, title: str, within_s: float = 30.0, overlaps_max: int = 0) -> Report:
+        """Waits for the last job and holds all that must hold against what happened."""
+        async with self.connected() as con:
+            began = time.monotonic()
+            await checker.drained(con, within_s)
+            drain_s = time.monotonic() - began
+            evidence = Evidence(
+                self.load.accepted, self.log.read(), self.load.unknown, overlaps_max
+            )
+            report = await checker.check(con, evidence)
+        complaints = self.fleet.complaints()
+        assert not complaints, "\n".join(complaints[:5])
+        figures(
+            title,
+            jobs=report.jobs,
+            outcomes=report.outcomes,
+            overlaps=report.overlaps,
+            unknown=self.load.unknown,
+            recovered=report.recovered,
+            drained_in_s=drain_s,
+        )
+        return report
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Connection]:
+        con = await asyncpg.connect(self.dsn)
+        try:
+            yield con
+        finally:
+            await con.close()
+
+
+def next_starts(events: list[Event]) -> dict[Attempt, float]:
+    """When each (job, attempt) began, by the execution log."""
+    return {event.key: event.t for event in events if event.ev == "start"}
+
+
+def largest_gap(times: list[float]) -> float:
+    """The longest time between two that follow each other."""
+    pairs = itertools.pairwise(sorted(times))
+    return max((later - sooner for sooner, later in pairs), default=0.0)
+
+
+def rate(times: list[float]) -> float:
+    """How many a second, from the first to the last."""
+    span = max(times) - min(times) if times else 0.0
+    return (len(times) - 1) / span if span else 0.0
