@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import urlsplit
 
 import orjson
@@ -47,8 +47,7 @@ class Link(asyncio.Protocol):
         self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by descent
 
     def connection_lost(self, _error: Exception | None) -> None:
         if self.owner is not None:
@@ -154,7 +153,7 @@ class OpenLoop(_Flow):
         self.answers.append(Answer(link.began_at, took_s, body))
         self._idle.append(link)
         self._send()
-        if len(self.answers) == self._count:
+        if len(self.answers) == self._count and not self.done.done():
             self.done.set_result(None)
 
     def _fall_due(self) -> None:
@@ -185,7 +184,8 @@ class Client:
     def __init__(self, url: str, bearer: str) -> None:
         address = urlsplit(url)
         assert address.hostname is not None
-        self._address = (address.hostname, address.port)
+        assert address.port is not None
+        self._host, self._port = address.hostname, address.port
         self._head = f"Host: {address.netloc}\r\nAuthorization: Bearer {bearer}\r\n"
 
     def request(self, method: str, path: str, body: Any = None) -> bytes:
@@ -203,7 +203,8 @@ class Client:
         links: list[Link] = []
         try:
             for _ in range(count):
-                links.append((await loop.create_connection(Link, *self._address))[1])
+                _, link = await loop.create_connection(Link, self._host, self._port)
+                links.append(link)  # noqa: PERF401 - those that are open are closed in any case
             yield links
         finally:
             for link in links:

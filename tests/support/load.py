@@ -40,18 +40,21 @@ class Load:
         self.unknown = 0
         self.answers: list[Answer] = []
 
-    async def bulk(self, url: str, jobs: Sequence[Job]) -> None:
-        """Submits all of them in batches; each must be accepted."""
+    async def bulk(self, url: str, jobs: Sequence[Job]) -> list[str]:
+        """Submits all of them in batches, each of which must be accepted; answers their ids."""
+        accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
-            await self._call(url, "/v1/jobs/batch", {"jobs": jobs[first : first + _BATCH]})
-            assert self.answers[-1].status == 201, self.answers[-1]
+            body = {"jobs": jobs[first : first + _BATCH]}
+            accepted += await self._call(url, "/v1/jobs/batch", body)
+        assert len(accepted) == len(jobs), self.answers[-1]
+        return accepted
 
     @asynccontextmanager
     async def stream(
         self, urls: Sequence[str], per_s: float, job: Callable[[int], Job]
     ) -> AsyncIterator[None]:
         """Submits single jobs at a steady rate, whatever becomes of the requests before."""
-        under_way: set[asyncio.Task[None]] = set()
+        under_way: set[asyncio.Task[list[str]]] = set()
         stream = asyncio.create_task(self._stream(urls, per_s, job, under_way))
         try:
             yield
@@ -76,7 +79,7 @@ class Load:
         urls: Sequence[str],
         per_s: float,
         job: Callable[[int], Job],
-        under_way: set[asyncio.Task[None]],
+        under_way: set[asyncio.Task[list[str]]],
     ) -> None:
         began, count = time.monotonic(), 0
         while True:
@@ -89,7 +92,8 @@ class Load:
                 count += 1
             await asyncio.sleep(_TURN_S)
 
-    async def _call(self, url: str, path: str, body: Mapping[str, Any]) -> None:
+    async def _call(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
+        """The ids that were accepted."""
         sent_at, began = time.time(), time.monotonic()
         try:
             status, answer = await self._api.call_at(url, "POST", path, body)
@@ -98,8 +102,9 @@ class Load:
         self.answers.append(Answer(sent_at, time.monotonic() - began, status))
         if status == 201:
             items = answer.get("items", (answer,))
-            self.accepted.update(item["id"] for item in items)
-        elif status == 0 or status >= 500:
-            self.unknown += len(body.get("jobs", (body,)))
-        else:
-            raise AssertionError((status, answer))
+            ids = [str(item["id"]) for item in items]
+            self.accepted.update(ids)
+            return ids
+        assert status == 0 or status >= 500, (status, answer)
+        self.unknown += len(body.get("jobs", (body,)))
+        return []
