@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "store": {"domain", "telemetry", "clock", "places"},
     "queue": {"domain", "telemetry", "clock"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
-    "examples": {"handlers", "egress"},
+    "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},
     "loops": {"commands", "store", "queue", "handlers", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},

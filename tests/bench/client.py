@@ -204,7 +204,7 @@ class Client:
         try:
             for _ in range(count):
                 _, link = await loop.create_connection(Link, self._host, self._port)
-                links.append(link)  # noqa: PERF401 - those that are open are closed in any case
+                links.append(link)
             yield links
         finally:
             for link in links:

@@ -7,8 +7,8 @@ from tests.bench.figures import BenchError
 from tests.bench.stage import Stage
 
 _STUCK_S = 30.0
-_LOOK_S = 0.25
-_SHORTEST_S, _LONGEST_S = 0.02, 1.0
+_LOOK_S = 0.1
+_SHORTEST_S, _LONGEST_S = 0.02, 0.5
 _FOLD_S = 6.0  # the server tidies its counts every 5 s
 
 

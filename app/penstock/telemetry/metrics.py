@@ -6,7 +6,7 @@ queues and kinds; those beyond the 200th are counted as `other`.
 """
 
 from collections.abc import Sequence
-from typing import Final, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
 from prometheus_client import (
     CollectorRegistry,
@@ -69,43 +69,53 @@ class Metrics:
     """All metrics of one server. A family is called with its labels: `attempts(kind, outcome)`."""
 
     def __init__(self) -> None:
-        r: Final = CollectorRegistry()
+        self.registry = CollectorRegistry()
+        self._count_jobs(self.registry)
+        self._count_mending(self.registry)
+        self._measure_machine(self.registry)
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def _count_jobs(self, r: CollectorRegistry) -> None:
         queues, kinds = Names(), Names()
-        self.registry: Final = r
-        self.jobs_submitted: Final = Family(
+        self.jobs_submitted = Family(
             Counter("penstock_jobs_submitted", "Jobs accepted.", ["queue"], registry=r),
             (queues,),
         )
-        self.attempts: Final = Family(
+        self.attempts = Family(
             Counter("penstock_attempts", "Attempts ended.", ["kind", "outcome"], registry=r),
             (kinds, None),
         )
-        self.jobs_ended: Final = Family(
+        self.jobs_ended = Family(
             Counter("penstock_jobs_ended", "Jobs ended.", ["queue", "state"], registry=r),
             (queues, None),
         )
-        self.stale_settlements: Final = Counter(
+
+    def _count_mending(self, r: CollectorRegistry) -> None:
+        self.stale_settlements = Counter(
             "penstock_stale_settlements", "Outcomes of attempts that were over.", registry=r
         )
-        self.stale_claims: Final = Counter(
+        self.stale_claims = Counter(
             "penstock_stale_claims", "Claimed ids that were not due any more.", registry=r
         )
-        self.reaped: Final = Counter(
+        self.reaped = Counter(
             "penstock_reaped", "Attempts settled as lost with their worker.", registry=r
         )
-        self.adopted: Final = Counter(
+        self.adopted = Counter(
             "penstock_adopted", "Attempts of ours found in Postgres but not here.", registry=r
         )
-        self.reconciled: Final = Counter(
+        self.reconciled = Counter(
             "penstock_reconciled", "Due jobs put back on a shelf of Redis.", registry=r
         )
-        self.leaked_slots: Final = Gauge(
+
+    def _measure_machine(self, r: CollectorRegistry) -> None:
+        self.leaked_slots = Gauge(
             "penstock_leaked_slots", "Slots held by handlers that ignore their end.", registry=r
         )
-        self.slots: Final = Family(
+        self.slots = Family(
             Gauge("penstock_slots", "Worker slots by state: busy, free.", ["state"], registry=r)
         )
-        self.batch_rows: Final = Family(
+        self.batch_rows = Family(
             Histogram(
                 "penstock_batch_rows",
                 "Rows of one transaction: submit, start, settle.",
@@ -114,7 +124,7 @@ class Metrics:
                 registry=r,
             )
         )
-        self.batch_seconds: Final = Family(
+        self.batch_seconds = Family(
             Histogram(
                 "penstock_batch_seconds",
                 "Time of one transaction: submit, start, settle.",
@@ -123,10 +133,10 @@ class Metrics:
                 registry=r,
             )
         )
-        self.queue_wait: Final = Histogram(
+        self.queue_wait = Histogram(
             "penstock_queue_wait_seconds", "From ready to started.", buckets=_JOB_S, registry=r
         )
-        self.http_requests: Final = Family(
+        self.http_requests = Family(
             Counter(
                 "penstock_http_requests",
                 "Requests answered, by route template.",
@@ -134,17 +144,15 @@ class Metrics:
                 registry=r,
             )
         )
-        self.redis_breaker_open: Final = Gauge(
+        self.redis_breaker_open = Gauge(
             "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
         )
-        self.loop_failures: Final = Family(
+        self.loop_failures = Family(
             Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)
         )
-        self.loop_lag: Final = Histogram(
+        self.loop_lag = Histogram(
             "penstock_loop_lag_seconds", "Lateness of the event loop.", buckets=_SHORT_S, registry=r
         )
-        ProcessCollector(registry=r)
-        PlatformCollector(registry=r)
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
