@@ -31,6 +31,7 @@ from penstock.telemetry import logs
 from penstock.telemetry.metrics import Metrics
 
 EXIT_INTERRUPTED = 130
+_LOOPS_END_S = 3.0  # handlers that swallow their cancellation are not waited for longer
 
 log = logs.get_logger(__name__)
 
@@ -67,12 +68,18 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
             replica.loops.result()
         log.info("draining")
         await replica.drain()
-    if any(thread.name.startswith("handler") for thread in threading.enumerate()):
-        os._exit(0)  # a handler that nobody can stop must not hold the process
+    if _is_held(replica):
+        os._exit(0)
 
 
 async def _wait(event: asyncio.Event) -> None:
     await event.wait()
+
+
+def _is_held(replica: Replica) -> bool:
+    """Whether a handler that nobody can stop would keep the process from ending."""
+    threads = any(thread.name.startswith("handler") for thread in threading.enumerate())
+    return threads or not replica.loops.done()
 
 
 def _signalled(stop: asyncio.Event) -> None:
@@ -95,7 +102,7 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
                 yield Replica(f"http://{_host(settings.http.host)}:{port}", engine, tasks)
         finally:
             tasks.cancel()
-            await asyncio.wait([tasks])
+            await asyncio.wait([tasks], timeout=_LOOPS_END_S)
             await engine.close()
 
 
@@ -156,6 +163,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
         payload_errors=rooms.registry.payload_errors,
         readiness=lambda: _readiness(rooms, engine),
         metrics=engine.metrics,
+        serves_api="api" in settings.roles,
         limits=Limits(
             body_max_bytes=settings.http.body_max_bytes,
             batch_body_max_bytes=settings.http.batch_body_max_bytes,

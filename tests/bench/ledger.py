@@ -20,6 +20,11 @@ SELECT j.job_id::text, extract(epoch FROM j.run_at)::float8,
 FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1 AND a.attempt = 1
 """
 
+_FINISHED = """
+SELECT extract(epoch FROM max(a.finished_at))::float8
+FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1
+"""
+
 _VACUUMS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
 
 
@@ -47,6 +52,10 @@ class Ledger:
 
     async def starts(self, queue: str) -> list[Start]:
         return [Start(*row) for row in await self._rows(_STARTS, queue)]
+
+    async def finished_at(self, queue: str) -> float:
+        """When the last attempt of the queue was settled, in seconds since 1970."""
+        return float((await self._rows(_FINISHED, queue))[0][0])
 
     async def is_vacuuming(self) -> bool:
         return bool((await self._rows(_VACUUMS))[0][0])

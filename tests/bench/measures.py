@@ -4,6 +4,7 @@ Every measure has a queue of its own, and ends by checking that all of its jobs 
 once each. A measure that finds otherwise raises BenchError: a wrong result has no speed.
 """
 
+import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -74,14 +75,15 @@ async def bulk(stage: Stage, scale: Scale) -> list[Figure]:
 
 
 async def drain(stage: Stage, scale: Scale) -> list[Figure]:
-    """From the resume of what `bulk` left until all of it has succeeded."""
-    before = stage.usage.cpu()
+    """From the resume of what `bulk` left until PostgreSQL has the last success on record."""
+    before, resumed_at = stage.usage.cpu(), time.time()
     await stage.client.call("POST", "/v1/queues/bench-bulk/resume")
     await all_succeeded(stage, "bench-bulk", scale.jobs)
     used = stage.usage.cpu() - before
     await stage.ledger.started_once_each("bench-bulk", scale.jobs)
+    took_s = await stage.ledger.finished_at("bench-bulk") - resumed_at
     return [
-        Figure("drain", "rate", scale.jobs / used.wall, "jobs/s"),
+        Figure("drain", "rate", scale.jobs / took_s, "jobs/s"),
         *_cpu_per_job("drain", used, scale.jobs),
         Figure("drain", "memory of the server after", stage.usage.server_mib(), "MiB"),
     ]
@@ -94,15 +96,15 @@ async def single(stage: Stage, scale: Scale) -> list[Figure]:
         before = stage.usage.cpu()
         flood = Flood(links, _for_seconds(request, scale.single_s))
         await flood.done
-        used = stage.usage.cpu() - before
+        used, answered_at = stage.usage.cpu() - before, time.time()
     count = len(flood.times_s)
-    behind = await _still_waiting(stage, "bench-single")
     await all_succeeded(stage, "bench-single", count)
     await stage.ledger.started_once_each("bench-single", count)
+    behind_s = await stage.ledger.finished_at("bench-single") - answered_at
     return [
         Figure("single", "rate", count / used.wall, "jobs/s"),
         *_answer_times("single", flood.times_s),
-        Figure("single", "not yet over at the last answer", behind, "jobs"),
+        Figure("single", "last answer to last success", behind_s * 1000, "ms"),
         *_cpu_per_job("single", used, count),
     ]
 
@@ -128,7 +130,8 @@ async def late(stage: Stage, scale: Scale) -> list[Figure]:
     """Many delayed jobs that are due at the same instant."""
     body = _batch("bench-late", 0, scale.delayed, delay_s=scale.delay_s)
     await stage.client.call("POST", "/v1/jobs/batch", body)
-    await all_succeeded(stage, "bench-late", scale.delayed, first_look_s=scale.delay_s + 0.5)
+    await asyncio.sleep(scale.delay_s + 0.5)  # not to look at the very moment
+    await all_succeeded(stage, "bench-late", scale.delayed)
     await stage.ledger.started_once_each("bench-late", scale.delayed)
     starts = await stage.ledger.starts("bench-late")
     late_ms = [one.late_ms for one in starts]
@@ -202,11 +205,6 @@ def _poisson(per_s: float, seconds: float) -> Iterator[float]:
     while at < seconds:
         yield at
         at += source.expovariate(per_s)
-
-
-async def _still_waiting(stage: Stage, queue: str) -> float:
-    counts = (await stage.client.call("GET", f"/v1/queues/{queue}"))["counts"]
-    return float(counts["ready"] + counts["running"])
 
 
 def _since_sent(answers: Sequence[Answer], starts: Sequence[Start]) -> list[float]:

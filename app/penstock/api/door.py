@@ -53,6 +53,7 @@ class Door:
     payload_errors: Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
     readiness: Callable[[], Readiness]
     metrics: Metrics
+    serves_api: bool = True  # else only health and metrics
     limits: Limits = field(default_factory=Limits)
     defaults: Defaults = field(default_factory=Defaults)
     kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own

@@ -32,7 +32,7 @@ class Porter:
 
     def __init__(self, door: Door) -> None:
         self._door = door
-        self._table = Table(ROUTES)
+        self._table = Table([r for r in ROUTES if door.serves_api or r.role is None])
         self._taken_bytes = 0  # of bodies whose requests are under way
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:

@@ -138,20 +138,20 @@ def _shown(headers: Mapping[str, str]) -> dict[str, str]:
 
 def _parsed(response: Response) -> Any:
     """The JSON of a body that is JSON by its media type and fit to be stored, else its text."""
-    media = response.content_type
-    text = printable(response.text())
-    if response.truncated or not (media == "application/json" or media.endswith("+json")):
-        return text
-    try:
-        parsed = orjson.loads(response.text())
-        encode(parsed, DEPTH_MAX - 1)  # it lies one level deep in the result
-    except (orjson.JSONDecodeError, Unstorable):
-        return text
-    return text if _has_huge_int(response.body) else parsed
+    text, media = response.text(), response.content_type
+    is_json = media == "application/json" or media.endswith("+json")
+    if is_json and not response.truncated and not _has_huge_int(response.body):
+        try:
+            parsed = orjson.loads(text)
+            encode(parsed, DEPTH_MAX - 1)  # it lies one level deep in the result
+            return parsed
+        except (orjson.JSONDecodeError, Unstorable):
+            pass
+    return printable(text)
 
 
 def _has_huge_int(encoded: bytes) -> bool:
-    """Whether an integer is in it that was rounded when it was parsed."""
+    """Whether an integer is in it that parsing would round."""
     return bool(_DIGITS.search(encoded) and _HUGE_INT.search(_STRING.sub(b"", encoded)))
 
 

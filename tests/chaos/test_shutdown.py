@@ -1,0 +1,74 @@
+"""SIGTERM under load (reliability.md: F3, I15)."""
+
+import asyncio
+import time
+
+import pytest
+
+from tests.support.figures import figures
+from tests.support.load import Job
+from tests.support.scene import Scene, next_starts
+
+_GRACE_S = 2
+_LONG_S = 8
+_LATE_START_S = 0.1
+_ELSEWHERE_S = 1.5
+
+
+@pytest.mark.timeout(90)
+async def test_a_replica_told_to_end_hands_back_what_it_cannot_finish(scene: Scene) -> None:
+    leaver, stayer = await scene.fleet.start(2, worker__drain_grace_s=_GRACE_S)
+    urls = [leaver.url, stayer.url]
+    kinds = ["logged"] * 300 + ["logged-thread"] * 24
+    await scene.load.bulk(
+        stayer.url, [{"kind": kind, "payload": {"seconds": _LONG_S}} for kind in kinds]
+    )
+    async with scene.load.stream(urls, 200, _short):
+        await scene.started(len(kinds) + 200)
+        await scene.busy(leaver, 50)
+        told_at = time.time()
+        leaver.terminate()
+        status = await asyncio.to_thread(leaver.wait)
+        took_s = time.time() - told_at
+    await scene.end("SIGTERM")
+    attempts = {(a["job"], a["attempt"]): a for a in await scene.attempts()}
+    began = next_starts(scene.log.events)
+    released = {key: a["finished_at"] for key, a in attempts.items() if a["outcome"] == "released"}
+    again = [began[job, n + 1] - at for (job, n), at in released.items()]
+    late = [e.t - told_at for e in scene.log.starts() if e.pid == leaver.pid and e.t > told_at]
+    figures(
+        "SIGTERM",
+        exit_s=took_s,
+        released=len(released),
+        again_max_s=max(again),
+        starts_after=len(late),
+        last_start_after_s=max(late, default=0.0),
+    )
+    assert status == 0
+    assert took_s <= _GRACE_S + 5
+    assert len(released) > 20
+    assert {a["outcome"] for a in attempts.values()} == {"succeeded", "released"}
+    assert max(again) <= _ELSEWHERE_S
+    assert max(late, default=0.0) <= _LATE_START_S
+
+
+@pytest.mark.timeout(60)
+async def test_a_second_signal_ends_a_replica_at_once(scene: Scene) -> None:
+    leaver, stayer = await scene.fleet.start(2, worker__ttl_s=2, worker__beat_s=0.3)
+    await scene.load.bulk(stayer.url, [{"kind": "logged", "payload": {"seconds": 4}}] * 700)
+    await scene.busy(leaver, 50)
+    leaver.terminate()
+    await asyncio.sleep(0.5)
+    told_at = time.time()
+    leaver.terminate()
+    status = await asyncio.to_thread(leaver.wait)
+    took_s = time.time() - told_at
+    report = await scene.end("second SIGTERM")
+    figures("second SIGTERM", exit_s=took_s)
+    assert status == 130
+    assert took_s < 1
+    assert report.outcomes["succeeded"] == 700
+
+
+def _short(number: int) -> Job:
+    return {"kind": "logged", "payload": {"seconds": 0.05 * (number % 8)}}
