@@ -77,9 +77,9 @@ async def _wait(event: asyncio.Event) -> None:
 
 
 def _is_held(replica: Replica) -> bool:
-    """Whether a handler that nobody can stop would keep the process from ending."""
-    threads = any(thread.name.startswith("handler") for thread in threading.enumerate())
-    return threads or not replica.loops.done()
+    """Whether a handler or a name look-up that nobody can stop would keep the process alive."""
+    others = set(threading.enumerate()) - {threading.main_thread()}
+    return any(not thread.daemon for thread in others) or not replica.loops.done()
 
 
 def _signalled(stop: asyncio.Event) -> None:

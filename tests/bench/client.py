@@ -130,14 +130,17 @@ class Answer:
 
 
 class OpenLoop(_Flow):
-    """Sends at given instants, whatever the answers do; waiting for a free link counts."""
+    """Sends at given instants, whatever the answers do; waiting for a free link counts.
+
+    The links take turns: a server hangs up on one that stays silent.
+    """
 
     def __init__(self, links: Sequence[Link], request: bytes, offsets_s: Sequence[float]) -> None:
         super().__init__()
         self.answers: list[Answer] = []
         self._request = request
         self._count = len(offsets_s)
-        self._idle = list(links)
+        self._idle = deque(links)
         self._due: deque[tuple[float, float]] = deque()
         for link in links:
             link.owner = self
@@ -161,8 +164,8 @@ class OpenLoop(_Flow):
         self._send()
 
     def _send(self) -> None:
-        if self._due and self._idle:
-            link = self._idle.pop()
+        if self._due and self._idle and not self.done.done():
+            link = self._idle.popleft()
             link.began, link.began_at = self._due.popleft()
             link.send(self._request)
 

@@ -6,7 +6,6 @@ generic plan forced. Then 50,000 rows come in, nobody analyses, and 500 must go 
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -19,14 +18,13 @@ from penstock.domain.ids import JobId, WorkerId
 from penstock.store import postgres, queries, rows
 from tests.support import making
 from tests.support.database import TABLES
+from tests.support.figures import figures
 from tests.support.servers import Servers
 
 ROWS = 50_000
 THROUGH = 500
 LIMIT_MS = 50.0
 TRIES = 3
-
-log = logging.getLogger(__name__)  # figures: pytest --log-cli-level=info
 
 Calls = list[tuple[Any, ...]]
 
@@ -196,7 +194,7 @@ async def test_a_plan_made_on_empty_tables_stays_good(
         tries = [[ids.pop() for _ in range(THROUGH)] for _ in range(TRIES)]  # the youngest first
         spent[mode] = min([await through(con, statement, hot, t, worker) for t in tries])
     await con.close()
-    log.info("%s: %s ms", hot.query, {mode: round(ms, 1) for mode, ms in spent.items()})
+    figures(f"{hot.query}, ms for {THROUGH}", **spent)
     assert max(spent.values()) < LIMIT_MS, f"ms by plan_cache_mode: {spent}"
 
 

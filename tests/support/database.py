@@ -111,7 +111,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             Line(postgres),
             Queues(postgres),
             Workers(postgres),
-            Reads(postgres),
+            Reads(postgres, health),
         )
     finally:
         await session.close()

@@ -63,7 +63,7 @@ class ReplicaProcess:
     async def ready(self) -> None:
         """Returns when it serves; fails with its last words when it can't."""
         give_up_at = time.monotonic() + _BOOT_S
-        while not await asyncio.to_thread(self._is_ready):
+        while not await asyncio.to_thread(self.is_ready):
             assert self._process is not None
             if self._process.poll() is not None or time.monotonic() > give_up_at:
                 raise AssertionError(f"the replica didn't start:\n{self.last_words()}")
@@ -97,7 +97,8 @@ class ReplicaProcess:
     def last_words(self) -> str:
         return self.log_file.read_text(errors="replace")[-4000:]
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether /readyz says so."""
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
                 return bool(answer.status == 200)

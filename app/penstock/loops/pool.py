@@ -17,6 +17,7 @@ from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.handlers.context import Context
+from penstock.handlers.errors import failure_of
 from penstock.handlers.registry import Handler
 from penstock.loops.run import run_handler, stop_ending
 from penstock.settings import Worker as WorkerSettings
@@ -169,11 +170,14 @@ class Pool:
             ending = await run_handler(
                 run.handler, run.context, self._threads, self._result_max_bytes
             )
-        except asyncio.CancelledError:
-            if run.stop is None:
+        except asyncio.CancelledError as error:
+            if run.stop is not None:
+                task.uncancel()
+                ending = stopped(run)
+            elif task.cancelling():
                 raise  # the pool itself is being closed
-            task.uncancel()
-            ending = stopped(run)
+            else:
+                ending = failure_of(error)  # the handler let one of its own tasks' out
         finally:
             run.task = None
             run.lane.running.discard(run)

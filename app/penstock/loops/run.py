@@ -2,6 +2,8 @@
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 from penstock.domain.attempt import CANCELLED, LOST, RELEASED, Ending, Failure, Outcome
 from penstock.handlers.context import Context
@@ -16,14 +18,22 @@ async def run_handler(
     """Runs the handler to its end. Only CancelledError passes through."""
     try:
         arguments = handler.arguments(context.job.payload, context)
-        if handler.is_async:
-            result = await handler.function(*arguments)
-        else:
-            loop = asyncio.get_running_loop()
-            result = await loop.run_in_executor(threads, handler.function, *arguments)
+        if not handler.is_async:
+            call = partial(_in_thread, handler, arguments, result_max_bytes)
+            return await asyncio.get_running_loop().run_in_executor(threads, call)
+        result = await handler.function(*arguments)
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # a handler may raise anything, also SystemExit
+        return failure_of(error)
+    return ending_of(result, result_max_bytes)
+
+
+def _in_thread(handler: Handler, arguments: tuple[Any, ...], result_max_bytes: int) -> Ending:
+    """Comes to an ending within the thread: a StopIteration, say, could not leave it."""
+    try:
+        result = handler.function(*arguments)
+    except BaseException as error:
         return failure_of(error)
     return ending_of(result, result_max_bytes)
 

@@ -36,7 +36,7 @@ WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 k AS MATERIALIZED (
     SELECT job_id FROM job_due
     WHERE job_id = ANY($1::uuid[])
-      AND ready_at <= (SELECT now FROM t)
+      AND (SELECT now FROM t) - ready_at >= interval '0' -- "<=" would tempt it to job_due_line
       AND queue <> ALL (ARRAY(SELECT queue FROM queues WHERE paused))
       AND EXISTS (SELECT 1 FROM workers WHERE worker_id = $2 AND condemned_at IS NULL)
     ORDER BY job_id FOR UPDATE SKIP LOCKED
@@ -181,8 +181,9 @@ WITH e AS (
 ),
 d AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
-    SELECT e.job_id, e.queue, e.kind, j.priority, clock_timestamp(), e.attempt, 0, 0
-    FROM e JOIN jobs j USING (job_id)
+    SELECT job_id, queue, kind, (SELECT priority FROM jobs WHERE jobs.job_id = e.job_id),
+           clock_timestamp(), attempt, 0, 0
+    FROM e
     RETURNING job_id, queue, kind, priority, ready_at
 ),
 c AS (

@@ -23,7 +23,7 @@ CROSS JOIN LATERAL (
     SELECT d.job_id, d.ready_at FROM job_due d
     WHERE d.queue = $1 AND d.kind = k.kind AND d.priority = p.priority
       AND d.ready_at <= (SELECT clock_timestamp())
-    ORDER BY d.ready_at, d.job_id LIMIT $3
+    ORDER BY d.ready_at, uuid_send(d.job_id) LIMIT $3
 ) h
 ORDER BY CASE WHEN $4::float8 = 0 THEN -p.priority ELSE 0 END,
          extract(epoch FROM h.ready_at) * 1000 - p.priority * $4::float8, h.job_id
@@ -32,8 +32,8 @@ LIMIT $3;
 -- name: line_page
 -- The next $6 rows of a queue after the key ($2, $3, $4, $5), due or not: for a rebuild.
 SELECT job_id, queue, kind, priority, ready_at FROM job_due
-WHERE queue = $1 AND (kind, priority, ready_at, job_id) > ($2, $3, $4, $5)
-ORDER BY kind, priority, ready_at, job_id
+WHERE queue = $1 AND (kind, priority, ready_at, uuid_send(job_id)) > ($2, $3, $4, $5)
+ORDER BY kind, priority, ready_at, uuid_send(job_id)
 LIMIT $6;
 
 -- name: due_among
