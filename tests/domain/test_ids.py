@@ -1,0 +1,57 @@
+"""Ids: UUIDv7 that grow."""
+
+import itertools
+import random
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.domain import ids
+from penstock.domain.ids import Minter
+
+NOW_MS = 1_795_000_000_000
+
+
+def minter(times: list[int]) -> Minter:
+    left = iter(times)
+    return Minter(lambda: next(left), random.Random(7).getrandbits)
+
+
+@given(st.lists(st.integers(NOW_MS, NOW_MS + 5), min_size=2, max_size=200))
+def test_ids_grow_even_when_the_clock_stands_or_goes_back(times: list[int]) -> None:
+    one = minter(times)
+    made = [one.mint() for _ in times]
+    assert made == sorted(made)
+    assert len(set(made)) == len(made)
+
+
+def test_an_id_is_a_uuid_of_version_7_with_its_time_in_it() -> None:
+    id_ = minter([NOW_MS]).mint()
+    known = uuid.UUID(bytes=id_)
+    assert (known.version, known.variant) == (7, uuid.RFC_4122)
+    assert ids.created_ms(id_) == NOW_MS
+    assert ids.text(id_) == str(known)
+
+
+def test_what_is_minted_in_one_millisecond_can_not_be_counted_out() -> None:
+    one = minter([NOW_MS] * 100)
+    made = [int.from_bytes(one.mint(), "big") for _ in range(100)]
+    steps = {after - before for before, after in itertools.pairwise(made)}
+    assert len(steps) == 99
+
+
+@given(st.uuids(version=4))
+def test_text_and_bytes_go_into_each_other(value: uuid.UUID) -> None:
+    assert ids.parse(str(value)) == value.bytes
+    assert ids.parse(str(value).upper()) == value.bytes
+    assert ids.text(value.bytes) == str(value)
+
+
+@given(st.text(max_size=40))
+def test_what_has_not_the_usual_form_is_no_id(text: str) -> None:
+    try:
+        usual = str(uuid.UUID(text)) == text.lower()
+    except ValueError:
+        usual = False
+    assert (ids.parse(text) is not None) == usual
