@@ -1,4 +1,4 @@
-"""Callers that submit while servers and replicas come and go; the submission log.
+"""Callers that submit and look while servers and replicas come and go; the submission log.
 
 What was answered 2xx is `accepted` and must never be lost. What was not answered, or with 5xx, may
 have happened or not: `unknown` counts how many jobs that were.
@@ -6,7 +6,8 @@ have happened or not: `unknown` counts how many jobs that were.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -31,22 +32,43 @@ class Answer:
     status: int
 
 
+class Answers(list[Answer]):
+    """All of one sort, in the order in which they came."""
+
+    def between(self, since: float, until: float) -> "Answers":
+        """Those of the requests that were sent in this time."""
+        return Answers(one for one in self if since <= one.sent_at <= until)
+
+    def statuses(self) -> dict[int, int]:
+        return dict(Counter(one.status for one in self))
+
+    def slowest_s(self) -> float:
+        return max((one.took_s for one in self), default=0.0)
+
+    def first_good(self, since: float) -> float:
+        """When the first request sent after `since` had its 2xx."""
+        return min(
+            one.sent_at + one.took_s for one in self if one.sent_at >= since and one.status < 300
+        )
+
+
 class Load:
-    """Each method takes the URLs to call, one after the other."""
+    """`submitted` and `looked` hold what became of the requests."""
 
     def __init__(self, api: Api) -> None:
-        self._api = api
+        self.api = api
         self.accepted: set[str] = set()
         self.unknown = 0
-        self.answers: list[Answer] = []
+        self.submitted = Answers()
+        self.looked = Answers()
 
     async def bulk(self, url: str, jobs: Sequence[Job]) -> list[str]:
         """Submits all of them in batches, each of which must be accepted; answers their ids."""
         accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
             body = {"jobs": jobs[first : first + _BATCH]}
-            accepted += await self._call(url, "/v1/jobs/batch", body)
-        assert len(accepted) == len(jobs), self.answers[-1]
+            accepted += await self._submit(url, "/v1/jobs/batch", body)
+        assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
 
     @asynccontextmanager
@@ -54,57 +76,69 @@ class Load:
         self, urls: Sequence[str], per_s: float, job: Callable[[int], Job]
     ) -> AsyncIterator[None]:
         """Submits single jobs at a steady rate, whatever becomes of the requests before."""
-        under_way: set[asyncio.Task[list[str]]] = set()
-        stream = asyncio.create_task(self._stream(urls, per_s, job, under_way))
-        try:
+
+        def send(number: int) -> Awaitable[object]:
+            return self._submit(urls[number % len(urls)], "/v1/jobs", job(number))
+
+        async with _repeated(per_s, send):
             yield
-        finally:
-            stream.cancel()
-            await asyncio.wait([stream, *under_way])
 
-    def worst(self, since: float, until: float) -> float:
-        """The longest that a request sent in that time took."""
-        return max((a.took_s for a in self.answers if since <= a.sent_at <= until), default=0.0)
+    @asynccontextmanager
+    async def looks(self, urls: Sequence[str], per_s: float, path: str) -> AsyncIterator[None]:
+        """Reads at a steady rate."""
 
-    def statuses(self, since: float, until: float) -> dict[int, int]:
-        """How many requests sent in that time got which answer."""
-        found: dict[int, int] = {}
-        for answer in self.answers:
-            if since <= answer.sent_at <= until:
-                found[answer.status] = found.get(answer.status, 0) + 1
-        return found
+        def send(number: int) -> Awaitable[object]:
+            return self._call(self.looked, urls[number % len(urls)], "GET", path)
 
-    async def _stream(
-        self,
-        urls: Sequence[str],
-        per_s: float,
-        job: Callable[[int], Job],
-        under_way: set[asyncio.Task[list[str]]],
-    ) -> None:
-        began, count = time.monotonic(), 0
-        while True:
-            wanted = int((time.monotonic() - began) * per_s)
-            while count < wanted and len(under_way) < _UNDER_WAY_MAX:
-                url = urls[count % len(urls)]
-                task = asyncio.create_task(self._call(url, "/v1/jobs", job(count)))
-                under_way.add(task)
-                task.add_done_callback(under_way.discard)
-                count += 1
-            await asyncio.sleep(_TURN_S)
+        async with _repeated(per_s, send):
+            yield
 
-    async def _call(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
+    async def _submit(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
         """The ids that were accepted."""
-        sent_at, began = time.time(), time.monotonic()
-        try:
-            status, answer = await self._api.call_at(url, "POST", path, body)
-        except (aiohttp.ClientError, TimeoutError):
-            status, answer = 0, None
-        self.answers.append(Answer(sent_at, time.monotonic() - began, status))
+        status, answer = await self._call(self.submitted, url, "POST", path, body)
         if status == 201:
-            items = answer.get("items", (answer,))
-            ids = [str(item["id"]) for item in items]
+            ids = [str(item["id"]) for item in answer.get("items", (answer,))]
             self.accepted.update(ids)
             return ids
         assert status == 0 or status >= 500, (status, answer)
         self.unknown += len(body.get("jobs", (body,)))
         return []
+
+    async def _call(
+        self, answers: Answers, url: str, method: str, path: str, body: Job | None = None
+    ) -> tuple[int, Any]:
+        sent_at, began = time.time(), time.monotonic()
+        try:
+            status, answer = await self.api.call_at(url, method, path, body)
+        except (aiohttp.ClientError, TimeoutError):
+            status, answer = 0, None
+        answers.append(Answer(sent_at, time.monotonic() - began, status))
+        return status, answer
+
+
+@asynccontextmanager
+async def _repeated(per_s: float, send: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        sending = group.create_task(_repeat(group, per_s, send))
+        try:
+            yield
+        finally:
+            sending.cancel()
+
+
+async def _repeat(
+    group: asyncio.TaskGroup, per_s: float, send: Callable[[int], Awaitable[object]]
+) -> None:
+    began, count = time.monotonic(), 0
+    under_way = asyncio.Semaphore(_UNDER_WAY_MAX)
+
+    async def one(number: int) -> None:
+        async with under_way:
+            await send(number)
+
+    while True:
+        wanted = int((time.monotonic() - began) * per_s)
+        for number in range(count, wanted):
+            group.create_task(one(number))
+        count = wanted
+        await asyncio.sleep(_TURN_S)

@@ -1,4 +1,4 @@
-"""Jobs, attempts and endings with defaults that fit together; a test names only what it is about."""
+"""Jobs, attempts and endings that fit together; a test names only what it is about."""
 
 import itertools
 import secrets

@@ -65,6 +65,12 @@ class Scene:
         async with self.connected() as con:
             return await checker.live(con)
 
+    async def pause(self, queue: str, *, paused: bool = True) -> None:
+        """Pauses or resumes a queue."""
+        path = f"/v1/queues/{queue}/{'pause' if paused else 'resume'}"
+        status, answer = await self.load.api.call_at(self.fleet.urls[0], "POST", path)
+        assert status < 300, answer
+
     async def flush_redis(self) -> None:
         def flush() -> None:
             with redis.Redis.from_url(self.servers.redis.url) as client:

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from pathlib import Path
 
 import asyncpg
@@ -14,10 +15,18 @@ from penstock.store.migrate import migrate
 _TEMPLATE = "penstock_template"
 
 
+def choose_postgres(directory: Path) -> None:
+    """`TEST_POSTGRES=18 make test` runs on that version, if it is there: data of a version that
+    exists is taken up again. (For Redis: PENSTOCK_REDIS_BIN.)"""
+    if major := os.environ.get("TEST_POSTGRES"):
+        (directory / f"postgres-{major}").mkdir(parents=True, exist_ok=True)
+
+
 class Servers:
     """Both servers in one directory. Tests that break servers make their own."""
 
     def __init__(self, directory: Path) -> None:
+        choose_postgres(directory)
         self.postgres = EmbeddedPostgres(directory)
         self.redis = EmbeddedRedis(directory)
         self._numbers = itertools.count(1)

@@ -22,7 +22,6 @@ class State(StrEnum):
 
 
 TERMINAL = frozenset({State.SUCCEEDED, State.DEAD, State.CANCELLED, State.SKIPPED})
-RETRYABLE = frozenset({State.DEAD, State.CANCELLED, State.SKIPPED})
 
 
 class OnLost(StrEnum):

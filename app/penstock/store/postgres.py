@@ -7,7 +7,7 @@ back what had not committed; what had committed is found again by fence, id or a
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -26,7 +26,9 @@ _TRY_AGAIN_CLASSES = ("08", "40", "53", "55", "57", "25006")
 _BAD_ROW_CLASSES = ("22", "23")
 _DEAD_LINK = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
-_ENGINE = {"enable_seqscan": "off", "enable_nestloop": "off"}  # pitfalls.md A1
+# Plans are made while tables may be empty, and kept (pitfalls.md, A1).
+_READERS = {"enable_seqscan": "off"}
+_ENGINE = {**_READERS, "enable_nestloop": "off"}
 _COMMON = {
     "jit": "off",
     "application_name": "penstock",
@@ -58,7 +60,7 @@ class _Connection(_Base):
 
 
 class Postgres:
-    """Two pools: `engine` for transitions (plans pinned to indexes), `read` for readers."""
+    """Two pools with plans pinned to indexes: `engine` for transitions, `read` for readers."""
 
     def __init__(self, dsn: str, limits: Limits) -> None:
         self._dsn = dsn
@@ -70,7 +72,7 @@ class Postgres:
     async def open(self) -> None:
         with translated(unknown=False):
             self._engine = await self._pool(self._limits.engine_connections, _ENGINE)
-            self._read = await self._pool(self._limits.read_connections, {})
+            self._read = await self._pool(self._limits.read_connections, _READERS)
 
     def close(self) -> None:
         self._engine.terminate()
@@ -106,11 +108,11 @@ class Postgres:
             with translated(unknown=True):
                 yield con
         except (TimeoutError, asyncio.CancelledError):
-            con.terminate()  # its state is unknown; a release would wait for it
+            _drop(con)
             raise
         except StoreUnavailable as error:
             if error.unknown:
-                con.terminate()
+                _drop(con)
             raise
         finally:
             await pool.release(con)
@@ -124,6 +126,13 @@ class Postgres:
             init=prepare,
             **connect_options(self._limits, settings),
         )
+
+
+def _drop(con: Connection) -> None:
+    """Its state is unknown, and a release would wait for it. One whose server hung up has left the
+    pool by itself, and refuses every call."""
+    with suppress(asyncpg.InterfaceError):
+        con.terminate()
 
 
 def connect_options(limits: Limits, settings: dict[str, str]) -> dict[str, Any]:

@@ -174,9 +174,10 @@ SELECT job_id FROM job_running WHERE worker_id = $1 AND cancel_requested_at IS N
 
 -- name: retry_ended
 -- ended (dead, cancelled, skipped) -> due: a new life, its budget fresh, attempts going on.
+-- (state <> …, not state IN …: PostgreSQL 18 would skip-scan the list index for the latter.)
 WITH e AS (
     DELETE FROM job_ended
-    WHERE job_id = $1 AND state IN ('dead', 'cancelled', 'skipped')
+    WHERE job_id = $1 AND state <> 'succeeded'
     RETURNING job_id, queue, kind, state, attempt
 ),
 d AS (
@@ -187,7 +188,8 @@ d AS (
     RETURNING job_id, queue, kind, priority, ready_at
 ),
 c AS (
-    INSERT INTO queue_counts (queue, state, at, delta) SELECT queue, state, clock_timestamp(), -1 FROM e
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, clock_timestamp(), -1 FROM e
 )
 SELECT queue, kind, priority, ready_at FROM d;
 
