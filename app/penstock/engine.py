@@ -115,7 +115,7 @@ class Engine:
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
         self.jobs, self.line = Jobs(postgres, self.pg_clock), Line(postgres)
-        self.queues, self.workers = Queues(postgres), Workers(postgres)
+        self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 

@@ -141,6 +141,20 @@ async def test_a_kind_that_nobody_serves_lies_still(api: Api) -> None:
     assert (job["state"], job["attempt"]) == ("ready", 0)
 
 
+async def test_no_more_queues_can_be_made_than_the_setting_allows(
+    replica_settings: settings.Settings,
+) -> None:
+    queue = replica_settings.queue.model_copy(update={"count_max": 2})
+    few = replica_settings.model_copy(update={"queue": queue})
+    async with running(few) as replica, Api(replica.url) as api:
+        for name in ("one", "two", "one"):
+            await api.submit("echo", 1, queue=name)
+        body = {"kind": "echo", "queue": "three"}
+        status, problem = await api.call("POST", "/v1/jobs", body)
+        assert (status, problem["type"]) == (422, "/problems/too-many-queues")
+        assert "queue.count_max" in problem["detail"]
+
+
 async def test_counts_by_state_add_up(api: Api) -> None:
     many = [{"kind": "echo", "queue": "counted", "payload": n} for n in range(30)]
     many += [{"kind": "fail", "queue": "counted", "payload": {"retryable": False}}] * 5

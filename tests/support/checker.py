@@ -63,13 +63,12 @@ RULES = {
         WHERE t.place = 'job_running' AND a.job_id IS NULL""",
     "I4 failures and losses are counted, within the budget": """
         SELECT e.job_id FROM job_ended e JOIN jobs j USING (job_id)
-        LEFT JOIN (
-            SELECT job_id, count(*) FILTER (WHERE outcome IN ('failed', 'timed_out')) AS failures,
-                   count(*) FILTER (WHERE outcome = 'lost') AS losses
-            FROM attempts GROUP BY job_id
-        ) a USING (job_id)
-        WHERE e.failures <> coalesce(a.failures, 0) OR e.losses <> coalesce(a.losses, 0)
-           OR e.failures > j.max_attempts""",
+        LEFT JOIN attempts a ON a.job_id = e.job_id
+            AND NOT (e.state = 'cancelled' AND a.attempt = e.attempt)  -- a cancel spends nothing
+        GROUP BY e.job_id, j.max_attempts
+        HAVING e.failures <> count(*) FILTER (WHERE a.outcome IN ('failed', 'timed_out'))
+            OR e.losses <> count(*) FILTER (WHERE a.outcome = 'lost')
+            OR e.failures > j.max_attempts""",
     "I6 the state follows from the last outcome": """
         SELECT e.job_id FROM job_ended e
         LEFT JOIN attempts a ON a.job_id = e.job_id AND a.attempt = e.attempt

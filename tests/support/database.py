@@ -108,7 +108,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             health,
             Jobs(postgres, ServerClock()),
             Line(postgres),
-            Queues(postgres),
+            Queues(postgres, 10_000),
             Workers(postgres),
             Reads(postgres, health),
         )

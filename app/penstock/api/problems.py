@@ -13,7 +13,13 @@ from typing import Any, NamedTuple
 import orjson
 from aiohttp import web
 
-from penstock.domain.errors import JobNotFound, StoreUnavailable, Unavailable, WrongState
+from penstock.domain.errors import (
+    JobNotFound,
+    StoreUnavailable,
+    TooManyQueues,
+    Unavailable,
+    WrongState,
+)
 
 ERRORS_MAX = 100  # fields named in one answer
 _ECHO_MAX = 64  # characters of a caller's own names that we repeat
@@ -39,6 +45,7 @@ PROBLEMS: Mapping[str, Slug] = {
     "unsupported-media-type": Slug(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Not this kind of body"),
     "expectation-failed": Slug(HTTPStatus.EXPECTATION_FAILED, "Unknown expectation"),
     "validation-failed": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "The body breaks a rule"),
+    "too-many-queues": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "Too many queues"),
     "not-supported-yet": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "Not supported yet"),
     "internal-error": Slug(HTTPStatus.INTERNAL_SERVER_ERROR, "A fault of ours"),
     "store-unavailable": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Out of reach for now"),
@@ -107,6 +114,8 @@ def problem_of(error: Exception) -> Problem | None:
             return not_found()
         case WrongState():
             return Problem("wrong-state", str(error), members={"state": error.state})
+        case TooManyQueues():
+            return Problem("too-many-queues", str(error))
         case StoreUnavailable(unknown=True):
             members = {"outcome": "unknown"}
             return _unavailable(error, "the request may have been carried out", members)

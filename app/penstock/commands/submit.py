@@ -55,8 +55,11 @@ class Submitter:
         )
 
     async def submit(self, jobs: Sequence[NewJob]) -> datetime:
-        """Stores all of the jobs or none; Postgres' time of it. Raises StoreUnavailable."""
+        """Stores all of the jobs or none; Postgres' time of it. StoreUnavailable, TooManyQueues."""
         self._health.check()
+        if new := self._queues.unknown(job.queue for job in jobs):
+            with self._health.watch():
+                await self._queues.add(new)
         if len(jobs) > ROWS_MAX:
             with self._health.watch():
                 async with self._large:
@@ -123,7 +126,6 @@ class Submitter:
         raise AssertionError
 
     async def _store_once(self, jobs: Sequence[NewJob]) -> datetime:
-        await self._queues.ensure(job.queue for job in jobs)
         began = clock.monotonic()
         committed_at = await self._jobs.submit(jobs)
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)

@@ -28,6 +28,16 @@ class BadRow(PenstockError):
     """Postgres refused a value of this batch: the batch must be split to find the culprit."""
 
 
+class TooManyQueues(PenstockError):
+    """A new queue would be one too many."""
+
+    def __init__(self, count_max: int) -> None:
+        super().__init__(
+            f"there are {count_max} queues, and no more may be made: use one that exists, or have "
+            "the operator raise queue.count_max"
+        )
+
+
 class JobNotFound(PenstockError):
     """No such job, or one that the caller may not see."""
 

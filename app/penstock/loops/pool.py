@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from penstock.loops.run import run_handler, stop_ending
 from penstock.settings import Worker as WorkerSettings
 from penstock.store.jobs import LogRow
 
-_TURN_S = 0.005  # after so much work without a pause a coroutine lets the others run
+_TURN_S = 0.005  # for so long runs are begun before others on the event loop have their turn
 _CHECK_MAX_S = 1.0
 _CHECK_MIN_S = 0.01
 
@@ -89,9 +90,12 @@ class Pool:
         self._on_free = on_free
         self._next_check = 0.0
         self._by_id: dict[JobId, Run] = {}
+        self._owner: asyncio.Task[Any] | None = None
+        self._turn_ends = 0.0  # 0: nothing was begun in this turn of the event loop
 
     async def run(self) -> None:
         """Runs the pool's coroutines until cancelled."""
+        self._owner = asyncio.current_task()
         async with asyncio.TaskGroup() as group:
             for lane in self.lanes:
                 for n in range(lane.slots):
@@ -149,20 +153,31 @@ class Pool:
     async def _worker(self, lane: Lane) -> None:
         task = asyncio.current_task()
         assert task is not None
-        turn_ends = 0.0
-        while True:
-            while not lane.waiting:
+        while not self._is_closing():
+            if not lane.waiting:
                 idle = asyncio.get_running_loop().create_future()
                 lane.idle.append(idle)
                 await idle
-                turn_ends = clock.monotonic() + _TURN_S
-            run = lane.waiting.popleft()
-            lane.running.add(run)
-            _wake_one(lane)
-            await self._execute(run, task)
-            if clock.monotonic() > turn_ends:
+            elif self._turn_is_over():
                 await asyncio.sleep(0)
-                turn_ends = clock.monotonic() + _TURN_S
+            else:
+                run = lane.waiting.popleft()
+                lane.running.add(run)
+                _wake_one(lane)
+                await self._execute(run, task)
+                if task.cancelling():
+                    await self._forget_cancellation(task)
+
+    def _turn_is_over(self) -> bool:
+        """Whether the pool has had its share of this turn of the event loop."""
+        now = clock.monotonic()
+        if not self._turn_ends:
+            self._turn_ends = now + _TURN_S
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+        return now > self._turn_ends
+
+    def _begin_turn(self) -> None:
+        self._turn_ends = 0.0
 
     async def _execute(self, run: Run, task: asyncio.Task[Any]) -> None:
         run.task = task
@@ -172,16 +187,25 @@ class Pool:
             )
         except asyncio.CancelledError as error:
             if run.stop is not None:
-                task.uncancel()
                 ending = stopped(run)
-            elif task.cancelling():
-                raise  # the pool itself is being closed
+            elif self._is_closing():
+                raise
             else:
                 ending = failure_of(error)  # the handler let one of its own tasks' out
         finally:
             run.task = None
             run.lane.running.discard(run)
         self._end(run, stopped(run) if _overrules(run.stop, ending) else ending)
+
+    async def _forget_cancellation(self, task: asyncio.Task[Any]) -> None:
+        """The last handler's, heeded or swallowed, must not reach the next one."""
+        while task.cancelling() and not self._is_closing():
+            task.uncancel()
+            with suppress(asyncio.CancelledError):  # up to 3.12, what is taken back comes still
+                await asyncio.sleep(0)
+
+    def _is_closing(self) -> bool:
+        return self._owner is not None and self._owner.cancelling() > 0
 
     def _leak(self, run: Run) -> None:
         run.leaked = True

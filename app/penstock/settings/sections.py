@@ -179,6 +179,7 @@ class Queue(Section):
 
     lease_s: float = Field(10, ge=0.2, le=3600, description="time a claimed job is held")
     renew_s: float = Field(3, ge=0.05, le=1200, description="time between renewals of a lease")
+    count_max: int = Field(10_000, ge=1, le=1_000_000, description="most queues there may be")
     priority_aging_s: float = Field(
         60, ge=0, le=DAY_S, description="waiting time worth one step of priority; 0 = strict order"
     )

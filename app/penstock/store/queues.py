@@ -1,8 +1,9 @@
 """Queues in Postgres: known names, the pause switch, settings, and counting."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from penstock.domain.errors import TooManyQueues
 from penstock.store.postgres import Postgres
 
 
@@ -13,20 +14,29 @@ class QueueSettings:
 
     @property
     def aging_ms(self) -> float:
-        return self.priority_aging_s * 1000
+        """Whole, so that Python, Lua and SQL make the same scores with it; 0 is strict."""
+        return float(max(round(self.priority_aging_s * 1000), 1)) if self.priority_aging_s else 0.0
 
 
 class Queues:
-    def __init__(self, postgres: Postgres) -> None:
+    """`count_max`: so many names there may be; every loop looks at all of them."""
+
+    def __init__(self, postgres: Postgres, count_max: int) -> None:
         self._pg = postgres
+        self._count_max = count_max
         self._known: set[str] = set()
 
-    async def ensure(self, names: Iterable[str]) -> None:
-        """Enters names that this replica hasn't seen yet."""
-        new = sorted(set(names) - self._known)
-        if new:
-            await self._pg.rows("add_queues", new)
-            self._known.update(new)
+    def unknown(self, names: Iterable[str]) -> list[str]:
+        """Those that this replica hasn't seen yet."""
+        return sorted(set(names) - self._known)
+
+    async def add(self, names: Sequence[str]) -> None:
+        """Enters names; those that are there already stay as they are. Raises TooManyQueues."""
+        await self._pg.rows("add_queues", names, self._count_max)
+        there = {row[0] for row in await self._pg.rows("queues_among", names)}
+        self._known.update(there)
+        if len(there) < len(names):
+            raise TooManyQueues(self._count_max)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
         await self._pg.rows("set_paused", name, paused)

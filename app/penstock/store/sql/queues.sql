@@ -1,7 +1,17 @@
 -- Queues: their switch, their settings, their counts.
 
 -- name: add_queues
-INSERT INTO queues (queue) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING;
+-- Enters names while there are fewer than $2 queues.
+INSERT INTO queues (queue)
+SELECT n.queue FROM unnest($1::text[]) AS n(queue)
+WHERE (SELECT count(*) FROM queues) < $2
+ORDER BY n.queue
+ON CONFLICT DO NOTHING;
+
+-- name: queues_among
+-- Which of these names there are. A statement of its own: it must see what another session
+-- committed while add_queues waited for it.
+SELECT queue FROM queues WHERE queue = ANY($1::text[]);
 
 -- name: set_paused
 INSERT INTO queues (queue, paused) VALUES ($1, $2)
