@@ -114,7 +114,7 @@ class Settler:
         except BadRow as error:
             await self._isolate(batch, error)
             return
-        self._after(settlements, settled)
+        self._after([s for s in settlements if (s.job.id, s.job.attempt) not in held], settled)
         if held:
             await self._settle([_cancelled(o) for o in batch if (o.job.id, o.job.attempt) in held])
 

@@ -57,7 +57,10 @@ async def run(loop: Loop, metrics: Metrics) -> None:
             pause = _back_off(loop, error)
             metrics.loop_failures(loop.name).inc()
         loop.turned_at, loop.busy_since = clock.monotonic(), None
-        await pause_or_wake(loop.wake, pause)
+        if loop.failures:
+            await asyncio.sleep(pause)  # whole: wake-ups come in floods while a service is away
+        else:
+            await pause_or_wake(loop.wake, pause)
 
 
 async def pause_or_wake(wake: asyncio.Event, pause_s: float) -> None:

@@ -70,6 +70,8 @@ class Worker:
         held.departed = set(held.runs) | held.starting
         rows = await self._parts.jobs.running_of([self._parts.me.worker], _ADOPT_MAX)
         known, held.departed = held.departed, None
+        if self._parts.me.draining:
+            return _ADOPT_S  # the drain hands back what stands under our name
         strangers = [(j, stop) for j, stop in rows if j.id not in known and j.id not in held]
         self._parts.metrics.adopted.inc(len(strangers))
         for job, cancel_requested in strangers:
@@ -130,6 +132,10 @@ class Worker:
         for run in runs:
             self._hands.held.add(run)
         self._hands.pool.put(runs)
+        me = self._parts.me
+        for run in runs:
+            if run.job.worker != me.worker or not me.registered:
+                self._hands.pool.stop(run, Outcome.LOST)  # we were condemned meanwhile
         return runs
 
     async def _put_back(self, taken: Taken, started: Iterable[Started]) -> None:

@@ -143,6 +143,7 @@ class Shelves:
             keys.ready_prefix(queue),
             keys.WAKE,
             message,
+            self._lead_ms(),
         ]
         moved, now, score = await self._door.script("promote", [keys.scheduled(queue)], args)
         return Promoted(moved, (float(score) - now) / 1000 if score else None)
@@ -205,8 +206,11 @@ class Shelves:
 
     def _due_score(self, one: Due) -> int:
         """A scheduled score goes by Redis' clock, which promote.lua reads."""
+        return one.ready_ms + self._lead_ms()
+
+    def _lead_ms(self) -> int:
         lead = self._redis_lead_ms()
-        return one.ready_ms + (lead if abs(lead) > _CLOCK_SLACK_MS else 0)
+        return lead if abs(lead) > _CLOCK_SLACK_MS else 0
 
     def _message(self, queue: str, page: _Page) -> bytes:
         if not page.ready and not page.scheduled:

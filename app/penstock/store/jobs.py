@@ -91,7 +91,8 @@ class Jobs:
         """Of a batch whose answer was lost: what its workers have settled already."""
         ids, workers = [s.job.id for s in batch], list({s.job.worker for s in batch})
         found = await self._pg.rows("settled_before", ids, workers)
-        return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found}
+        ours = {(s.job.id, s.job.attempt) for s in batch}  # not the attempts before
+        return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if (r[0], r[1]) in ours}
 
     async def running_of(
         self, workers: Sequence[WorkerId], limit: int

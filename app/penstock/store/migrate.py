@@ -51,6 +51,7 @@ async def migrate(dsn: str) -> list[str]:
         con = await asyncpg.connect(dsn, timeout=5)
         try:
             await _take_turn(con)
+            await con.execute(_TABLE)
             return [await _apply(con, one) for one in await _missing(con)]
         finally:
             await con.close(timeout=5)
@@ -86,9 +87,11 @@ async def _take_turn(con: "asyncpg.Connection[asyncpg.Record]") -> None:
 
 
 async def _missing(con: "asyncpg.Connection[asyncpg.Record]") -> list[Migration]:
-    await con.execute(_TABLE)
-    rows = await con.fetch("SELECT version, checksum FROM schema_migrations")
-    applied: dict[int, str] = {row[0]: row[1] for row in rows}
+    """Only looks: whoever asks what is pending has not taken a turn."""
+    applied: dict[int, str] = {}
+    if await con.fetchval("SELECT to_regclass('schema_migrations')") is not None:
+        rows = await con.fetch("SELECT version, checksum FROM schema_migrations")
+        applied = {row[0]: row[1] for row in rows}
     known = files(places.migrations_dir())
     if applied and max(applied) > len(known):
         raise MigrationError(

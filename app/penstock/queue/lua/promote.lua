@@ -3,7 +3,8 @@
 --
 -- KEYS  1 scheduled
 -- ARGV  1 how many at most, 2 what a step of priority is worth in ms (0 is strict),
---       3 the prefix of the ready shelves (same hash tag), 4 channel, 5 message
+--       3 the prefix of the ready shelves (same hash tag), 4 channel, 5 message,
+--       6 how far Redis' clock leads Postgres', in ms: ready scores go by Postgres' clock
 -- returns {how many moved, Redis' time in ms, the next score or ''}
 -- bound: ARGV[1], at most 1,000. Safe to repeat.
 local time = redis.call('TIME')
@@ -13,7 +14,7 @@ local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', n
                        'LIMIT', 0, ARGV[1])
 local shelves, members = {}, {}
 for i = 1, #due, 2 do
-    local member, ready_ms = due[i], tonumber(due[i + 1])
+    local member, ready_ms = due[i], tonumber(due[i + 1]) - tonumber(ARGV[6])
     local priority, kind = tonumber(string.sub(member, 17, 17)), string.sub(member, 18)
     local score = ready_ms - priority * aging
     if aging == 0 then score = (9 - priority) * 4398046511104 + ready_ms end
