@@ -35,9 +35,10 @@ class Batcher(Generic[T]):
         return len(self.waiting)
 
     def put(self, items: Sequence[T]) -> None:
-        self.waiting.extend(items)
-        self._filled.set()
-        self._idle.clear()
+        if items:
+            self.waiting.extend(items)
+            self._filled.set()
+            self._idle.clear()
 
     async def run(self) -> None:
         """Flushes until cancelled."""

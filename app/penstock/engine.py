@@ -94,9 +94,21 @@ class Engine:
         self._wire()
         self.loops = list(self._all_loops())
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds that this replica runs."""
+        return tuple(self._lanes)
+
     async def drain(self) -> None:
         """Ends all work of this replica; see `loops/drain.py`."""
-        drain = Drain(self._settings.worker, self.me, self.hands, self.jobs, self.workers)
+        drain = Drain(
+            self._settings.worker,
+            self.me,
+            self.hands,
+            self.jobs,
+            self.workers,
+            self.enqueuer.drained,
+        )
         await drain.run()
 
     async def close(self) -> None:
@@ -233,7 +245,7 @@ class Engine:
         self.ears.on_settings = self.book.wake.set
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
-        self.book.on_change = lambda: self.worker.heat(self.book.names())
+        self.book.on_change = self.worker.heat
         self._rooms.health.on_down = self.submitter.release
         self.surveyor.on_ready = self.worker.heat
         self.surveyor.on_due = self.promoter.expect

@@ -9,9 +9,10 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, shared_secret
@@ -30,8 +31,9 @@ from penstock.store.postgres import Postgres
 from penstock.telemetry import logs
 from penstock.telemetry.metrics import Metrics
 
+EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
-_LOOPS_END_S = 3.0  # handlers that swallow their cancellation are not waited for longer
+_LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
 
 log = logs.get_logger(__name__)
 
@@ -46,7 +48,8 @@ class Replica:
 
     url: str
     engine: Engine
-    loops: "asyncio.Task[None]"  # done, with an exception when a loop has failed for good
+    loops: "asyncio.Task[None]"
+    failed: asyncio.Event  # set when a loop has failed for good: a bug, logged with its traceback
 
     async def drain(self) -> None:
         await self.engine.drain()
@@ -61,15 +64,28 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     async with running(settings) as replica:
         if on_ready is not None:
             on_ready(replica.url)
-        log.info("serving", url=replica.url, roles=settings.roles)
+        log.info("serving", url=replica.url, roles=settings.roles, kinds=replica.engine.kinds)
+        if "worker" in settings.roles and not settings.handlers.modules:
+            log.warning(
+                "no_handlers", hint="jobs of other kinds wait until handlers.modules names some"
+            )
         stopping = asyncio.create_task(_wait(stop))
-        await asyncio.wait([stopping, replica.loops], return_when=asyncio.FIRST_COMPLETED)
-        if replica.loops.done():
-            replica.loops.result()
-        log.info("draining")
-        await replica.drain()
+        failing = asyncio.create_task(_wait(replica.failed))
+        await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        if not replica.failed.is_set():
+            busy = len(replica.engine.pool.busy())
+            log.info(
+                "draining",
+                running=busy,
+                at_most_s=settings.worker.drain_grace_s,
+                hint="a second signal ends it at once",
+            )
+            await replica.drain()
+    failed = replica.failed.is_set()
     if _is_held(replica):
-        os._exit(0)
+        os._exit(EXIT_FAILED if failed else 0)
+    if failed:
+        replica.loops.result()
 
 
 async def _wait(event: asyncio.Event) -> None:
@@ -94,12 +110,13 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms)
-        tasks = asyncio.create_task(_loops(engine), name="loops")
+        failed = asyncio.Event()
+        tasks = asyncio.create_task(_loops(engine, failed), name="loops")
         try:
             async with app.serve(
                 _door(settings, rooms, engine), settings.http.host, settings.http.port
             ) as port:
-                yield Replica(f"http://{_host(settings.http.host)}:{port}", engine, tasks)
+                yield Replica(f"http://{_host(settings.http.host)}:{port}", engine, tasks, failed)
         finally:
             tasks.cancel()
             await asyncio.wait([tasks], timeout=_LOOPS_END_S)
@@ -134,14 +151,25 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         store.close()
 
 
-async def _loops(engine: Engine) -> None:
+async def _loops(engine: Engine, failed: asyncio.Event) -> None:
     """Everything that happens by itself; one bug ends it all, with its traceback."""
     async with asyncio.TaskGroup() as group:
         for run in engine.runs():
-            group.create_task(run())
+            group.create_task(_told(run(), failed))
         for loop in engine.loops:
-            group.create_task(supervise.run(loop, engine.metrics), name=loop.name)
+            work = supervise.run(loop, engine.metrics)
+            group.create_task(_told(work, failed), name=loop.name)
         engine.keeper.start()
+
+
+async def _told(work: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
+    """Tells of a bug at once: the group waits until the last handler has heeded its end."""
+    try:
+        await work
+    except Exception:
+        log.exception("loop_failed")
+        failed.set()
+        raise
 
 
 def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
@@ -182,6 +210,8 @@ def _readiness(rooms: Rooms, engine: Engine) -> Readiness:
     reasons = [f"{loop.name} is stuck" for loop in engine.loops if loop.is_stuck()]
     if rooms.health.down is not None:
         reasons.append("PostgreSQL does not answer")
+    if engine.settler.is_stuck():
+        reasons.append("settlement is stuck")
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []

@@ -5,6 +5,7 @@ to be where it can't be moved from. If we die after a commit, Redis is told noth
 costs one claim, a retried job is found by the reconciler, a cancel by the worker's next beat.
 """
 
+import asyncio
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -18,6 +19,7 @@ from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
 
+_LANES = 3  # calls under way: a flood of them must leave connections for settlements
 _TRIES_MAX = 20  # a job that keeps moving between two looks is met again soon
 
 
@@ -33,6 +35,7 @@ class Changes:
         self._shelves = shelves
         self._enqueuer = enqueuer
         self._health = health
+        self._lanes = asyncio.Semaphore(_LANES)
         self.on_cancel: Callable[[JobId], None] = lambda _id: None
         self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
         self.on_settings: Callable[[], None] = lambda: None
@@ -40,14 +43,18 @@ class Changes:
     async def cancel(self, id_: JobId) -> None:
         """Ends a waiting job, or asks a running one to stop. JobNotFound, WrongState."""
         with self._health.watch():
-            for _ in range(_TRIES_MAX):
-                if due := await self._jobs.cancel_due(id_):
-                    self._enqueuer.put((), (Off(due.queue, id_, ended=True),))
-                    await self._forget(due)
-                    return self.on_ended([id_])
-                if await self._jobs.cancel_running(id_):
-                    return await self._ask_to_stop(id_)
-                await self._check(id_, "only a job that hasn't ended can be cancelled")
+            async with self._lanes:
+                await self._cancel(id_)
+
+    async def _cancel(self, id_: JobId) -> None:
+        for _ in range(_TRIES_MAX):
+            if due := await self._jobs.cancel_due(id_):
+                self._enqueuer.put((), (Off(due.queue, id_, ended=True),))
+                await self._forget(due)
+                return self.on_ended([id_])
+            if await self._jobs.cancel_running(id_):
+                return await self._ask_to_stop(id_)
+            await self._check(id_, "only a job that hasn't ended can be cancelled")
         raise StoreUnavailable("the job keeps moving; try again")
 
     async def retry(self, id_: JobId) -> None:

@@ -12,6 +12,7 @@ from penstock.domain.job import Due
 from penstock.queue.shelves import Off, Shelves
 
 _ROWS_MAX = 4000
+_WAITING_MAX = 100_000
 
 
 class Enqueuer:
@@ -32,7 +33,11 @@ class Enqueuer:
         self.drained = self._batcher.drained
 
     def put(self, due: Iterable[Due], off: Iterable[Off] = ()) -> None:
-        """`off` leaves the leases shelf first."""
+        """`off` leaves the leases shelf first. With too many waiting (Redis is slow), the queues
+        are only reported: leases end, and the reconciler finds what is due."""
+        if len(self._batcher) > _WAITING_MAX:
+            self._on_missing({one.queue for one in due})
+            return
         self._batcher.put([*off, *due])
 
     async def _flush(self, batch: Sequence[Due | Off]) -> None:

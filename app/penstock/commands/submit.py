@@ -18,7 +18,7 @@ from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable
 from penstock.domain.job import Due, NewJob
 from penstock.store.health import Health
-from penstock.store.jobs import ROWS_MAX, Jobs, first_ready_at
+from penstock.store.jobs import ROW_BYTES, ROWS_MAX, Jobs, first_ready_at
 from penstock.store.queues import Queues
 from penstock.store.rows import ms
 from penstock.telemetry.metrics import Metrics
@@ -50,9 +50,7 @@ class Submitter:
         self._metrics = metrics
         self._large = asyncio.Semaphore(_LARGE_LANES)
         self._under_way: list[Sequence[_Submission]] = []
-        self._batcher: Batcher[_Submission] = Batcher(
-            self._flush, ROWS_MAX, lambda submission: len(submission.jobs)
-        )
+        self._batcher: Batcher[_Submission] = Batcher(self._flush, ROWS_MAX, _weight)
 
     async def submit(self, jobs: Sequence[NewJob]) -> datetime:
         """Stores all of the jobs or none; Postgres' time of it. StoreUnavailable, TooManyQueues."""
@@ -146,6 +144,11 @@ class Submitter:
         )
         for queue, count in Counter(job.queue for job in jobs).items():
             self._metrics.jobs_submitted(queue).inc(count)
+
+
+def _weight(submission: _Submission) -> int:
+    """Rows that it counts for: a statement is bounded by bytes too."""
+    return sum(1 + len(job.payload) // ROW_BYTES for job in submission.jobs)
 
 
 def _refuse(batch: Sequence[_Submission], error: PenstockError) -> None:

@@ -19,13 +19,14 @@ class QueueBook:
         self.wake = asyncio.Event()
         self._default = QueueSettings(paused=False, priority_aging_s=default_aging_s)
 
-        self.on_change: Callable[[], None] = lambda: None
+        self.on_change: Callable[[list[str]], None] = lambda _queues: None
 
     async def step(self) -> float:
         fresh = await self._queues.settings()
-        if fresh != self._copy:
-            self._copy = fresh
-            self.on_change()
+        changed = [name for name, one in fresh.items() if self._copy.get(name) != one]
+        self._copy = fresh
+        if changed:
+            self.on_change(changed)
         return _PAUSE_S
 
     def names(self) -> list[str]:

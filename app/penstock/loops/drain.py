@@ -5,6 +5,7 @@ of goes back too. If we die or Postgres is away meanwhile, the reaper settles th
 """
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from penstock import clock
@@ -20,6 +21,7 @@ from penstock.telemetry.logs import get_logger
 
 _LOOK_S = 0.02
 _HAND_BACK_S = 5.0
+_CANCELLED_S = 2.0  # what cancelled handlers get: the whole must end within grace and 5 s
 _ROWS_MAX = 2000
 
 log = get_logger(__name__)
@@ -32,6 +34,7 @@ class Drain:
     hands: Hands
     jobs: Jobs
     workers: Workers
+    acked: Callable[[], Awaitable[None]]  # returns when the shelves know all that was settled
 
     async def run(self) -> None:
         """Returns when nothing of ours is left running, or its time is up."""
@@ -40,7 +43,7 @@ class Drain:
         late = self.hands.pool.busy()
         for run in late:
             self.hands.pool.stop(run, Outcome.RELEASED)
-        await self._idle_within(self.settings.cancel_grace_s)
+        await self._idle_within(min(self.settings.cancel_grace_s, _CANCELLED_S))
         try:
             async with asyncio.timeout(_HAND_BACK_S):
                 await self._hand_back()
@@ -60,9 +63,11 @@ class Drain:
         await self.hands.settler.drained()
         if not self.me.registered:
             return
-        while rows := await self.jobs.running_of([self.me.worker], _ROWS_MAX):
+        mine = [self.me.worker]
+        while rows := await self.jobs.running_of(mine, _ROWS_MAX, with_payload=False):
             await self.hands.settler.settle(
                 Outgoing(job, RELEASED, cancel_requested=stop) for job, stop in rows
             )
         self.me.registered = False  # the keeper's beats end
         await self.workers.leave(self.me.worker)
+        await self.acked()

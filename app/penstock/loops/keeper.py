@@ -11,6 +11,7 @@ import faulthandler
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -68,7 +69,13 @@ class Keeper:
         return min(1.0, self._beat_s / 2)
 
     def _run(self) -> None:
-        asyncio.run(self._beats())
+        try:
+            asyncio.run(self._beats())
+        except BaseException:
+            # Without beats we would be condemned and never claim again, and nobody would know.
+            _last_words("the keeper failed")
+            traceback.print_exc()
+            os._exit(EXIT_STALLED)
 
     async def _beats(self) -> None:
         self._own = asyncio.get_running_loop()
@@ -88,8 +95,9 @@ class Keeper:
             return
         if beat.alive:
             self._me.beat_at = sent
-            self._pg_clock.observe(beat.now_s, sent, clock.monotonic())
-        self._main.call_soon_threadsafe(self._on_beat, worker, beat)
+            beat.tell(self._pg_clock)
+        with suppress(RuntimeError):  # the main loop has ended
+            self._main.call_soon_threadsafe(self._on_beat, worker, beat)
 
     def _end_if_stalled(self) -> None:
         """Adds up our own beats, not the clock: a process that was stopped as a whole (SIGSTOP, a
@@ -98,7 +106,11 @@ class Keeper:
         self._stalled_s = self._stalled_s + self._beat_s if stands else 0.0
         self._turns_seen = self._turns
         if self._stalled_s > self._stall_max_s:
-            sys.stderr.write(f"penstock: the event loop stood still for {self._stalled_s:.0f} s\n")
+            _last_words(f"the event loop stood still for {self._stalled_s:.0f} s")
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
-            sys.stderr.flush()
             os._exit(EXIT_STALLED)
+
+
+def _last_words(text: str) -> None:
+    sys.stderr.write(f"penstock: {text}\n")
+    sys.stderr.flush()

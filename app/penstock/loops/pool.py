@@ -9,7 +9,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,16 +89,17 @@ class Pool:
         self._on_free = on_free
         self._next_check = 0.0
         self._by_id: dict[JobId, Run] = {}
+        self._group: asyncio.TaskGroup
         self._owner: asyncio.Task[Any] | None = None
         self._turn_ends = 0.0  # 0: nothing was begun in this turn of the event loop
 
     async def run(self) -> None:
         """Runs the pool's coroutines until cancelled."""
         self._owner = asyncio.current_task()
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
             for lane in self.lanes:
-                for n in range(lane.slots):
-                    group.create_task(self._worker(lane), name=f"pool:{lane.name}:{n}")
+                for _ in range(lane.slots):
+                    self._group.create_task(self._worker(lane), name=f"pool:{lane.name}")
 
     def put(self, runs: Iterable[Run]) -> None:
         for run in runs:
@@ -151,9 +151,20 @@ class Pool:
         return max(nearest - now, _CHECK_MIN_S)
 
     async def _worker(self, lane: Lane) -> None:
+        """One coroutine of the pool. It ends with the first cancellation that it meets, heeded or
+        swallowed by a handler, so that it can't reach the next run; another takes its place."""
+        try:
+            await self._serve(lane)
+        except asyncio.CancelledError:
+            if self._is_closing():
+                raise
+        if not self._is_closing():
+            self._group.create_task(self._worker(lane), name=f"pool:{lane.name}")
+
+    async def _serve(self, lane: Lane) -> None:
         task = asyncio.current_task()
         assert task is not None
-        while not self._is_closing():
+        while not task.cancelling():
             if not lane.waiting:
                 idle = asyncio.get_running_loop().create_future()
                 lane.idle.append(idle)
@@ -165,8 +176,6 @@ class Pool:
                 lane.running.add(run)
                 _wake_one(lane)
                 await self._execute(run, task)
-                if task.cancelling():
-                    await self._forget_cancellation(task)
 
     def _turn_is_over(self) -> bool:
         """Whether the pool has had its share of this turn of the event loop."""
@@ -196,13 +205,6 @@ class Pool:
             run.task = None
             run.lane.running.discard(run)
         self._end(run, stopped(run) if _overrules(run.stop, ending) else ending)
-
-    async def _forget_cancellation(self, task: asyncio.Task[Any]) -> None:
-        """The last handler's, heeded or swallowed, must not reach the next one."""
-        while task.cancelling() and not self._is_closing():
-            task.uncancel()
-            with suppress(asyncio.CancelledError):  # up to 3.12, what is taken back comes still
-                await asyncio.sleep(0)
 
     def _is_closing(self) -> bool:
         return self._owner is not None and self._owner.cancelling() > 0

@@ -8,6 +8,7 @@ the reconciler finds it at the head of Postgres' line.
 import asyncio
 
 from penstock import clock
+from penstock.domain.errors import QueueUnavailable
 from penstock.queue.shelves import CHUNK, Shelves
 
 _REST_S = 5.0
@@ -35,10 +36,12 @@ class Promoter:
         return max(nearest - clock.monotonic(), 0.0)
 
     async def _promote(self, queue: str) -> None:
-        while True:
-            promoted = await self._shelves.promote(queue, CHUNK)
-            if promoted.count < CHUNK:
-                break
-        self._due_at.pop(queue, None)
+        self._due_at.pop(queue, None)  # first: what others expect meanwhile stands
+        try:
+            while (promoted := await self._shelves.promote(queue, CHUNK)).count == CHUNK:
+                pass
+        except QueueUnavailable:
+            self.expect(queue, 0.0)
+            raise
         if promoted.next_in_s is not None:
             self.expect(queue, max(promoted.next_in_s, 0) + _LATEST_S)

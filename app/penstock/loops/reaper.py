@@ -37,8 +37,11 @@ class Reaper:
         names = await self._workers.orphaning()
         if not names:
             await self._workers.forget_condemned()
-            return min(_TICK_S, self._ttl_s / 5) * random.uniform(0.75, 1.25)
-        rows = await self._jobs.running_of(names, _ROWS_MAX)
+            return self._tick_s()
+        rows = await self._jobs.running_of(names, _ROWS_MAX, with_payload=False)
         await self._settler.settle(Outgoing(job, LOST, cancel_requested=stop) for job, stop in rows)
         self._metrics.reaped.inc(len(rows))
-        return 0.0
+        return 0.0 if len(rows) == _ROWS_MAX else self._tick_s()
+
+    def _tick_s(self) -> float:
+        return min(_TICK_S, self._ttl_s / 5) * random.uniform(0.75, 1.25)

@@ -1,22 +1,25 @@
 """The reconciler: what is due in Postgres and on no shelf is put on one.
 
-Each round looks at the first rows of every line in claim order: a lost id rises to the head by
-itself, so nothing deeper need be looked at. A queue whose marker is missing (a flush, a new
-queue, another Redis) is rebuilt in pages and marked after the last one. Nothing is ever taken
-away, so claims go on meanwhile. If we die here, the marker is still missing and the next round
-starts over.
+Each round looks at the first rows of every line (queue and kind) in claim order: a lost id rises
+to the head of its line by itself, so nothing deeper need be looked at. A queue whose marker is
+missing (a flush, a new queue, another Redis) is rebuilt page by page and marked after the last
+one. Nothing is ever taken away, so claims go on meanwhile. If we die here, the marker is still
+missing and another replica starts over.
 """
 
 import random
 
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
+from penstock.store.line import FIRST_PAGE, PageKey, Round
 from penstock.telemetry.logs import get_logger
 
 _HEAD = 1000
+_LINES = 200  # lines a round
 _PAGE = 5000
 _MANY = 100  # more missing than this: look again at once
 _ROUND_S = 2.0
+_LOCK_S = 10.0  # a rebuild whose replica died is taken over after so long
 
 log = get_logger(__name__)
 
@@ -25,49 +28,56 @@ class Reconciler:
     def __init__(self, parts: Parts, missing: Missing) -> None:
         self._parts = parts
         self._missing = missing
+        self._round = Round(parts.line, _LINES)
+        self._rebuilds: dict[str, tuple[PageKey, int]] = {}  # queue -> next page, restored so far
 
     async def step(self) -> float:
+        """One look round, and one page of each rebuild."""
         reported = self._missing.take()
         try:
-            return await self._round(reported)
+            many = await self._look_round(reported)
+            for queue in list(self._rebuilds):
+                await self._rebuild_page(queue)
         except BaseException:
             self._missing.report(reported)
             raise
+        return 0.0 if many or self._rebuilds else _ROUND_S * random.uniform(0.75, 1.25)
 
-    async def _round(self, reported: set[str]) -> float:
+    async def _look_round(self, reported: set[str]) -> bool:
+        """Whether many were missing. One replica does the round, any may begin a rebuild."""
         mine = await self._parts.shelves.lock("reconcile", _ROUND_S / 2)
-        if not mine and not reported:
-            return self._pause_s()
-        lines = await self._parts.line.kinds_by_queue()
+        lines = await self._round.next() if mine else {}
         for one in await self._parts.shelves.survey(sorted(lines.keys() | reported), ()):
-            if not one.marked:
-                await self._rebuild(one.queue)
+            if not one.marked and await self._parts.shelves.lock(f"rebuild:{one.queue}", _LOCK_S):
+                self._rebuilds.setdefault(one.queue, (FIRST_PAGE, 0))
         missing = 0
         for queue, kinds in lines.items():
-            missing += await self._look_at_head(queue, kinds)
-        return 0.0 if missing > _MANY else self._pause_s()
+            for kind in kinds:  # each by itself: one that nobody serves would hide the others
+                missing += await self._look_at_head(queue, kind)
+        return missing > _MANY
 
-    async def _look_at_head(self, queue: str, kinds: list[str]) -> int:
+    async def _look_at_head(self, queue: str, kind: str) -> int:
         aging_ms = self._parts.book.aging_ms(queue)
-        head = await self._parts.line.head(queue, kinds, _HEAD, aging_ms)
+        head = await self._parts.line.head(queue, [kind], _HEAD, aging_ms)
         missing = await self._parts.shelves.restore(queue, head)
         await self._tell(queue, missing)
         return missing
 
-    async def _rebuild(self, queue: str) -> None:
-        count = 0
-        async for page in self._parts.line.pages(queue, _PAGE):
+    async def _rebuild_page(self, queue: str) -> None:
+        after, restored = self._rebuilds[queue]
+        page, after = await self._parts.line.page(queue, after, _PAGE)
+        if page and await self._parts.shelves.lock(f"rebuild:{queue}", _LOCK_S):
             found = await self._parts.shelves.restore(queue, page)
             await self._tell(queue, found)
-            count += found
-        await self._parts.shelves.mark(queue)
-        if count:
-            log.info("queue_rebuilt", queue=queue, restored=count)
+            self._rebuilds[queue] = (after, restored + found)
+            return
+        if not page:
+            await self._parts.shelves.mark(queue)
+        del self._rebuilds[queue]
+        if restored:
+            log.info("queue_rebuilt", queue=queue, restored=restored)
 
     async def _tell(self, queue: str, missing: int) -> None:
         if missing:
             self._parts.metrics.reconciled.inc(missing)
             await self._parts.shelves.tell_ready(queue)
-
-    def _pause_s(self) -> float:
-        return _ROUND_S * random.uniform(0.75, 1.25)

@@ -17,19 +17,21 @@ import orjson
 from penstock import clock
 from penstock.batcher import Batcher
 from penstock.commands.enqueuer import Enqueuer
+from penstock.domain import ids
 from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
-from penstock.domain.job import Due, Started
+from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import decide
 from penstock.queue.shelves import Off
-from penstock.store.jobs import ROWS_MAX, Attempt, Jobs, LogRow, Settled, Settlement
+from penstock.store.jobs import ROW_BYTES, ROWS_MAX, Attempt, Jobs, LogRow, Settled, Settlement
 from penstock.store.rows import ms
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 _RETRY_FIRST_S = 0.02
 _RETRY_MAX_S = 0.5
+_STUCK_S = 30.0
 
 log = get_logger(__name__)
 
@@ -42,11 +44,19 @@ class Outgoing:
     ending: Ending
     logs: Sequence[LogRow] = ()
     cancel_requested: bool = False
+    gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
     done: Callable[[], None] = field(default=lambda: None)
 
     @property
     def size(self) -> int:
-        return 200 + len(self.ending.result or "")
+        """Bytes, about."""
+        return 200 + len(self.ending.result or "") + sum(100 + len(line[5]) for line in self.logs)
+
+
+def weight(outgoing: Outgoing) -> int:
+    """Rows that it counts for: a statement is bounded by bytes too, else large results would
+    make one that never ends in time."""
+    return 1 + outgoing.size // ROW_BYTES
 
 
 class Settler:
@@ -65,11 +75,17 @@ class Settler:
         self._metrics = metrics
         self._losses_max = losses_max
         self._on_ended = on_ended
-        self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX)
+        self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
+        self._flushing_since: float | None = None
         self.run = self._batcher.run
         self.drained = self._batcher.drained
+
+    def is_stuck(self) -> bool:
+        """Whether one batch has been under way for longer than an outage is worth waiting."""
+        since = self._flushing_since
+        return since is not None and clock.monotonic() - since > _STUCK_S
 
     def put(self, outgoing: Outgoing) -> None:
         self.unsettled += 1
@@ -97,11 +113,12 @@ class Settler:
 
     async def _flush(self, batch: Sequence[Outgoing]) -> None:
         """Settles a batch however long Postgres is away: nobody else knows these outcomes."""
-        began = clock.monotonic()
+        began = self._flushing_since = clock.monotonic()
         await self._keep_logs(batch)
         await self._settle(batch)
         self._metrics.batch_rows("settle").observe(len(batch))
         self._metrics.batch_seconds("settle").observe(clock.monotonic() - began)
+        self._flushing_since = None
         for outgoing in batch:
             self.unsettled -= 1
             self.unsettled_bytes -= outgoing.size
@@ -135,6 +152,10 @@ class Settler:
 
     async def _isolate(self, batch: Sequence[Outgoing], error: BadRow) -> None:
         """One row that Postgres refuses must not hold the others: halve until it stands alone."""
+        if len(batch) == 1 and batch[0].gave_up:
+            job = batch[0].job
+            log.error("job_can_not_be_settled", job_id=ids.text(job.id), why=str(error))
+            return
         if len(batch) == 1:
             log.error("job_settled_as_internal_error", why=str(error))
             await self._settle([_internal_error(batch[0], f"PostgreSQL refused it: {error}")])
@@ -200,26 +221,48 @@ class Settler:
                 ends[key] = ends.get(key, 0) + 1
         for (queue, state), count in ends.items():
             self._metrics.jobs_ended(queue, state).inc(count)
+        _log_failures([one for one in settlements if (one.job.id, one.job.attempt) in settled])
         self._metrics.stale_settlements.inc(len(settlements) - len(settled))
 
     async def _keep_logs(self, batch: Sequence[Outgoing]) -> None:
-        lines = [line for outgoing in batch for line in outgoing.logs]
-        if lines:
-            await keep_logs(self._jobs, lines)
+        await keep_logs(self._jobs, [line for outgoing in batch for line in outgoing.logs])
+
+
+def _log_failures(settlements: Sequence[Settlement]) -> None:
+    """One line a batch for each kind that failed, with one of its errors: never one a job."""
+    failed: dict[tuple[str, bool], list[Settlement]] = {}
+    for one in settlements:
+        if one.ending.failure is not None:
+            is_dead = one.verdict.state is State.DEAD
+            failed.setdefault((one.job.kind, is_dead), []).append(one)
+    for (kind, is_dead), ones in failed.items():
+        sample = ones[0]
+        error = sample.ending.failure
+        assert error is not None
+        tell = log.warning if is_dead else log.info
+        tell(
+            "jobs_died" if is_dead else "attempts_failed",
+            kind=kind,
+            count=len(ones),
+            job_id=ids.text(sample.job.id),
+            error=f"{error.type}: {error.message}",
+        )
 
 
 async def keep_logs(jobs: Jobs, lines: Sequence[LogRow]) -> None:
-    """Writes log lines, however long it takes; lines that Postgres refuses are dropped."""
+    """Writes log lines, however long it takes; a slice that Postgres refuses is dropped."""
     failures = 0
-    while True:
+    left = list(lines)
+    while left:
         try:
-            return await jobs.add_logs(lines)
+            await jobs.add_logs(left[:ROWS_MAX])
         except StoreUnavailable as error:
             failures += 1
             await _pause(failures, error)
+            continue
         except BadRow as error:
-            log.error("log_lines_dropped", count=len(lines), why=str(error))
-            return None
+            log.error("log_lines_dropped", count=len(left[:ROWS_MAX]), why=str(error))
+        del left[:ROWS_MAX]
 
 
 def _cancelled(outgoing: Outgoing) -> Outgoing:
@@ -229,7 +272,7 @@ def _cancelled(outgoing: Outgoing) -> Outgoing:
 def _internal_error(outgoing: Outgoing, why: str) -> Outgoing:
     failure = Failure("internal-error", "penstock could not settle this attempt", why[-2000:])
     ending = Ending(Outcome.FAILED, failure=failure, retryable=False)
-    return Outgoing(outgoing.job, ending, cancel_requested=outgoing.cancel_requested)
+    return Outgoing(outgoing.job, ending, cancel_requested=outgoing.cancel_requested, gave_up=True)
 
 
 async def _pause(failures: int, error: StoreUnavailable) -> None:

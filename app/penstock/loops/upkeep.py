@@ -1,9 +1,9 @@
 """Small loops: log lines of long attempts, counts, gauges."""
 
 from penstock import clock
-from penstock.domain.errors import BadRow
 from penstock.loops.pool import Pool
-from penstock.store.jobs import Jobs, LogRow
+from penstock.loops.settle import keep_logs
+from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
 from penstock.telemetry.metrics import Metrics
 
@@ -18,22 +18,12 @@ class Upkeep:
         self._queues = queues
         self._pool = pool
         self._metrics = metrics
-        self._lines: list[LogRow] = []
         self._gauged_at = clock.monotonic()
 
     async def keep_logs(self) -> float:
         """What attempts under way have logged; the rest is written when they are settled."""
         for run in self._pool.busy():
-            self._lines += run.log_rows()
-        if self._lines:
-            lines, self._lines = self._lines, []
-            try:
-                await self._jobs.add_logs(lines)
-            except BadRow:
-                pass  # cleaned lines are never refused; never stop a loop for one that is
-            except BaseException:
-                self._lines = lines + self._lines
-                raise
+            await keep_logs(self._jobs, run.log_rows())
         return _LOGS_S
 
     async def fold_counts(self) -> float:

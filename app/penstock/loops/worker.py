@@ -8,7 +8,7 @@ sent again; what it had moved the first time is adopted.
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock import clock
@@ -25,7 +25,8 @@ from penstock.queue.shelves import Off
 
 _REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
 _ADOPT_S = 10.0
-_ADOPT_MAX = 2000
+_ADOPT_MAX = 100  # payloads come along; more are taken in by the next step
+_START_BYTES = 64 * 1024 * 1024  # of payloads a start should bring at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Worker:
         self._parts = parts
         self._hands = hands
         self._claims = claims  # by lane
+        self._mean_bytes = 1  # of recent payloads
         self.wake = asyncio.Event()
         self.adopt_wake = asyncio.Event()
 
@@ -68,7 +70,8 @@ class Worker:
         """Takes in what stands under our name and isn't known here: a start's answer was lost."""
         held = self._hands.held
         held.departed = set(held.runs) | held.starting
-        rows = await self._parts.jobs.running_of([self._parts.me.worker], _ADOPT_MAX)
+        mine = [self._parts.me.worker]
+        rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True)
         known, held.departed = held.departed, None
         if self._parts.me.draining:
             return _ADOPT_S  # the drain hands back what stands under our name
@@ -78,7 +81,7 @@ class Worker:
             run = self._take_in([job])[0]
             if cancel_requested:
                 self._hands.pool.stop(run, Outcome.CANCELLED)
-        return _ADOPT_S
+        return 0.0 if strangers else _ADOPT_S
 
     def _may_claim(self) -> bool:
         limits, settler = self._parts.settings.worker, self._hands.settler
@@ -90,7 +93,7 @@ class Worker:
 
     async def _fill(self, lane: Lane) -> int:
         """Claims and starts for the free slots of a lane; how many ids the line gave."""
-        count = lane.free
+        count = min(lane.free, max(_START_BYTES // self._mean_bytes, 1))
         lane.reserved += count
         try:
             taken = await self._claims[lane.name].take(count)
@@ -98,6 +101,7 @@ class Worker:
         finally:
             lane.reserved -= count
         self._take_in(started)
+        self._learn_size(started)
         if len(started) < len(taken):
             await self._put_back(taken, started)
         return len(taken)
@@ -138,11 +142,19 @@ class Worker:
                 self._hands.pool.stop(run, Outcome.LOST)  # we were condemned meanwhile
         return runs
 
+    def _learn_size(self, started: Sequence[Started]) -> None:
+        """Keeps the mean size of recent payloads: what comes is likely to be like it."""
+        if started:
+            mean = sum(len(job.payload) for job in started) // len(started)
+            self._mean_bytes = max((self._mean_bytes + mean) // 2, mean, 1)
+
     async def _put_back(self, taken: Taken, started: Iterable[Started]) -> None:
         """What start didn't move goes back to its shelf if it is still due (early, paused or
         locked), and off its lease in any case."""
         moved = {job.id for job in started}
         rest = [Off(queue, id_) for queue, id_ in taken if id_ not in moved]
         left = await self._parts.jobs.left([one.id for one in rest])
+        if any(one.paused for one in left):
+            self._parts.book.wake.set()  # our copy doesn't know of the pause yet
         self._parts.enqueuer.put([one.due for one in left], rest)
         self._parts.metrics.stale_claims.inc(len(rest) - len(left))

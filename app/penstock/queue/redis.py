@@ -22,22 +22,30 @@ from penstock.domain.errors import QueueUnavailable
 
 _FAILURES_MAX = 3
 _PROBE_S = 1.0
-_AWAY = (exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError)
-# What a Redis says that lives but can't serve us: full, a replica, loading, failing over.
-_CANT = ("OOM", "READONLY", "LOADING", "MASTERDOWN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
+_CONNECTIONS = 16
+# Out of reach, or a Redis that lives but can't serve us: loading, full, a replica, failing over.
+_AWAY = (
+    *(exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError),
+    *(exceptions.OutOfMemoryError, exceptions.ReadOnlyError),
+    *(exceptions.ClusterDownError, exceptions.TryAgainError),
+)
+_CANT = ("MISCONF ", "NOREPLICAS ", "BUSY ")  # the same, where redis-py has no class for it
 
 Arg = str | bytes | int | float
 
 
 class RedisDoor:
     def __init__(self, url: str, timeout_s: float) -> None:
-        self._client = redis.Redis.from_url(
+        # Blocking: a call more than there are connections waits, it doesn't fail.
+        pool = redis.BlockingConnectionPool.from_url(
             url,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
-            max_connections=16,
+            max_connections=_CONNECTIONS,
+            timeout=timeout_s,
         )
+        self._client = redis.Redis.from_pool(pool)
         self._url = url
         self._timeout_s = timeout_s
         self._scripts = {name: self._client.register_script(body) for name, body in load().items()}
@@ -119,7 +127,8 @@ class RedisDoor:
         if not _is_away(error):
             return error
         was_open = self.is_open
-        refused = isinstance(error.__cause__ or error, ConnectionRefusedError)
+        why = error.__cause__ or error.__context__  # redis-py raises its own while it handles it
+        refused = isinstance(why, ConnectionRefusedError)
         self._failures = _FAILURES_MAX if refused else self._failures + 1
         if self.is_open and not was_open:
             self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
@@ -138,8 +147,8 @@ def heed_cancellation() -> None:
 def _is_away(error: Exception) -> bool:
     if isinstance(error, exceptions.NoPermissionError | exceptions.AuthenticationError):
         return False
-    said_no = isinstance(error, exceptions.ResponseError) and str(error).startswith(_CANT)
-    return said_no or isinstance(error, (*_AWAY, exceptions.OutOfMemoryError))
+    said = str(error) if isinstance(error, exceptions.ResponseError) else ""
+    return isinstance(error, _AWAY) or any(code in said for code in _CANT)
 
 
 def is_away(error: Exception) -> bool:

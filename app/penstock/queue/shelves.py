@@ -35,6 +35,7 @@ class Off:
 class Claimed:
     ids: list[JobId]
     marked: bool  # False: the queue's shelves may not be whole
+    more: bool  # True: it stopped short of what the shelves hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +133,7 @@ class Shelves:
         """Pops up to `count` ids of these kinds and leases them, in one step."""
         names = [keys.leases(queue), keys.meta(queue), *keys.ready(queue, kinds)]
         answer = await self._door.script("claim", names, [count, int(lease_s * 1000)])
-        return Claimed(answer[1:], bool(answer[0]))
+        return Claimed(answer[2:], marked=bool(answer[0]), more=bool(answer[1]))
 
     async def promote(self, queue: str, count: int) -> Promoted:
         """Moves up to `count` scheduled ids that are due to their ready shelves."""
@@ -195,9 +196,13 @@ class Shelves:
         await self.tell(keys.WAKE, orjson.dumps(message))
 
     async def lock(self, name: str, ttl_s: float) -> bool:
-        """Spares replicas double work; nothing relies on it."""
+        """Takes or keeps a lock that spares replicas double work; nothing relies on it."""
         key, ttl_ms = keys.lock(name), int(ttl_s * 1000)
-        return bool(await self._door.command("SET", key, self._origin, "NX", "PX", ttl_ms))
+        if await self._door.command("SET", key, self._origin, "NX", "PX", ttl_ms):
+            return True
+        if await self._door.command("GET", key) != self._origin.encode():
+            return False
+        return bool(await self._door.command("PEXPIRE", key, ttl_ms))
 
     async def time(self) -> float:
         """Redis' clock in seconds since 1970."""

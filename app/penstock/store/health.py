@@ -11,12 +11,11 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from penstock import clock
 from penstock.domain.errors import StoreUnavailable
 from penstock.store.postgres import Limits, connect_options, translated
 
 _PING_S = 0.3
-_ANSWER_S = 0.45
+_ANSWER_S = 0.3
 
 
 class Health:
@@ -30,19 +29,23 @@ class Health:
         self.on_down: Callable[[], None] = lambda: None
 
     async def step(self) -> float:
-        """One ping; answers the pause until the next."""
-        began = clock.monotonic()
+        """A ping, and another on a new connection if it fails: one may meet a stall of our own
+        loop or a connection that somebody ended. Answers the pause until the next."""
+        if await self._why_down() is None:
+            self.down = None
+        elif why := await self._why_down():
+            self._release(why)
+        return _PING_S
+
+    async def _why_down(self) -> str | None:
         try:
             with translated(unknown=False):
                 async with asyncio.timeout(_ANSWER_S):
                     await self._ping()
         except StoreUnavailable as error:
             self.close()
-            if clock.monotonic() - began < 2 * _ANSWER_S:  # else it was our loop that stood still
-                self._release(str(error))
-        else:
-            self.down = None
-        return _PING_S
+            return str(error)
+        return None
 
     @contextmanager
     def watch(self) -> Iterator[None]:

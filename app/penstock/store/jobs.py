@@ -13,6 +13,7 @@ from penstock.store import rows
 from penstock.store.postgres import Postgres
 
 ROWS_MAX = 2000  # rows a statement; larger submissions go in several within one transaction
+ROW_BYTES = 8192  # of payload or result count as one row more: 16 MiB a statement
 
 
 Attempt = tuple[JobId, int]  # one numbered try of a job
@@ -95,10 +96,11 @@ class Jobs:
         return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if (r[0], r[1]) in ours}
 
     async def running_of(
-        self, workers: Sequence[WorkerId], limit: int
+        self, workers: Sequence[WorkerId], limit: int, *, with_payload: bool
     ) -> list[tuple[Started, bool]]:
-        """What stands under these names, and whether its cancel was requested."""
-        found = await self._pg.rows("running_of", workers, limit)
+        """What stands under these names, and whether its cancel was requested. Payloads only for
+        those who run it: hundreds of them may be hundreds of MiB."""
+        found = await self._pg.rows("running_of", workers, limit, with_payload)
         return [(rows.started(row), row[18]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:

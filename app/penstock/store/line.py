@@ -1,25 +1,47 @@
 """Who is next, as Postgres knows it: claims while Redis is away, head checks, rebuilds."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
+from datetime import datetime
 
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
 from penstock.store import rows
 from penstock.store.postgres import Postgres
 
-_FIRST_KEY = ("", -1, rows.EPOCH, bytes(16))
+PageKey = tuple[str, int, datetime, bytes]  # kind, priority, ready_at, id
+FIRST_PAGE: PageKey = ("", -1, rows.EPOCH, bytes(16))
+
+
+Pair = tuple[str, str]  # queue and kind: one line
+
+
+class Round:
+    """Walks round all lines, some at a time: callers may invent kinds without end."""
+
+    def __init__(self, line: "Line", size: int) -> None:
+        self._line = line
+        self._size = size
+        self._after: Pair = ("", "")
+
+    async def next(self) -> dict[str, list[str]]:
+        """The kinds by queue of the next lines; after the last come the first again."""
+        found = await self._line.lines(self._after, self._size)
+        if len(found) < self._size and self._after > ("", ""):
+            found += await self._line.lines(("", ""), self._size - len(found))
+        self._after = found[-1] if len(found) == self._size else ("", "")
+        kinds: dict[str, list[str]] = {}
+        for queue, kind in dict.fromkeys(found):
+            kinds.setdefault(queue, []).append(kind)
+        return kinds
 
 
 class Line:
     def __init__(self, postgres: Postgres) -> None:
         self._pg = postgres
 
-    async def kinds_by_queue(self) -> dict[str, list[str]]:
-        """The queues that have due rows (now or later), and of which kinds."""
-        found: dict[str, list[str]] = {}
-        for row in await self._pg.rows("lines"):
-            found.setdefault(row[0], []).append(row[1])
-        return found
+    async def lines(self, after: Pair, limit: int) -> list[Pair]:
+        """The next (queue, kind) pairs that have due rows, now or later."""
+        return [(row[0], row[1]) for row in await self._pg.rows("lines", *after, limit)]
 
     async def head(
         self, queue: str, kinds: Sequence[str], limit: int, aging_ms: float
@@ -28,13 +50,12 @@ class Line:
         found = await self._pg.rows("line_head", queue, kinds, limit, aging_ms)
         return [rows.due(row) for row in found]
 
-    async def pages(self, queue: str, size: int) -> AsyncIterator[list[Due]]:
-        """All due rows of a queue, now or later, in pages."""
-        key: tuple[object, ...] = _FIRST_KEY
-        while found := await self._pg.rows("line_page", queue, *key, size):
-            yield [rows.due(row) for row in found]
-            last = found[-1]
-            key = (last[2], last[3], last[4], last[0])
+    async def page(self, queue: str, after: PageKey, size: int) -> tuple[list[Due], PageKey]:
+        """The next due rows of a queue, now or later, and where the page after them begins."""
+        found = await self._pg.rows("line_page", queue, *after, size)
+        last = found[-1] if found else None
+        key = after if last is None else (last[2], last[3], last[4], last[0])
+        return [rows.due(row) for row in found], key
 
     async def among(self, ids: Sequence[JobId]) -> list[Due]:
         """Which of these ids are due rows."""

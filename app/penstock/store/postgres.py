@@ -20,9 +20,10 @@ from penstock.store import queries
 Record = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
 
-# Errors of class 08 (connection), 53 (resources), 57 (intervention) and 40/55 (conflicts) say
-# nothing against the statement: the same call may be sent again.
-_TRY_AGAIN_CLASSES = ("08", "40", "53", "55", "57", "25006")
+# Errors of these classes say nothing against the statement, so the same call may be sent again:
+# connection (08), resources (53), intervention (57), conflicts (40, 55), a password or a database
+# that is being changed (28, 3D), I/O (58), a standby, an idle session that was ended (25).
+_TRY_AGAIN_CLASSES = ("08", "28", "3D", "40", "53", "55", "57", "58", "25006", "25P03")
 _BAD_ROW_CLASSES = ("22", "23")
 _DEAD_LINK = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 

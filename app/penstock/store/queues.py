@@ -39,8 +39,9 @@ class Queues:
             raise TooManyQueues(self._count_max)
 
     async def set_paused(self, name: str, *, paused: bool) -> None:
+        """Throws the switch of a queue, which is made if it is new. Raises TooManyQueues."""
+        await self.add([name])
         await self._pg.rows("set_paused", name, paused)
-        self._known.add(name)
 
     async def settings(self) -> dict[str, QueueSettings]:
         found = await self._pg.rows("queue_settings")

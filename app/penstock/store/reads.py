@@ -87,6 +87,9 @@ class Reads:
         began = clock.monotonic()
         try:
             return await self._read("live_counts"), await self._read("ended_counts")
+        except BaseException:
+            self._counting = None  # a failure is nothing to remember
+            raise
         finally:
             spent = clock.monotonic() - began
             self._counts_until = began + max(_COUNT_AGE_S, _COUNT_SHARE * spent)

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 
 import asyncpg
 
+from penstock import clock
+from penstock.clock import ServerClock
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId, WorkerId
 from penstock.store import queries
 from penstock.store.postgres import Limits, Postgres, connect_options, prepare, translated
+
+_TELLING_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,19 @@ class Workers:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """`alive` False: condemned. `now_s`: Postgres' time. `cancel`: attempts to stop."""
+    """`alive` False: condemned. `now_s`: Postgres' time, read between the monotonic readings
+    `sent` and `received`. `cancel`: attempts to stop."""
 
     alive: bool
     now_s: float
+    sent: float
+    received: float
     cancel: Sequence[JobId]
+
+    def tell(self, pg_clock: ServerClock) -> None:
+        """Sets the clock by it, unless the answer took so long that it tells little."""
+        if self.alive and self.received - self.sent < _TELLING_S:
+            pg_clock.observe(self.now_s, self.sent, self.received)
 
 
 class KeeperLine:
@@ -79,12 +91,15 @@ class KeeperLine:
         try:
             with translated(unknown=True):
                 con = self._con or await self._connect()
-                alive = await con.fetchval(self._sql["beat"], worker, ttl_s)
+                sent = clock.monotonic()
+                now_s = await con.fetchval(self._sql["beat"], worker, ttl_s)
+                received = clock.monotonic()
                 stops = await con.fetch(self._sql["cancel_requested"], worker)
         except StoreUnavailable:
             self.close()
             raise
-        return Beat(alive is not None, alive or 0.0, [JobId(row[0]) for row in stops])
+        cancel = [JobId(row[0]) for row in stops]
+        return Beat(now_s is not None, now_s or 0.0, sent, received, cancel)
 
     def close(self) -> None:
         if self._con is not None:
@@ -94,6 +109,6 @@ class KeeperLine:
     async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
         options = connect_options(self._limits, {})
         con: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._dsn, **options)
+        self._con = con  # before anything else can fail: close() must find it
         await prepare(con)
-        self._con = con
         return con

@@ -1,4 +1,5 @@
--- Puts in line again what stands on no shelf: the reconciler's verb.
+-- Puts in line again what stands on no shelf: the reconciler's verb. It adds before it removes:
+-- after a first removal, a Redis that refuses to grow would let the script grow it all the same.
 --
 -- KEYS  1 leases, 2 scheduled, 3… ready shelves
 -- ARGV  for each key from KEYS[3] on: how many members, and as many
@@ -20,8 +21,9 @@ local function each(put)
 end
 for i = 3, #KEYS do
     each(function(score, id, future)
+        local added = redis.call('ZADD', KEYS[i], 'NX', score, id)
         redis.call('ZREM', KEYS[2], future)
-        return redis.call('ZADD', KEYS[i], 'NX', score, id)
+        return added
     end)
 end
 each(function(score, _, future)

@@ -1,9 +1,10 @@
 -- Who is next, as Postgres knows it: for claims while Redis is away, and for the reconciler.
 
 -- name: lines
--- The (queue, kind) pairs that have due rows: hops from pair to pair over the index.
+-- The next $3 (queue, kind) pairs after ($1, $2) that have due rows: hops from pair to pair over
+-- the index.
 WITH RECURSIVE l(queue, kind) AS (
-    (SELECT queue, kind FROM job_due ORDER BY queue, kind LIMIT 1)
+    (SELECT queue, kind FROM job_due WHERE (queue, kind) > ($1, $2) ORDER BY queue, kind LIMIT 1)
     UNION ALL
     SELECT n.queue, n.kind
     FROM l CROSS JOIN LATERAL (
@@ -11,7 +12,7 @@ WITH RECURSIVE l(queue, kind) AS (
         WHERE (d.queue, d.kind) > (l.queue, l.kind) ORDER BY d.queue, d.kind LIMIT 1
     ) n
 )
-SELECT queue, kind FROM l;
+SELECT queue, kind FROM l LIMIT $3;
 
 -- name: line_head
 -- The first $3 due rows of a queue and these kinds in claim order: ten probes a kind, merged.

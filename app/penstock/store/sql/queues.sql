@@ -4,8 +4,9 @@
 -- Enters names while there are fewer than $2 queues.
 INSERT INTO queues (queue)
 SELECT n.queue FROM unnest($1::text[]) AS n(queue)
-WHERE (SELECT count(*) FROM queues) < $2
+WHERE NOT EXISTS (SELECT 1 FROM queues q WHERE q.queue = n.queue)
 ORDER BY n.queue
+LIMIT greatest($2::bigint - (SELECT count(*) FROM queues), 0)
 ON CONFLICT DO NOTHING;
 
 -- name: queues_among
@@ -14,8 +15,7 @@ ON CONFLICT DO NOTHING;
 SELECT queue FROM queues WHERE queue = ANY($1::text[]);
 
 -- name: set_paused
-INSERT INTO queues (queue, paused) VALUES ($1, $2)
-ON CONFLICT (queue) DO UPDATE SET paused = excluded.paused;
+UPDATE queues SET paused = $2 WHERE queue = $1;
 
 -- name: queue_settings
 SELECT queue, paused, priority_aging_s FROM queues ORDER BY queue;
