@@ -17,6 +17,8 @@ from penstock.settings import (
     given_keys,
     load,
     load_section,
+    near_misses,
+    survey,
 )
 
 SECRETS = {
@@ -172,10 +174,64 @@ def test_what_kubernetes_injects_and_what_is_no_setting_is_ignored() -> None:
     )
 
 
-def test_an_empty_variable_is_an_unset_one() -> None:
-    settings = load({**SECRETS, "PENSTOCK_AUTH__ISSUER": "", "PENSTOCK_HTTP__PORT": ""})
-    assert settings.auth.issuer is None
-    assert settings.http.port == 8080
+@pytest.mark.parametrize(
+    "name", ["PENSTOCK_HTTP__PORT", "PENSTOCK_AUTH__JWT_SECRET_FILE", "PENSTOCK_ENV"]
+)
+def test_an_empty_variable_is_refused_by_its_name(name: str) -> None:
+    assert name in refusal({name: ""})
+
+
+@pytest.mark.parametrize("name", ["PENSTOK_HTTP__PORT", "PENSTOC_ENV", "penstock_http__port"])
+def test_a_variable_whose_prefix_is_misspelt_is_told(name: str) -> None:
+    assert near_misses({**SECRETS, "OPENSTACK_URL": "x", "PATH": "x", name: "1"}) == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("PENSTOCK_POSTGRES__DSN", "postgres://u:hush/x@h/d"),
+        ("PENSTOCK_POSTGRES__DSN", "postgres://u:hu?sh@h/d"),
+        ("PENSTOCK_POSTGRES__DSN", "postgres://u:12/hush@h/d"),
+        ("PENSTOCK_POSTGRES__DSN", "postgres://u:hush@h:99999/d"),
+        ("PENSTOCK_REDIS__URL", "redis://:hu#sh@h/0"),
+        ("PENSTOCK_REDIS__URL", "redis://[::1/0"),
+    ],
+)
+def test_an_address_that_would_be_cut_at_another_place_is_refused(name: str, url: str) -> None:
+    message = refusal({name: url})
+    assert name in message
+    assert "hu" not in message.replace("that hu", "")
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgres://u:p%2Fq@h1:1,h2/d?sslmode=require",
+        "postgresql:///d?host=/run",
+        "postgres://u@[::1]:5432/d",
+        "postgres://u:a@b@h/d",
+    ],
+)
+def test_an_address_in_one_of_its_many_forms_is_taken(dsn: str) -> None:
+    load({**SECRETS, "PENSTOCK_POSTGRES__DSN": dsn})
+
+
+def test_a_survey_has_every_setting_and_says_which_are_missing_or_wrong() -> None:
+    environ = {
+        "PENSTOCK_HTTP__PORT": "99999",
+        "PENSTOCK_ROLES": "api",
+        "PENSTOCK_FOO": "1",
+        "PENSTOCK_AUTH__JWT_SECRET": "hush",
+        "PENSTOCK_WORKER__THREADS": "7",
+    }
+    values = {setting.key: setting.value for setting in survey(environ)}
+    assert values.keys() == {setting.key for setting in describe(load(SECRETS))}
+    assert values["postgres.dsn"] == values["redis.url"] == "(missing)"
+    assert str(values["http.port"]).startswith("(wrong: it should be less than")
+    assert str(values["roles"]).startswith("(wrong: ")
+    assert str(values["auth.jwt_secret"]) == "(wrong: must have at least 32 bytes)"
+    assert values["worker.threads"] == 7
+    assert values["worker.queues"] == ["*"]
 
 
 def test_each_value_is_described_with_its_source(config_dir: Path) -> None:
@@ -199,7 +255,7 @@ def test_a_section_can_be_had_without_the_secrets_of_the_others() -> None:
 
 
 def test_the_given_keys_are_those_that_a_source_sets(config_dir: Path) -> None:
-    environ = {"PENSTOCK_REDIS__URL": "redis://x", "PENSTOCK_LOG__LEVEL": ""}
+    environ = {"PENSTOCK_REDIS__URL": "redis://x", "PENSTOCK_ENV": "production"}
     assert given_keys(environ, config_dir) == {"redis.url", "http.port", "http.keepalive_s"}
 
 

@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "loops": {"commands", "store", "queue", "handlers", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},
     "dev": {"domain", "settings", "clock"},
-    "cli": {"server", "store", "dev", *EVERYBODY},
+    "cli": {"server", "store", "queue", "dev", *EVERYBODY},
 }
 # One door for one library: who alone may import it.
 DOORS = {

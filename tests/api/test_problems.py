@@ -62,7 +62,13 @@ def test_at_most_a_hundred_fields_are_named() -> None:
     many = named("validation-failed", [Fault(f"/{i}", "x") for i in range(500)])
     assert len(many.faults) == problems.ERRORS_MAX
     assert "more than 100" in many.detail
-    assert named("validation-failed", [Fault("/a", "x")]).detail == "1 field is at fault"
+
+
+def test_the_detail_of_a_refusal_says_the_first_fault() -> None:
+    assert problems.invalid(Fault("/a", "is x")).detail == "/a: is x"
+    assert problems.invalid(Fault("", "is x")).detail == "the body: is x"
+    two = problems.invalid(Fault("/a", "is x"), Fault("/b", "is y"))
+    assert two.detail == "2 fields are at fault, the first: /a: is x"
 
 
 @pytest.mark.parametrize(
@@ -71,3 +77,9 @@ def test_at_most_a_hundred_fields_are_named() -> None:
 )
 def test_pointers_are_escaped_and_cut(name: str | int, pointer: str) -> None:
     assert step(name) == pointer
+
+
+def test_a_problem_ends_with_a_line_end() -> None:
+    body = problems.answer(problems.not_found()).body
+    assert isinstance(body, bytes)
+    assert body.endswith(b"}\n")

@@ -308,3 +308,9 @@ def test_whatever_is_sent_becomes_a_job_or_faults_and_never_an_exception(
     job = taker.take(value, "/jobs/0")
     assert (job is None) == bool(taker.faults)
     assert all(fault.pointer.startswith("/jobs/0") for fault in taker.faults)
+
+
+def test_a_payload_that_is_left_out_where_one_is_wanted_is_required(door: Door) -> None:
+    picky = replace(door, payload_errors=lambda _kind, _payload: [("", "must be an object")])
+    assert faults(picky, {"kind": "a"}) == {"/payload": "is required"}
+    assert faults(picky, {"kind": "a", "payload": 5}) == {"/payload": "must be an object"}

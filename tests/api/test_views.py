@@ -125,12 +125,22 @@ def test_an_attempt_under_way_has_no_end() -> None:
 
 
 def test_a_queue_counts_all_states() -> None:
-    shown = views.queue(QueueView("mail", True, 60.0, {State.READY: 3}, 1.25, 0.5, 0.0))
+    shown = views.queue(QueueView("mail", True, 60.0, {State.READY: 3}, 1.25, 8 / 15, 0.0))
     assert orjson.loads(orjson.dumps(shown)) == {
         "name": "mail",
         "paused": True,
         "counts": {state.value: 3 if state is State.READY else 0 for state in State},
         "oldest_ready_age_s": 1.25,
-        "throughput": {"succeeded_per_s": 0.5, "dead_per_s": 0.0},
+        "throughput": {"succeeded_per_s": 0.533, "dead_per_s": 0.0},
         "settings": {"priority_aging_s": 60.0},
     }
+
+
+def test_a_timeout_is_shown_alike_wherever_it_comes_from() -> None:
+    new = views.submitted(NewJob(ID, "mail", "echo", timeout_s=5), AT)
+    assert b'"timeout_s":5.0' in orjson.dumps(new)
+
+
+def test_an_answer_ends_with_a_line_end() -> None:
+    body = views.answer({"a": 1}).body
+    assert body == b'{"a":1}\n'

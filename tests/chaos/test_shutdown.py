@@ -39,7 +39,7 @@ async def test_a_replica_told_to_end_hands_back_what_it_cannot_finish(scene: Sce
     figures(
         "SIGTERM",
         unready_s=unready_s,
-        answers=scene.load.statuses(told_at, told_at + took_s),
+        answers=scene.load.submitted.between(told_at, told_at + took_s).statuses(),
         exit_s=took_s,
         released=len(released),
         again_max_s=max(again),
@@ -50,7 +50,7 @@ async def test_a_replica_told_to_end_hands_back_what_it_cannot_finish(scene: Sce
     assert took_s <= _GRACE_S + 5
     assert len(released) >= 162 - 10
     assert unready_s < 0.3
-    assert scene.load.statuses(0, told_at + took_s).keys() <= {0, 201}
+    assert scene.load.submitted.between(0, told_at + took_s).statuses().keys() <= {0, 201}
     assert {a["outcome"] for a in attempts.values()} == {"succeeded", "released"}
     assert max(again) <= _ELSEWHERE_S
     assert max(late, default=0.0) <= _LATE_START_S

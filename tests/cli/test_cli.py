@@ -1,132 +1,27 @@
-"""The command line as a user runs it: a process, its output and its exit code."""
+"""The commands, as a user runs them."""
 
 import json
-import os
-import queue
 import re
 import shlex
 import signal
 import socket
 import subprocess
-import sys
-import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import jwt
 import pytest
 
 from penstock import VERSION
-from penstock.dev import EmbeddedPostgres, EmbeddedRedis
-
-SECRET = "hush" * 10
-COMMAND_TIMEOUT_S = 60
-OUTSIDE = {name: text for name, text in os.environ.items() if not name.startswith("PENSTOCK_")}
-OUTSIDE["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-
-
-@dataclass(frozen=True)
-class Servers:
-    directory: Path
-    environ: dict[str, str]
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Servers]:
-    with tempfile.TemporaryDirectory(prefix="penstock-") as name:
-        Path(name).chmod(0o711)
-        with EmbeddedPostgres(Path(name)) as postgres, EmbeddedRedis(Path(name)) as redis:
-            environ = {
-                "PENSTOCK_POSTGRES__DSN": postgres.dsn,
-                "PENSTOCK_REDIS__URL": redis.url,
-                "PENSTOCK_AUTH__JWT_SECRET": SECRET,
-                "PENSTOCK_HTTP__PORT": "0",
-            }
-            yield Servers(Path(name), environ)
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """A working directory that `nobody`, as whom PostgreSQL may run, can pass through."""
-    with tempfile.TemporaryDirectory(prefix="penstock-") as name:
-        Path(name).chmod(0o711)
-        yield Path(name)
-
-
-def penstock(
-    *words: str, environ: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "penstock", *words],
-        env={**OUTSIDE, **(environ or {})},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-        cwd="/",
-    )
-
-
-def the_one_line(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """What a failed command says: one line on stderr, nothing on stdout."""
-    assert (done.returncode, done.stdout) == (code, ""), done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
-
-
-class Running:
-    """A command that goes on; its stderr is read line by line as it comes."""
-
-    def __init__(self, words: tuple[str, ...], environ: dict[str, str], directory: Path) -> None:
-        self._lines: queue.Queue[str | None] = queue.Queue()
-        self.said: list[str] = []
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "penstock", *words],
-            env={**OUTSIDE, **environ},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=directory,
-        )
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self._lines.put(line)
-        self._lines.put(None)
-
-    def says(self, pattern: str) -> re.Match[str]:
-        """Waits for a line that holds the pattern."""
-        while (line := self._lines.get(timeout=COMMAND_TIMEOUT_S)) is not None:
-            self.said.append(line)
-            if match := re.search(pattern, line):
-                return match
-        raise AssertionError(f"never said {pattern!r}, but: {''.join(self.said)}")
-
-    def ends(self, number: signal.Signals) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(COMMAND_TIMEOUT_S)
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join()
-        if self.process.stderr is not None:
-            self.process.stderr.close()
-
-
-@contextmanager
-def running(*words: str, environ: dict[str, str], directory: Path) -> Iterator[Running]:
-    command = Running(words, environ, directory)
-    try:
-        yield command
-    finally:
-        command.close()
+from tests.cli.command import (
+    COMMAND_TIMEOUT_S,
+    SECRET,
+    Running,
+    Servers,
+    penstock,
+    running,
+    the_last_line,
+    the_one_line,
+)
 
 
 def test_the_version_and_the_help_go_to_stdout() -> None:
@@ -226,13 +121,6 @@ def test_a_port_in_use_is_told_with_the_way_out(servers: Servers) -> None:
     assert "PENSTOCK_HTTP__PORT" in told
 
 
-def the_last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """As `the_one_line`, for a command that may have logged before."""
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1]
-
-
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_serve_says_where_it_is_and_ends_in_good_order(
     servers: Servers, number: signal.Signals
@@ -294,6 +182,36 @@ def test_dev_leaves_a_server_alone_that_it_is_given(servers: Servers, directory:
         command.says("is ready on")
         assert command.ends(signal.SIGTERM) == 0
     assert {path.name for path in (directory / ".penstock").iterdir()} <= {"jwt_secret"}
+
+
+def test_while_dev_runs_another_shell_can_use_its_servers(directory: Path) -> None:
+    file = directory / ".penstock" / "env"
+    with running("dev", environ={"PENSTOCK_HTTP__PORT": "0"}, directory=directory) as command:
+        command.says(r"on the same servers: \. .*/\.penstock/env")
+        assert file.stat().st_mode & 0o777 == 0o600
+        shown = subprocess.run(
+            ["sh", "-c", f". {file}; env -0"], env={}, capture_output=True, text=True, check=True
+        )
+        environ = dict(line.split("=", 1) for line in shown.stdout.split("\0") if line)
+        assert penstock("migrate", "--check", environ=environ).returncode == 0
+        assert penstock("config", "check", environ=environ).returncode == 0
+        with running("serve", "--roles", "api", environ=environ, directory=Path("/")) as second:
+            second.says("ready on")
+            assert second.ends(signal.SIGTERM) == 0
+        assert command.ends(signal.SIGTERM) == 0
+    assert not file.exists()
+
+
+def test_dev_looks_at_all_settings_before_it_starts_servers(directory: Path) -> None:
+    environ = {"PENSTOCK_DEV__DIR": str(directory / "d"), "PENSTOCK_HTTP__PORT": "99999"}
+    assert "http.port" in the_one_line(penstock("dev", environ=environ), 2)
+    assert {path.name for path in (directory / "d").iterdir()} == {"jwt_secret"}
+
+
+def test_a_directory_that_dev_can_not_make_is_told_by_its_setting(directory: Path) -> None:
+    (directory / "file").touch()
+    done = penstock("dev", environ={"PENSTOCK_DEV__DIR": str(directory / "file" / "d")})
+    assert "PENSTOCK_DEV__DIR" in the_one_line(done, 2)
 
 
 def test_a_token_of_the_development_secret_needs_no_more_than_the_environment(

@@ -274,3 +274,26 @@ def test_the_system_resolves_odd_forms_to_loopback_which_is_why_they_are_refused
         found = socket.getaddrinfo(odd, 80, type=socket.SOCK_STREAM)
         assert ip_address(found[0][4][0]).is_loopback
         assert url_refusal(f"http://{odd}/") is not None
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("10.1.2.3", "10.0.0.0/8"),
+        ("192.168.1.1", "192.168.0.0/16"),
+        ("127.0.0.1", "127.0.0.0/8"),
+        ("::ffff:10.1.2.3", "10.0.0.0/8"),
+        ("fd00::1", "fc00::/7"),
+    ],
+)
+def test_the_refusal_of_an_inner_address_says_how_an_operator_can_allow_it(
+    address: str, network: str
+) -> None:
+    told = refusal(address)
+    assert told is not None
+    assert f"egress.allow (PENSTOCK_EGRESS__ALLOW='[\"{network}\"]')" in told
+    assert refusal(address, None, networks([network])) is None
+
+
+def test_the_metadata_of_clouds_is_refused_without_advice() -> None:
+    assert "egress.allow" not in str(refusal("169.254.169.254"))

@@ -6,7 +6,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from penstock.handlers import BadPayload, Registry
 from penstock.handlers.payloads import faults_at_door
@@ -83,7 +83,7 @@ def test_a_payload_that_is_too_deep_to_be_read_is_a_fault() -> None:
     deep: Any = None
     for _ in range(300):
         deep = [deep]
-    assert faults_at_door(TypeAdapter(list[Any]), deep) == [("", "too deeply nested")]
+    assert faults_at_door(TypeAdapter(list[Any]), deep) == [("", "is nested too deeply")]
 
 
 def test_what_a_message_shows_of_the_payload_is_nothing() -> None:
@@ -92,3 +92,26 @@ def test_what_a_message_shows_of_the_payload_is_nothing() -> None:
         for payload in (secret, {"url": secret, "text": 1, "seconds": secret, "type": [secret]}):
             told = REGISTRY.payload_errors(kind, payload)
             assert not any("s3cret" in detail for _, detail in told)
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    n: int
+    text: str = Field("x", min_length=1)
+
+
+@pytest.mark.parametrize(
+    ("payload", "faults"),
+    [
+        (None, [("", "must be an object")]),
+        ({}, [("/n", "is required")]),
+        ({"n": "x"}, [("/n", "must be a valid integer, unable to parse string as an integer")]),
+        ({"n": 1, "text": ""}, [("/text", "must have at least 1 character")]),
+        ({"n": 1, "m": 1}, [("/m", "is not a known field")]),
+    ],
+)
+def test_faults_are_told_in_the_voice_of_the_door(
+    payload: Any, faults: list[tuple[str, str]]
+) -> None:
+    assert faults_at_door(TypeAdapter(_Form), payload) == faults

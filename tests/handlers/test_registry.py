@@ -126,6 +126,23 @@ def test_a_module_that_is_not_there_stops_the_start() -> None:
         Registry.load(["no.such.module"])
 
 
+def test_a_module_that_is_not_found_is_told_with_the_places_and_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("invoicez", "invoicez.inner"):
+        with pytest.raises(HandlerError) as caught:
+            Registry.load([name])
+        told = str(caught.value)
+        assert str(tmp_path) in told
+        assert "isn't on the import path: start penstock there, or set PYTHONPATH" in told
+
+
+def test_a_module_that_its_package_lacks_is_not_looked_for_elsewhere() -> None:
+    with pytest.raises(HandlerError, match=r"there is no module samplez in penstock\.handlers$"):
+        Registry.load(["penstock.handlers.samplez"])
+
+
 def test_a_module_without_handlers_is_a_mistake(write: Write) -> None:
     name = write("def forgotten(): pass\n")
     with pytest.raises(HandlerError, match=f"{name} has no function marked with @handler"):

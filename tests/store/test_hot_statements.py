@@ -142,8 +142,10 @@ HOT = [
     Hot("left_due", [DUE], at_once),
     Hot("settle_attempts", [JOBS, RUNNING], settlement),
     Hot("settled_before", [ATTEMPTS], lambda ids, worker: [(ids, [worker])]),
-    Hot("running_of", [JOBS, RUNNING_HERE_AND_THERE], lambda _, worker: [([worker], 2000)]),
-    Hot("lines", [DUE], lambda *_: [()], answers=3),
+    Hot(
+        "running_of", [JOBS, RUNNING_HERE_AND_THERE], lambda _, worker: [([worker], 2000, True, [])]
+    ),
+    Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
     Hot("line_page", [DUE], lambda *_: [FIRST]),
     Hot("due_among", [DUE], at_once),

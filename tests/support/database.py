@@ -1,5 +1,6 @@
 """One database for many tests: opened with the engine's own options, emptied between tests."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -89,6 +90,12 @@ def settlement(
     verdict = decide(job, ending, chance=0.0, cancel_requested=cancel_known, losses_max=losses_max)
     error = '{"type":"oops"}' if ending.failure else None
     return Settlement(job, ending, verdict, error, cancel_known)
+
+
+async def until_somebody_waits_for_a_lock(db: Database) -> None:
+    async with asyncio.timeout(5):
+        while not await db.session.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+            continue
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ have happened or not: `unknown` counts how many jobs that were.
 """
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -92,6 +93,11 @@ class Load:
 
         async with _repeated(per_s, send):
             yield
+
+    async def cancel_some(self, url: str, count: int, chance: random.Random) -> None:
+        """Tries to cancel some of what was accepted; it may be over, or nobody may answer."""
+        for id_ in chance.sample(sorted(self.accepted), min(count, len(self.accepted))):
+            await self._call(Answers(), url, "POST", f"/v1/jobs/{id_}/cancel")
 
     async def _submit(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
         """The ids that were accepted."""

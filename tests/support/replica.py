@@ -51,6 +51,10 @@ class ReplicaProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ended(self) -> bool:
+        return self._process is None or self._process.poll() is not None
+
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
@@ -64,8 +68,7 @@ class ReplicaProcess:
         """Returns when it serves; fails with its last words when it can't."""
         give_up_at = time.monotonic() + _BOOT_S
         while not await asyncio.to_thread(self.is_ready):
-            assert self._process is not None
-            if self._process.poll() is not None or time.monotonic() > give_up_at:
+            if self.ended or time.monotonic() > give_up_at:
                 raise AssertionError(f"the replica didn't start:\n{self.last_words()}")
             await asyncio.sleep(0.05)
 
@@ -90,7 +93,7 @@ class ReplicaProcess:
 
     def stop(self) -> None:
         """Ends it for good, whatever state it is in."""
-        if self._process is not None and self._process.poll() is None:
+        if not self.ended:
             self._signal(signal.SIGKILL)
             self._wait()
 

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 import redis
 
+from penstock.queue import keys
 from tests.support import checker
 from tests.support.checker import Connection, Evidence, Report
 from tests.support.execution_log import Attempt, Event, ExecutionLog
@@ -72,11 +73,18 @@ class Scene:
         assert status < 300, answer
 
     async def flush_redis(self) -> None:
-        def flush() -> None:
-            with redis.Redis.from_url(self.servers.redis.url) as client:
-                client.flushall()
+        with redis.Redis.from_url(self.servers.redis.url) as client:
+            await asyncio.to_thread(client.flushall)
 
-        await asyncio.to_thread(flush)
+    async def forget_ready(self, queue: str, kind: str) -> None:
+        """Takes a ready shelf away, once there is one."""
+        (shelf,) = keys.ready(queue, [kind])
+        with redis.Redis.from_url(self.servers.redis.url) as client:
+
+            async def look() -> bool:
+                return bool(await asyncio.to_thread(client.delete, shelf))
+
+            await eventually(look, f"{shelf} is there")
 
     async def end(self, title: str, within_s: float = 30.0, overlaps_max: int = 0) -> Report:
         """Waits for the last job and holds all that must hold against what happened."""

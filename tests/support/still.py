@@ -6,11 +6,12 @@ the same servers, and see behind the doors.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from penstock.domain.attempt import Ending
+from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.egress.client import Egress
@@ -73,6 +74,16 @@ class Still:
             return all(place in states for place in await self.db.places(ids))
 
         await eventually(look, f"{len(ids)} jobs are {' or '.join(states)}", every_s=0.01)
+
+    async def redis_is(self, *, away: bool) -> None:
+        """Turns the loop that finds it out."""
+
+        async def look() -> bool:
+            with suppress(QueueUnavailable):
+                await self.engine.renewer.read_clock()
+            return self.engine.shelves.away == away
+
+        await eventually(look, f"Redis is found to be {'away' if away else 'back'}")
 
     async def outcomes(self, id_: JobId) -> list[str]:
         rows = await self.db.session.fetch(

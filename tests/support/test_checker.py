@@ -125,6 +125,7 @@ async def test_each_rule_catches_what_breaks_it(con: Connection) -> None:
         ("I4 the log has each attempt at most once", [_event(A, 1, "end", 7)]),
         ("I4 what the log started was counted", [_event(A, 2, "start", 7)]),
         ("I6b attempts of a job don't overlap", [_event(B, 2, "end", 5.5)]),
+        ("I6b only a lost attempt overlaps the next", [_event(B, 1, "end", 3.5)]),
     ],
 )
 async def test_the_log_is_held_against_the_attempts(

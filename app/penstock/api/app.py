@@ -7,6 +7,7 @@ connections; nothing is kept here.
 """
 
 import asyncio
+import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,12 +18,18 @@ from penstock.api import problems
 from penstock.api.door import Door
 from penstock.api.porter import Porter, new_request_id, seal
 from penstock.api.problems import Problem
+from penstock.domain.errors import PenstockError, WrongSetting
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
 
+
 _BACKLOG = 1024
 _SHUTDOWN_S = 5.0  # what requests under way get when we stop
+
+
+class CannotListen(PenstockError):
+    """The port is another's."""
 
 
 @asynccontextmanager
@@ -34,10 +41,27 @@ async def serve(
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=_BACKLOG)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            raise _not_listening(error, host, port) from error
         yield site.port
     finally:
         await runner.cleanup()
+
+
+def _not_listening(error: OSError, host: str, port: int) -> PenstockError:
+    way_out = "set http.port (PENSTOCK_HTTP__PORT)"
+    match error.errno:
+        case errno.EADDRINUSE:
+            return CannotListen(f"port {port} of {host} is in use; {way_out} or stop the other one")
+        case errno.EACCES | errno.EPERM:
+            return WrongSetting(f"port {port} of {host} needs more rights than ours; {way_out}")
+        case _:
+            return WrongSetting(
+                f"http.host is {host!r}, which is no address of this machine: "
+                "set PENSTOCK_HTTP__HOST, for example to 127.0.0.1 or 0.0.0.0"
+            )
 
 
 class _Listener(web.Server):

@@ -88,10 +88,12 @@ class Problem(Exception):
 
 def named(slug: str, faults: Sequence[Fault]) -> Problem:
     """A refusal that names the fields at fault, 100 of them at most."""
+    first = faults[0]
+    detail = f"{first.pointer or 'the body'}: {first.detail}"
     if len(faults) > ERRORS_MAX:
-        detail = f"more than {ERRORS_MAX} fields are at fault, the first {ERRORS_MAX} are listed"
-    else:
-        detail = f"{len(faults)} field{'s are' if len(faults) > 1 else ' is'} at fault"
+        detail = f"more than {ERRORS_MAX} fields are at fault, the first: {detail}"
+    elif len(faults) > 1:
+        detail = f"{len(faults)} fields are at fault, the first: {detail}"
     return Problem(slug, detail, faults=faults[:ERRORS_MAX])
 
 
@@ -144,7 +146,7 @@ def answer(problem: Problem) -> web.Response:
         body["errors"] = [{"pointer": f.pointer, "detail": f.detail} for f in problem.faults]
     return web.Response(
         status=slug.status,
-        body=orjson.dumps(body),
+        body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE),
         headers={"Content-Type": "application/problem+json", **problem.headers},
     )
 

@@ -179,7 +179,8 @@ class Intake:
             wrong = self._door.payload_errors(kind, payload) if isinstance(kind, str) else ()
             if not wrong:
                 return text
-            text = [Fault(pointer, detail) for pointer, detail in wrong]
+            lacks = "payload" not in body
+            text = [Fault(at_, said if at_ or not lacks else "is required") for at_, said in wrong]
         self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in text)
         return None
 

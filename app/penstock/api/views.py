@@ -33,8 +33,9 @@ _UNSET: dict[str, Any] = {
 
 
 def answer(body: Any, status: int = 200) -> web.Response:
-    """A JSON response."""
-    return web.Response(body=orjson.dumps(body), status=status, headers=_JSON)
+    """A JSON response, with a line end for those who read it in a terminal."""
+    text = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    return web.Response(body=text, status=status, headers=_JSON)
 
 
 def page(items: Sequence[Any]) -> web.Response:
@@ -57,7 +58,7 @@ def job(view: JobView) -> dict[str, Any]:
         "max_attempts": view.max_attempts,
         "on_lost": view.on_lost,
         "backoff": _backoff(view.backoff),
-        "timeout_s": view.timeout_s,
+        "timeout_s": float(view.timeout_s),
         "run_at": rfc3339(view.run_at),
         "created_at": rfc3339(view.created_at),
         "started_at": _time(view.started_at),
@@ -143,8 +144,8 @@ def queue(view: QueueView) -> dict[str, Any]:
         "counts": {state.value: view.counts.get(state, 0) for state in State},
         "oldest_ready_age_s": view.oldest_ready_age_s,
         "throughput": {
-            "succeeded_per_s": view.succeeded_per_s,
-            "dead_per_s": view.dead_per_s,
+            "succeeded_per_s": round(view.succeeded_per_s, 3),
+            "dead_per_s": round(view.dead_per_s, 3),
         },
         "settings": {"priority_aging_s": view.priority_aging_s},
     }

@@ -18,10 +18,17 @@ def config() -> None:
 def show(form: str) -> None:
     """Print every setting with its value, its source and its meaning; secrets are masked."""
     from penstock.cli.development import with_kept_secret
-    from penstock.settings import describe, environment, load
+    from penstock.settings import SettingsError, describe, environment, load, survey
 
-    settings = describe(load(with_kept_secret(environment())))
+    environ, wrong = environment(), None
+    try:
+        environ = with_kept_secret(environ)
+        settings = describe(load(environ))
+    except SettingsError as error:
+        settings, wrong = survey(environ), error
     click.echo(_json(settings) if form == "json" else _table(settings))
+    if wrong is not None:
+        raise wrong
 
 
 @config.command()

@@ -14,15 +14,23 @@ from typing import TYPE_CHECKING
 
 import click
 
+from penstock.cli.doors import explained
+from penstock.cli.exported import exported
 from penstock.cli.looping import run
-from penstock.cli.serve import Serve
+from penstock.cli.serve import Serve, start
 from penstock.cli.token import DAY_S, mint
+from penstock.domain.errors import WrongSetting
 
 if TYPE_CHECKING:
     from penstock.settings import Settings
 
 ENVIRONMENT = "PENSTOCK_ENV"
 SECRET_FILE = "PENSTOCK_AUTH__JWT_SECRET_FILE"
+# Where the servers will be that we start; for a look at all settings before we do.
+STAND_INS = {
+    "postgres.dsn": ("PENSTOCK_POSTGRES__DSN", "postgres://127.0.0.1"),
+    "redis.url": ("PENSTOCK_REDIS__URL", "redis://127.0.0.1"),
+}
 TOKEN_TTL_S = 30 * DAY_S
 
 BANNER = """
@@ -41,6 +49,7 @@ BANNER = """
     {token}
 
   Data: {data}
+  Other commands, on the same servers: . {data}/env
   Ctrl-C stops everything and keeps the data.
 """
 
@@ -54,27 +63,66 @@ def dev(server: Serve) -> None:
 
     given = {ENVIRONMENT: "development", **environment()}
     directory = Path(load_section(Dev, given).dir).absolute()
-    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        given = dict(_with_secret(given, directory))
+    except OSError as error:
+        raise WrongSetting(
+            f"dev.dir, {directory}, can't be used: {error.strerror or error}; "
+            "set PENSTOCK_DEV__DIR to a directory that you may write to"
+        ) from error
+    _check(given)
     with ExitStack() as stack:
-        found = _with_servers(_with_secret(given, directory), directory, stack)
+        found = _with_servers(given, directory, stack)
         settings = load(found)
-        run(migrate(settings.postgres.dsn.get_secret_value()))
-        run(server(settings, _banner(settings, directory)))
+        dsn = settings.postgres.dsn.get_secret_value()
+        with explained(dsn):
+            run(migrate(dsn))
+        stack.enter_context(exported(found, directory))
+        start(server, settings, _banner(settings, directory))
         click.echo("penstock: stopping the embedded servers", err=True)
 
 
 def with_kept_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
     """In development, the secret that `penstock dev` keeps counts for the other commands too."""
-    from penstock.settings import Dev, given_keys, load_section
+    from penstock.settings import given_keys
 
     if environ.get(ENVIRONMENT) != "development" or "auth.jwt_secret" in given_keys(environ):
         return environ
-    path = _secret_path(Path(load_section(Dev, environ).dir).absolute())
+    path = _secret_path(_directory(environ))
     return {**environ, SECRET_FILE: str(path)} if path.is_file() else environ
+
+
+def with_found_secret(environ: Mapping[str, str]) -> Mapping[str, str]:
+    """As `with_kept_secret`; raises SettingsError where, in development, there is none."""
+    from penstock.settings import SettingsError, given_keys
+
+    found = with_kept_secret(environ)
+    if found.get(ENVIRONMENT) == "development" and "auth.jwt_secret" not in given_keys(found):
+        raise SettingsError(
+            f"no jwt_secret in {_directory(environ)}: run 'make run' (penstock dev) first, "
+            "or set PENSTOCK_DEV__DIR or PENSTOCK_AUTH__JWT_SECRET"
+        )
+    return found
+
+
+def _directory(environ: Mapping[str, str]) -> Path:
+    from penstock.settings import Dev, load_section
+
+    return Path(load_section(Dev, environ).dir).absolute()
 
 
 def _secret_path(directory: Path) -> Path:
     return directory / "jwt_secret"
+
+
+def _check(environ: Mapping[str, str]) -> None:
+    """Raises SettingsError now, not when the servers have been started."""
+    from penstock.settings import given_keys, load
+
+    given = given_keys(environ)
+    lacking = {name: url for key, (name, url) in STAND_INS.items() if key not in given}
+    load({**environ, **lacking})
 
 
 def _with_secret(environ: Mapping[str, str], directory: Path) -> Mapping[str, str]:

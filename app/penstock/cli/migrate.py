@@ -4,6 +4,7 @@ import sys
 
 import click
 
+from penstock.cli.doors import explained
 from penstock.cli.looping import run
 
 
@@ -15,7 +16,8 @@ def migrate(check: bool) -> None:
     from penstock.store import migrate as store
 
     dsn = load_section(Postgres, environment()).dsn.get_secret_value()
-    names = run(store.pending(dsn) if check else store.migrate(dsn))
+    with explained(dsn):
+        names = run(store.pending(dsn) if check else store.migrate(dsn))
     for name in names:
         click.echo(name)
     if not names:

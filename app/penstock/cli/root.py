@@ -4,7 +4,6 @@ Always holds: 0 is done, 1 is failed, 2 is wrong use or wrong settings. A traceb
 ours. Heavy modules are imported inside the commands, so that `--help` answers at once.
 """
 
-import errno
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +16,7 @@ from penstock.cli.development import dev
 from penstock.cli.migrate import migrate
 from penstock.cli.serve import serve
 from penstock.cli.token import token
-from penstock.domain.errors import PenstockError
+from penstock.domain.errors import PenstockError, WrongSetting
 
 FAILED = 1
 WRONG_SETTINGS = 2
@@ -42,6 +41,11 @@ class _OneLineErrors(click.Group):
 @click.version_option(VERSION, message="%(prog)s %(version)s")
 def penstock() -> None:
     """A job scheduling server on PostgreSQL and Redis."""
+    from penstock.settings import environment, near_misses
+
+    for name in near_misses(environment()):
+        text = f"penstock: warning: {name} does nothing: settings begin with PENSTOCK_"
+        click.echo(text, err=True)
 
 
 for command in (config, dev, migrate, serve, token):
@@ -61,13 +65,10 @@ def _told(error: BaseException) -> tuple[str, int] | None:
     from penstock.settings import SettingsError
 
     match error:
-        case SettingsError():
+        case SettingsError() | WrongSetting():
             return str(error), WRONG_SETTINGS
         case PenstockError():
             return str(error), FAILED
-        case OSError(errno=errno.EADDRINUSE):
-            reason = "the port is in use: stop the other program, or set PENSTOCK_HTTP__PORT"
-            return f"{reason} (0 = any free one). {error}", FAILED
         case OSError():
             return str(error) or type(error).__name__, FAILED
         case _:

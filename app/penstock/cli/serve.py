@@ -1,10 +1,13 @@
 """`penstock serve`: a server, or a part of one."""
 
+import sys
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from penstock.cli.doors import explained, greet_redis
 from penstock.cli.looping import run
 
 if TYPE_CHECKING:
@@ -27,7 +30,17 @@ def serve(server: Serve, roles: str | None) -> None:
     settings = load(environment())
     if roles is not None:
         settings = settings.model_copy(update={"roles": _parsed(roles)})
-    run(server(settings, lambda url: click.echo(f"penstock: ready on {url}", err=True)))
+    start(server, settings, lambda url: click.echo(f"penstock: ready on {url}", err=True))
+
+
+def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) -> None:
+    """Runs a server to its end, after a look at whether it can begin."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)  # users' handlers are where they work
+    run(greet_redis(settings.redis))
+    with explained(settings.postgres.dsn.get_secret_value()):
+        run(server(settings, on_ready))
 
 
 def _parsed(text: str) -> tuple[str, ...]:

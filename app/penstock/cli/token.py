@@ -1,5 +1,6 @@
 """`penstock token`: makes the tokens that callers show to the API."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,12 @@ if TYPE_CHECKING:
     from penstock.settings import Auth
 
 DAY_S = 24 * 3600
+
+# As the door takes them (api/auth.py), and as queues may be named.
+SUB_MAX = 255
+GLOBS_MAX = 100
+GLOB_MAX = 100
+GLOB = re.compile(r"([a-z0-9_.*?-]|\[!?[a-z0-9_.-]+\])+")
 
 
 @click.command()
@@ -40,10 +47,11 @@ DAY_S = 24 * 3600
 )
 def token(sub: str, roles: tuple[str, ...], queues: tuple[str, ...], ttl_s: int) -> None:
     """Print a JWT for the API, signed with auth.jwt_secret."""
-    from penstock.cli.development import with_kept_secret
+    from penstock.cli.development import with_found_secret
     from penstock.settings import Auth, environment, load_section
 
-    auth = load_section(Auth, with_kept_secret(environment()))
+    _demand_good(sub, queues)
+    auth = load_section(Auth, with_found_secret(environment()))
     if ttl_s > auth.token_max_age_s:
         raise click.BadParameter(
             f"the server takes {auth.token_max_age_s} at most (auth.token_max_age_s)",
@@ -53,6 +61,21 @@ def token(sub: str, roles: tuple[str, ...], queues: tuple[str, ...], ttl_s: int)
     if queues:
         claims["queues"] = list(queues)
     click.echo(mint(auth, claims, ttl_s))
+
+
+def _demand_good(sub: str, queues: tuple[str, ...]) -> None:
+    """What no server would take, or what could never open a queue."""
+    if not 0 < len(sub) <= SUB_MAX or not sub.isprintable():
+        raise click.BadParameter(f"must be 1 to {SUB_MAX} printable characters", param_hint="--sub")
+    for glob in queues:
+        if not GLOB.fullmatch(glob) or len(glob) > GLOB_MAX:
+            raise click.BadParameter(
+                f"{glob!r} can't match a queue: write a name with * for any characters, "
+                f"? for one, [abc] for one of these; {GLOB_MAX} characters at most",
+                param_hint="--queue",
+            )
+    if len(queues) > GLOBS_MAX:
+        raise click.BadParameter(f"{GLOBS_MAX} at most", param_hint="--queue")
 
 
 def mint(auth: "Auth", claims: dict[str, Any], ttl_s: int) -> str:

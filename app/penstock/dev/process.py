@@ -16,9 +16,11 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
-from typing import IO, Self
+from queue import SimpleQueue
+from threading import Thread
+from typing import IO, Self, TypeAlias
 
 import psutil
 
@@ -35,6 +37,8 @@ PORT_TRIES = 3
 # retries from the same port would connect to itself, and hold the port against the restart.
 PORTS = range(20_000, 30_000)
 
+Process: TypeAlias = "subprocess.Popen[bytes]"
+
 
 class EmbeddedServer(ABC):
     """A server program that runs for as long as we do."""
@@ -49,7 +53,7 @@ class EmbeddedServer(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         self._lock: IO[str] | None = None
         # The kernel's tie is to the thread that started the server, so that thread must last.
-        self._spawner = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
+        self._spawner = _Spawner()
 
     @abstractmethod
     def _prepare(self) -> None:
@@ -154,7 +158,7 @@ class EmbeddedServer(ABC):
     def _start_once(self) -> None:
         if _taken(self.port):
             raise EmbeddedError(f"port {self.port}, meant for {self.title}, is in use")
-        self._process = self._spawner.submit(self._spawn).result()
+        self._process = self._spawner.run(self._spawn)
         try:
             self._wait_until(self._ready)
         except BaseException:
@@ -244,6 +248,34 @@ class EmbeddedServer(ABC):
             return process if Path(process.cwd()) == self._data.resolve() else None
         except (OSError, ValueError, IndexError, psutil.Error):
             return None
+
+
+class _Spawner:
+    """A thread that lasts as long as the process, and doesn't keep it from ending."""
+
+    def __init__(self) -> None:
+        self._calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self._started = False
+
+    def run(self, spawn: Callable[[], Process]) -> Process:
+        """What `spawn` gives or raises, called there."""
+        if not self._started:
+            Thread(target=self._work, name="spawner", daemon=True).start()
+            self._started = True
+        given: Future[Process] = Future()
+        self._calls.put(lambda: _fulfil(given, spawn))
+        return given.result()
+
+    def _work(self) -> None:
+        while True:
+            self._calls.get()()
+
+
+def _fulfil(given: "Future[Process]", spawn: Callable[[], Process]) -> None:
+    try:
+        given.set_result(spawn())
+    except BaseException as error:
+        given.set_exception(error)
 
 
 def tethered(

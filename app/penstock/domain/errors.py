@@ -5,6 +5,10 @@ class PenstockError(Exception):
     """The root of all errors that we raise on purpose."""
 
 
+class WrongSetting(PenstockError):
+    """What a setting says can't be used, as a server or this machine found; names the setting."""
+
+
 class Unavailable(PenstockError):
     """A service is out of reach; try again later. `unknown`: what was sent may have happened."""
 

@@ -71,6 +71,8 @@ _DENIED: tuple[tuple[Network, str], ...] = tuple(
         ("ff00::/8", "multicast"),
     )
 )
+_INSIDE = frozenset({"a private address", "a carrier's shared address", "loopback"})
+_LOOPBACK = IPv4Network("127.0.0.0/8")
 _UNICAST_6 = IPv6Network("2000::/3")  # all that IANA has given out as global unicast
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the IPv4 address
 
@@ -126,11 +128,16 @@ def _reason(ip: Address, allow: Sequence[Network]) -> str | None:
         return None
     for network, why in _DENIED:
         if ip in network:
-            return why
+            return f"it is {why}{_way_out(network)}" if why in _INSIDE else why
     if ip in _NAT64:  # on networks without IPv4 the whole public Internet looks like this
         return _reason(IPv4Address(int(ip) & 0xFFFF_FFFF), allow)
     public = ip.is_global and (ip.version == 4 or ip in _UNICAST_6)
     return None if public else "not a public address"
+
+
+def _way_out(network: Network) -> str:
+    setting = f"PENSTOCK_EGRESS__ALLOW='[\"{network}\"]'"
+    return f"; an operator can allow it with egress.allow ({setting})"
 
 
 def url_refusal(url: str, allow: Sequence[Network] | None = None) -> str | None:
@@ -213,7 +220,7 @@ def _name_fault(name: str, allow: Sequence[Network] | None) -> str | None:
         return None
     if name == "localhost" or name.endswith(".localhost"):  # RFC 6761: loopback, whatever DNS says
         inside = refusal("127.0.0.1", None, allow) and refusal("::1", None, allow)
-        return f"{name} is refused: loopback" if inside else None
+        return f"{name} is refused: it is loopback{_way_out(_LOOPBACK)}" if inside else None
     if name in _METADATA_NAMES:
         return f"{name} is refused: a cloud's metadata"
     return None

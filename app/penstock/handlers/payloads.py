@@ -3,12 +3,18 @@
 The same check serves the door (422) and the run (a final failure), so both always agree.
 """
 
+import re
 from typing import Any
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 _FAULTS_MAX = 50
+_IN_OUR_WORDS = {
+    "Field required": "is required",
+    "Extra inputs are not permitted": "is not a known field",
+}
+_SHOULD = re.compile(r"^[A-Z]\w* should ")  # "Input should be …", "String should have …"
 
 Fault = tuple[str, str]  # pointer, detail
 
@@ -20,7 +26,7 @@ def faults_at_door(adapter: TypeAdapter[Any], payload: Any) -> list[Fault]:
     except ValidationError as exc:
         return faults_of(exc, payload)
     except orjson.JSONEncodeError:
-        return [("", "too deeply nested")]
+        return [("", "is nested too deeply")]
     except Exception:  # a validator of the user's has a bug: the job will show it when it runs
         return []
     return []
@@ -36,7 +42,9 @@ def faults_of(exc: ValidationError, payload: Any) -> list[Fault]:
 
 
 def _detail(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    """pydantic's words in the voice of the door: what the field must be."""
+    text = message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return _IN_OUR_WORDS.get(text) or _SHOULD.sub("must ", text)
 
 
 def _pointer(loc: tuple[int | str, ...], payload: Any, *, missing: bool) -> str:

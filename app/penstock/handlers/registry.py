@@ -8,7 +8,10 @@ with one message.
 
 import importlib
 import inspect
+import os
 import re
+import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any, TypeVar
@@ -83,8 +86,26 @@ def _imported(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as exc:  # the module is the user's: its body may do anything
-        why = f"{type(exc).__name__}: {exc}"
+        why = _not_found(exc, name) or f"{type(exc).__name__}: {exc}"
         raise HandlerError(f"handlers.modules: {name} can't be imported: {why}") from exc
+
+
+def _not_found(exc: BaseException, name: str) -> str | None:
+    """Where we searched for a module that isn't there; None if something else went wrong."""
+    if not isinstance(exc, ModuleNotFoundError) or not exc.name:
+        return None
+    if not f"{name}.".startswith(f"{exc.name}."):
+        return None  # the module is there, and imports one that isn't
+    parent, _, leaf = exc.name.rpartition(".")
+    if parent:
+        return f"there is no module {leaf} in {parent}"
+    installed = tuple(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
+    searched = [path for path in sys.path if not path.endswith(".zip")]
+    searched = [path or os.getcwd() for path in searched if not path.startswith(installed)]
+    return (
+        f"there is no {exc.name} in {', '.join(searched) or 'this directory'} and none is "
+        "installed; its directory isn't on the import path: start penstock there, or set PYTHONPATH"
+    )
 
 
 def _handlers(module: ModuleType) -> Iterator[Handler]:

@@ -34,12 +34,13 @@ class Ears:
             return
         self._ended_wanted = wanted
         with suppress(QueueUnavailable):  # else it is subscribed with the next connection
-            await self._listener.want(keys.ENDED, wanted)
+            await self._listener.want(keys.ENDED, wanted=wanted)
 
     async def step(self) -> float:
         """Listens until the line breaks."""
-        channels = [keys.WAKE, keys.CANCEL, keys.SETTINGS]
-        await self._listener.connect([*channels, keys.ENDED] if self._ended_wanted else channels)
+        await self._listener.connect([keys.WAKE, keys.CANCEL, keys.SETTINGS])
+        if self._ended_wanted:  # looked at only now: it may have been asked for meanwhile
+            await self._listener.want(keys.ENDED, wanted=True)
         self.on_back()
         while True:
             channel, data = await self._listener.next()

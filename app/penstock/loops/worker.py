@@ -69,9 +69,9 @@ class Worker:
     async def adopt(self) -> float:
         """Takes in what stands under our name and isn't known here: a start's answer was lost."""
         held = self._hands.held
-        held.departed = set(held.runs) | held.starting
+        here = held.departed = set(held.runs) | held.starting
         mine = [self._parts.me.worker]
-        rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True)
+        rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=here)
         known, held.departed = held.departed, None
         if self._parts.me.draining:
             return _ADOPT_S  # the drain hands back what stands under our name

@@ -22,7 +22,7 @@ class Listener:
         finally:
             heed_cancellation()
 
-    async def want(self, channel: str, wanted: bool) -> None:
+    async def want(self, channel: str, *, wanted: bool) -> None:
         """Adds or drops a channel on the connection that stands."""
         change = self._pubsub.subscribe if wanted else self._pubsub.unsubscribe
         try:

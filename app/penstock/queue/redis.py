@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis.asyncio as redis
 from redis import exceptions
@@ -18,7 +19,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from penstock import clock
-from penstock.domain.errors import QueueUnavailable
+from penstock.domain.errors import QueueUnavailable, WrongSetting
 
 _FAILURES_MAX = 3
 _PROBE_S = 1.0
@@ -160,3 +161,30 @@ def load() -> dict[str, str]:
     """The scripts by name: `lua/<name>.lua`."""
     folder = files("penstock.queue") / "lua"
     return {f.name.removesuffix(".lua"): f.read_text() for f in folder.iterdir()}
+
+
+async def greet(url: str, timeout_s: float) -> str | None:
+    """None if Redis takes our name and answers, else the place where it is out of reach.
+
+    Raises WrongSetting if it is there but refuses us. The password is never told.
+    """
+    setting = "redis.url (PENSTOCK_REDIS__URL)"
+    parts = urlsplit(url)
+    place = parts.netloc.rpartition("@")[2] or parts.path
+    try:
+        door = RedisDoor(url, timeout_s)
+    except ValueError:  # its text may show a password
+        raise WrongSetting(
+            f"{setting} can't be read: write redis://user:password@host:port/database, "
+            "special characters as %XX"
+        ) from None
+    try:
+        await door.command("PING")
+    except QueueUnavailable:
+        return place
+    except exceptions.RedisError as error:
+        said = "it wants a password" if str(error).startswith("HELLO must") else str(error)
+        raise WrongSetting(f"Redis at {place} refuses us: {said}; see {setting}") from error
+    finally:
+        await door.close()
+    return None

@@ -1,6 +1,6 @@
 """Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
 
-from penstock.settings.loading import Setting, describe, given_keys, load, load_section
+from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
 from penstock.settings.sections import (
     Auth,
     Dev,
@@ -17,7 +17,7 @@ from penstock.settings.sections import (
     Settings,
     Worker,
 )
-from penstock.settings.sources import SettingsError, environment
+from penstock.settings.sources import SettingsError, environment, near_misses
 
 __all__ = [
     "Auth",
@@ -41,4 +41,6 @@ __all__ = [
     "given_keys",
     "load",
     "load_section",
+    "near_misses",
+    "survey",
 ]

@@ -7,9 +7,10 @@ In: the environment and the directory of YAML files. Out: `Settings`, or one sec
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, SecretStr, ValidationError
+from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from penstock import places
@@ -41,7 +42,7 @@ class Setting:
 
 def load(environ: Mapping[str, str], config_dir: Path | None = None) -> Settings:
     """All settings of a server. Raises SettingsError, which names each wrong one."""
-    found = gather(environ, config_dir or places.config_dir())
+    found = _readable(gather(environ, config_dir or places.config_dir()))
     try:
         settings = Settings.model_validate({**found.nested(), "env": found.environment})
     except ValidationError as error:
@@ -57,7 +58,7 @@ def load_section(
 ) -> AnySection:
     """One section alone, for a command that must not demand the others' secrets."""
     name = kind.__name__.lower()
-    found = gather(environ, config_dir or places.config_dir())
+    found = _readable(gather(environ, config_dir or places.config_dir()))
     try:
         return kind.model_validate(found.nested().get(name, {}))
     except ValidationError as error:
@@ -67,6 +68,44 @@ def load_section(
 def given_keys(environ: Mapping[str, str], config_dir: Path | None = None) -> frozenset[str]:
     """The dotted keys that a file or the environment sets; the others have their defaults."""
     return frozenset(gather(environ, config_dir or places.config_dir()).values)
+
+
+def _readable(found: Found) -> Found:
+    if found.errors:
+        raise _together([str(error) for error in found.errors])
+    return found
+
+
+def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[Setting]:
+    """As `describe`, for settings that may be missing or wrong: their value says so."""
+    found = gather(environ, config_dir or places.config_dir())
+    unread = {error.key for error in found.errors}
+    env = Setting(
+        "env",
+        found.environment,
+        f"environment variable {ENVIRONMENT}" if ENVIRONMENT in environ else "default",
+        Settings.model_fields["env"].description or "",
+    )
+    return [env] + [
+        Setting(
+            key=key,
+            value="(wrong: can't be read)" if key in unread else _tried(key, info, found),
+            source=found.origins.get(key, "-" if info.is_required() else "default"),
+            description=info.description or "",
+        )
+        for key, info in known_fields().items()
+    ]
+
+
+def _tried(key: str, info: FieldInfo, found: Found) -> object:
+    if key not in found.values:
+        return "(missing)" if info.is_required() else _shown(info.get_default())
+    whole: Any = Annotated[info.annotation, *info.metadata]
+    adapter: TypeAdapter[object] = TypeAdapter(whole)
+    try:
+        return _shown(adapter.validate_python(found.values[key]))
+    except ValidationError as error:
+        return f"(wrong: {_said(error.errors()[0]['msg'])})"
 
 
 def describe(settings: Settings) -> list[Setting]:
@@ -98,7 +137,10 @@ def _shown(value: object) -> object:
 
 
 def _refusal(error: ValidationError, found: Found, section: str = "") -> SettingsError:
-    problems = list(_innermost(error, found, section))
+    return _together(list(_innermost(error, found, section)))
+
+
+def _together(problems: list[str]) -> SettingsError:
     if len(problems) == 1:
         return SettingsError(problems[0])
     listed = "".join(f"\n  - {problem}" for problem in problems)
@@ -118,7 +160,7 @@ def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[s
 def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     loc = ([section] if section else []) + [str(part) for part in error["loc"]]
     key = next((k for k in (".".join(loc[:2]), loc[0]) if k in known_fields()), ".".join(loc))
-    text = error["msg"].removeprefix("Value error, ")
+    text = _said(error["msg"])
     if error["type"] == "missing":
         for missing in _required(key):
             name = variable_of(missing)
@@ -128,6 +170,10 @@ def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     else:  # a rule across settings names them itself
         places_of = {f"{k}: {origin}" for k, origin in found.origins.items() if k in text}
         yield f"{text}; they come from {'; '.join(sorted(places_of)) or 'the defaults'}"
+
+
+def _said(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should", "it should")
 
 
 def _required(key: str) -> list[str]:
@@ -145,5 +191,4 @@ def _wrong(key: str, text: str, found: Found) -> str:
     info = known_fields()[key]
     given = "" if is_secret(info) else f" = {found.values.get(key)!r}"
     source = found.origins.get(key, "default")
-    text = text.replace("Input should", "it should")
     return f"{key}{given} from {source}: {text} ({info.description})"

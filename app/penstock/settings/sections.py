@@ -5,8 +5,10 @@ Always holds: a value that is out of its limits never gets past these models, an
 is not written here is an error.
 """
 
+import re
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -23,6 +25,11 @@ KIB = 1024
 MIB = 1024 * KIB
 DAY_S = 24 * 3600
 JWT_SECRET_MIN_BYTES = 32
+PORT_MAX = 65535
+
+_HOST = re.compile(
+    r"(\[[^\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{0,5}))?"
+)  # of a URL, with or without a port
 
 Role = Literal["api", "scheduler", "worker", "relay"]
 
@@ -38,15 +45,34 @@ def _cidr(text: str) -> str:
     return text
 
 
+def _demand_places(url: str) -> None:
+    """A / or @ that belongs to the password would cut the URL elsewhere, and show a part of it."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    rest = parts.path + ("" if "@" in parts.netloc else parts.query + parts.fragment)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    if parts.scheme != "unix" and ("@" in rest or not all(map(_is_place, hosts))):
+        raise ValueError("must have its special characters as %XX, and 1 to 65535 as its port")
+
+
+def _is_place(text: str) -> bool:
+    place = _HOST.fullmatch(text)
+    return place is not None and 0 < int(place["port"] or 1) <= PORT_MAX
+
+
 def _dsn(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().startswith(("postgres://", "postgresql://")):
         raise ValueError("must begin with postgres:// or postgresql://")
+    _demand_places(secret.get_secret_value())
     return secret
 
 
 def _redis_url(secret: SecretStr) -> SecretStr:
     if not secret.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
         raise ValueError("must begin with redis://, rediss:// or unix://")
+    _demand_places(secret.get_secret_value())
     return secret
 
 

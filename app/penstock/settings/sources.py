@@ -28,19 +28,28 @@ NOT_SETTINGS = frozenset(
 # Kubernetes puts these into each pod beside a Service that is called `penstock`.
 INJECTED_PREFIXES = ("PENSTOCK_PORT", "PENSTOCK_SERVICE_")
 SECRET_FILE_MAX_BYTES = 64 * 1024
+_NEAR = 0.85  # PENSTOK and PNESTOCK are, OPENSTACK isn't
 
 
 class SettingsError(PenstockError):
     """The settings can't be used; the text names the key, its source and the way out."""
 
+    def __init__(self, text: str, key: str | None = None) -> None:
+        super().__init__(text)
+        self.key = key  # of the one setting that is wrong, where it is known
+
 
 @dataclass(frozen=True)
 class Found:
-    """The values that were given, by dotted key, and where each one came from."""
+    """The values that were given, by dotted key, and where each one came from.
+
+    `errors`: what could not be read.
+    """
 
     environment: str
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    errors: list[SettingsError] = field(default_factory=list)
 
     def put(self, key: str, value: object, origin: str) -> None:
         """Remember a value; a later source wins."""
@@ -59,6 +68,18 @@ class Found:
         return tree
 
 
+def near_misses(environ: Mapping[str, str]) -> list[str]:
+    """Names of variables that look like settings, but have another prefix and so do nothing."""
+    prefix = PREFIX.rstrip("_")
+    return [
+        name
+        for name in sorted(environ)
+        if not name.startswith(PREFIX)
+        and "_" in name
+        and get_close_matches(name.upper().partition("_")[0], [prefix], cutoff=_NEAR)
+    ]
+
+
 def environment() -> Mapping[str, str]:
     """This process' environment; nothing else reads it."""
     return os.environ
@@ -66,13 +87,21 @@ def environment() -> Mapping[str, str]:
 
 def gather(environ: Mapping[str, str], config_dir: Path) -> Found:
     """Read base.yaml, the environment's YAML and the environment's variables, in this order."""
-    environment = environ.get(ENVIRONMENT) or "production"
+    environment = environ.get(ENVIRONMENT, "production")
     found = Found(environment)
-    for path in _yaml_files(config_dir, environment):
-        for key, value in _yaml_values(path):
-            found.put(key, value, str(path))
-    for key, value, name in _variables(environ):
-        found.put(key, value, f"environment variable {name}")
+    try:
+        for path in _yaml_files(config_dir, environment):
+            for key, value in _yaml_values(path):
+                found.put(key, value, str(path))
+    except SettingsError as error:
+        found.errors.append(error)
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and not _is_not_a_setting(name):
+            try:
+                key, value = _variable(environ, name)
+                found.put(key, value, f"environment variable {name}")
+            except SettingsError as error:
+                found.errors.append(error)
     return found
 
 
@@ -152,36 +181,38 @@ def _flat(tree: dict[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
             )
 
 
-def _variables(environ: Mapping[str, str]) -> Iterator[tuple[str, Any, str]]:
+def _variable(environ: Mapping[str, str], name: str) -> tuple[str, object]:
+    """The key that a variable sets, and its value."""
     fields = known_fields()
-    for name in sorted(environ):
-        if not name.startswith(PREFIX) or _is_not_a_setting(name):
-            continue
-        key = name.removeprefix(PREFIX).lower().replace("__", ".")
-        of_file = key.removesuffix("_file")
-        if key not in fields and of_file in fields and is_secret(fields[of_file]):
-            if environ[name] and environ.get(variable_of(of_file)):
-                raise SettingsError(f"{name} and {variable_of(of_file)} are both set: drop one")
-            key, value = of_file, _secret_of_file(name, environ[name])
-        else:
-            _demand_known(key, "the environment", show=variable_of, given=name)
-            value = environ[name]
-        if value:  # an empty variable, as compose files hand on, is an unset one
-            yield key, _parsed(key, name, value, fields[key]), name
+    key = name.removeprefix(PREFIX).lower().replace("__", ".")
+    of_file = key.removesuffix("_file")
+    if key not in fields and of_file in fields and is_secret(fields[of_file]):
+        _demand_text(of_file, name, environ[name])
+        if variable_of(of_file) in environ:
+            both = f"{name} and {variable_of(of_file)} are both set: drop one"
+            raise SettingsError(both, of_file)
+        return of_file, _secret_of_file(of_file, name, environ[name])
+    _demand_known(key, "the environment", show=variable_of, given=name)
+    _demand_text(key, name, environ[name])
+    return key, _parsed(key, name, environ[name], fields[key])
+
+
+def _demand_text(key: str, name: str, text: str) -> None:
+    # Nobody can tell whether an empty one stands for the default, or for a value that got lost.
+    if not text:
+        raise SettingsError(f"{name} is empty: give {key} a value, or unset the variable", key)
 
 
 def _is_not_a_setting(name: str) -> bool:
     return name in NOT_SETTINGS or name.startswith(INJECTED_PREFIXES)
 
 
-def _secret_of_file(name: str, path: str) -> str:
-    if not path:
-        return ""
+def _secret_of_file(key: str, name: str, path: str) -> str:
     try:
         with Path(path).open(encoding="utf-8") as file:
             return file.read(SECRET_FILE_MAX_BYTES).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{name} names {path}, which can't be read: {error}") from error
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{name} names {path}, which can't be read: {error}", key) from error
 
 
 def _parsed(key: str, name: str, text: str, info: FieldInfo) -> object:
@@ -193,7 +224,8 @@ def _parsed(key: str, name: str, text: str, info: FieldInfo) -> object:
         value = None
     if not isinstance(value, list):
         raise SettingsError(
-            f'{key} (environment variable {name}) must be a JSON list, for example ["one", "two"]'
+            f'{key} (environment variable {name}) must be a JSON list, for example ["one", "two"]',
+            key,
         )
     return value
 

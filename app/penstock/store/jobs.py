@@ -1,6 +1,6 @@
 """The transitions of jobs in Postgres: submit, start, settle, cancel, retry. One statement each."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -96,11 +96,16 @@ class Jobs:
         return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if (r[0], r[1]) in ours}
 
     async def running_of(
-        self, workers: Sequence[WorkerId], limit: int, *, with_payload: bool
+        self,
+        workers: Sequence[WorkerId],
+        limit: int,
+        *,
+        with_payload: bool,
+        but: Collection[JobId] = (),
     ) -> list[tuple[Started, bool]]:
         """What stands under these names, and whether its cancel was requested. Payloads only for
-        those who run it: hundreds of them may be hundreds of MiB."""
-        found = await self._pg.rows("running_of", workers, limit, with_payload)
+        those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
+        found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
         return [(rows.started(row), row[18]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:

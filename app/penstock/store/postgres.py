@@ -10,11 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from penstock.domain.errors import BadRow, StoreUnavailable
+from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable, WrongSetting
 from penstock.store import queries
 
 Record = asyncpg.Record
@@ -190,3 +191,46 @@ def _is_misuse(error: BaseException) -> bool:
 
 def _short(error: BaseException) -> str:
     return str(error).split("\n", 1)[0][:200] or type(error).__name__
+
+
+def explain(error: BaseException, dsn: str) -> PenstockError | None:
+    """What kept us from the database, in the words of its operator, or None for anything else.
+
+    Names the server, user and database as far as they matter, and never the password.
+    """
+    cause = error.__cause__ if isinstance(error, StoreUnavailable) else error
+    server, user, database = _places(dsn)
+    setting = "postgres.dsn (PENSTOCK_POSTGRES__DSN)"
+    match cause:
+        case asyncpg.InvalidAuthorizationSpecificationError():
+            return WrongSetting(f"{server} doesn't let {user} in: {_short(cause)}; see {setting}")
+        case asyncpg.InvalidCatalogNameError():
+            return WrongSetting(f"{server} has no {database}: make it, or change {setting}")
+        case asyncpg.InsufficientPrivilegeError():
+            return WrongSetting(
+                f"{user} lacks a right in {database} of {server}: {_short(cause)}; "
+                f"have it granted, or change {setting}"
+            )
+        case asyncpg.ClientConfigurationError():  # its text may show a password
+            return WrongSetting(
+                f"{setting} can't be read: write postgres://user:password@host:port/database, "
+                "special characters as %XX"
+            )
+        case OSError() if isinstance(error, StoreUnavailable):
+            why = cause.strerror or _short(cause)
+            if "SSL" in f"{type(cause)} {why}":
+                return WrongSetting(f"{server} and {setting} don't agree on TLS (sslmode): {why}")
+            why = "no answer in time" if isinstance(cause, TimeoutError) else why
+            return StoreUnavailable(f"{why} ({server}); see {setting}")
+        case _:
+            return None
+
+
+def _places(dsn: str) -> tuple[str, str, str]:
+    """Server, user and database of a DSN, as they are told."""
+    parts = urlsplit(dsn)
+    login, _, server = parts.netloc.rpartition("@")
+    user = unquote(login.partition(":")[0])
+    database = unquote(parts.path.lstrip("/")) or user
+    server = server or "its default place"
+    return f"PostgreSQL at {server}", f"user {user!r}", f"database {database!r}"

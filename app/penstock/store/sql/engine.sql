@@ -128,10 +128,11 @@ SELECT job_id, attempt, next_run_at FROM attempts
 WHERE job_id = ANY($1::uuid[]) AND worker_id = ANY($2::uuid[]);
 
 -- name: running_of
--- What stands under these workers' names, as start would have answered, oldest first; with the
--- payloads if $3.
+-- What stands under these workers' names, as start would have answered, oldest first, but for
+-- $4; with the payloads if $3.
 WITH r AS MATERIALIZED (
-    SELECT * FROM job_running WHERE worker_id = ANY($1::uuid[]) ORDER BY started_at LIMIT $2
+    SELECT * FROM job_running WHERE worker_id = ANY($1::uuid[]) AND job_id <> ALL ($4::uuid[])
+    ORDER BY started_at LIMIT $2
 ),
 j AS MATERIALIZED (
     SELECT job_id, CASE WHEN $3 THEN payload ELSE 'null' END AS payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,

@@ -1,0 +1,38 @@
+"""What an operator is told when PostgreSQL or Redis doesn't let us in: one line, no password.
+
+PostgreSQL is the truth, without it nothing starts. Redis holds hints, so a start needs it not; but
+one that refuses our password would refuse it for ever, and is found out before we say "ready".
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from penstock.settings import Redis
+
+
+@contextmanager
+def explained(dsn: str) -> Iterator[None]:
+    """Turns what PostgreSQL said into the words of its operator."""
+    from penstock.store.postgres import explain
+
+    try:
+        yield
+    except Exception as error:
+        told = explain(error, dsn)
+        if told is None:
+            raise
+        raise told from error
+
+
+async def greet_redis(redis: "Redis") -> None:
+    """Warns when Redis is out of reach. Raises WrongSetting when it refuses us."""
+    from penstock.queue.redis import greet
+
+    place = await greet(redis.url.get_secret_value(), redis.timeout_s)
+    if place is not None:
+        text = f"penstock: warning: Redis is out of reach at {place}; jobs run without it"
+        click.echo(text, err=True)

@@ -1,0 +1,81 @@
+"""The small loops: log lines of long attempts, counts, gauges, and the copy of the queues."""
+
+import asyncio
+
+from tests.support.gates import let_go
+from tests.support.making import SUCCESS
+from tests.support.still import Still
+from tests.support.wire import Wire
+
+
+async def messages(still: Still, id_: bytes) -> list[str]:
+    rows = await still.db.session.fetch(
+        "SELECT message FROM job_logs WHERE job_id = $1 ORDER BY seq", id_
+    )
+    return [row[0] for row in rows]
+
+
+async def test_what_a_long_attempt_logs_is_kept_while_it_runs(
+    wired: Still, postgres_wire: Wire
+) -> None:
+    (id_,) = await wired.submit(kind="gated")
+    await wired.engine.worker.step()
+    run = wired.engine.pool.find(id_)
+    assert run is not None
+    run.context.log.info("one")
+    assert await wired.engine.upkeep.keep_logs() == 1.0
+    assert await messages(wired, id_) == ["one"]
+    run.context.log.info("two")
+    await postgres_wire.cut()
+    keeping = asyncio.create_task(wired.engine.upkeep.keep_logs())
+    await asyncio.sleep(0.05)
+    assert not keeping.done(), "lines that were taken are not lost"
+    await postgres_wire.mend()
+    async with asyncio.timeout(5):
+        await keeping
+    run.context.log.info("three")
+    await wired.engine.upkeep.keep_logs()
+    assert await messages(wired, id_) == ["one", "two", "three"]
+    run.context.log.info("four")
+    let_go(id_)
+    await wired.in_places([id_], "succeeded")
+    assert await messages(wired, id_) == ["one", "two", "three", "four"]
+
+
+async def test_counts_are_folded_when_they_age(still: Still) -> None:
+    for _ in range(3):
+        (job,) = await still.start()
+        await still.settle((job, SUCCESS))
+    count = "SELECT count(*), sum(delta)::int FROM queue_counts"
+    await still.engine.upkeep.fold_counts()
+    assert [tuple(row) for row in await still.db.session.fetch(count)] == [(3, 3)]
+    await still.db.session.execute("UPDATE queue_counts SET at = at - interval '2 minutes'")
+    await still.engine.upkeep.fold_counts()
+    assert [tuple(row) for row in await still.db.session.fetch(count)] == [(1, 3)]
+
+
+async def test_slots_are_shown(still: Still) -> None:
+    await still.submit(3, kind="gated")
+    await still.engine.worker.step()
+    await still.engine.upkeep.gauges()
+    assert (still.metric("slots", state="free"), still.metric("slots", state="busy")) == (3, 3)
+    assert still.metric("leaked_slots") == 0
+
+
+async def test_the_book_knows_what_is_paused_and_tells_when_it_changes(still: Still) -> None:
+    book, told = still.engine.book, list[list[str]]()
+    book.on_change = told.append
+    await still.db.queues.set_paused("another", paused=False)
+    await book.step()
+    told.clear()
+    assert not book.paused("q"), "what nobody knows is not paused"
+    assert book.aging_ms("q") == 60_000
+    assert await book.step() == 1.0
+    assert told == []
+    await still.db.queues.set_paused("q", paused=True)
+    await still.db.session.execute("UPDATE queues SET priority_aging_s = 7 WHERE queue = 'q'")
+    for _ in range(2):
+        await book.step()
+    assert told == [["q"]], "once, and only what changed"
+    assert sorted(book.names()) == ["another", "q"]
+    assert (book.paused("q"), book.aging_ms("q")) == (True, 7000)

@@ -1,0 +1,138 @@
+"""What must be true of jobs, said a second time and as simply as can be: the reference model."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from penstock.domain.attempt import Ending, Outcome
+from penstock.domain.ids import JobId, WorkerId
+from penstock.domain.job import NewJob, OnLost, Started
+
+LOSSES_MAX = 3
+
+DUE, RUNNING = "due", "running"  # the other places are the terminal states
+
+
+@dataclass(slots=True)
+class Job:
+    """One job: its place, and all that ever happened to it."""
+
+    new: NewJob
+    place: str = DUE
+    attempt: int = 0
+    failures: int = 0
+    losses: int = 0
+    worker: WorkerId | None = None
+    cancel_requested: bool = False
+    ready_at: datetime | None = None  # None: nobody was told, since its second life began
+    outcomes: list[tuple[WorkerId, str]] = field(default_factory=list)  # attempt 1, 2, …
+    ends_in_this_life: int = 0
+
+    @property
+    def live(self) -> bool:
+        return self.place in (DUE, RUNNING)
+
+    def start(self, started: Started) -> None:
+        assert self.place == DUE, f"started although it is {self.place}"
+        assert started.attempt == self.attempt + 1, "an attempt's number was skipped or used twice"
+        assert (started.failures, started.losses) == (self.failures, self.losses)
+        assert started.started_at >= started.ready_at, "I9: started before its time"
+        assert self.ready_at in (None, started.ready_at), "it lost its place in line"
+        self.place, self.attempt, self.worker = RUNNING, started.attempt, WorkerId(started.worker)
+
+    def is_run_by(self, run: Started) -> bool:
+        """Whether this attempt is the one under way: the fence."""
+        fence = (self.place, self.attempt, self.worker)
+        return fence == (RUNNING, run.attempt, run.worker)
+
+    def settle(self, ending: Ending, *, cancel_known: bool) -> None:
+        """Applies an ending of the attempt under way."""
+        outcome = ending.outcome
+        assert self.worker is not None
+        self.outcomes.append((self.worker, outcome.value))
+        self.worker = None
+        place = self._after(ending, cancel_known=cancel_known)
+        self.cancel_requested = False
+        if place == DUE:
+            self.place = DUE
+        else:
+            self.end(place)
+
+    def due_again(self, run: Started, ending: Ending, ready_at: datetime | None) -> None:
+        """What settling answered: when it is due, if it is. Losses and releases cost no place."""
+        assert (ready_at is None) == (self.place != DUE)
+        if ready_at and ending.outcome in (Outcome.LOST, Outcome.RELEASED):
+            assert ready_at == run.ready_at
+        self.ready_at = ready_at
+
+    def end(self, state: str) -> None:
+        self.place = state
+        self.ends_in_this_life += 1
+        assert self.ends_in_this_life == 1, "I2: it ended twice"
+
+    def live_again(self) -> None:
+        self.place, self.failures, self.losses, self.ends_in_this_life = DUE, 0, 0, 0
+        self.ready_at = None
+
+    def _after(self, ending: Ending, *, cancel_known: bool) -> str:
+        outcome = ending.outcome
+        if outcome is Outcome.SUCCEEDED:
+            return "succeeded"
+        if cancel_known or outcome is Outcome.CANCELLED:
+            return "cancelled"
+        if outcome is Outcome.RELEASED:
+            return DUE
+        if outcome is Outcome.LOST:
+            self.losses += 1
+            given_up = self.new.on_lost is OnLost.DEAD or self.losses >= LOSSES_MAX
+            return "dead" if given_up else DUE
+        self.failures += 1
+        given_up = not ending.retryable or self.failures >= self.new.max_attempts
+        return "dead" if given_up else DUE
+
+
+@dataclass(slots=True)
+class Worker:
+    """A worker process: its name in Postgres and what only its memory holds."""
+
+    name: WorkerId
+    expired: bool = False
+    condemned: bool = False
+    crashed: bool = False
+    claimed: dict[str, list[JobId]] = field(default_factory=dict)  # by queue
+    runs: list[Started] = field(default_factory=list)  # started and, as it thinks, not settled
+
+
+# What Postgres must hold, compared as a whole after every step.
+Places = dict[JobId, tuple[object, ...]]
+
+
+@dataclass(slots=True)
+class Model:
+    jobs: dict[JobId, Job] = field(default_factory=dict)
+    workers: list[Worker] = field(default_factory=list)
+    paused: set[str] = field(default_factory=set)
+    runs: list[Started] = field(default_factory=list)  # all that any worker ever heard of
+
+    def places(self) -> Places:
+        """I7: each job in exactly one place, with what belongs to it there."""
+        found: Places = {}
+        for id_, job in self.jobs.items():
+            budget = (job.attempt, job.failures, job.losses)
+            if job.place == RUNNING:
+                found[id_] = (RUNNING, *budget, job.worker, job.cancel_requested)
+            else:
+                found[id_] = (job.place, *budget, None, False)
+        return found
+
+    def attempts(self) -> set[tuple[JobId, int, WorkerId, str]]:
+        """I4, I6: each ended attempt once, under the worker that ran it, as it ended."""
+        return {
+            (id_, n, worker, outcome)
+            for id_, job in self.jobs.items()
+            for n, (worker, outcome) in enumerate(job.outcomes, start=1)
+        }
+
+    def ended(self) -> dict[str, int]:
+        counts = Counter(job.place for job in self.jobs.values() if not job.live)
+        return dict(counts)
