@@ -1,4 +1,4 @@
-"""Many faults one after the other and at once, drawn by a seed: whatever they do breaks no rule.
+"""Faults of replicas and servers at once, drawn by a seed: whatever they do breaks no rule.
 
 `CHAOS_SEED` and `CHAOS_S` in the environment choose another draw and another length. The same
 seed gives the same faults, but never the same interleaving.
@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
@@ -16,6 +16,8 @@ from tests.support.faults import crash_postgres, empty_redis
 from tests.support.figures import figures
 from tests.support.load import Job
 from tests.support.scene import Scene
+
+Fault = Callable[[], Awaitable[None]]
 
 _SEED = int(os.environ.get("CHAOS_SEED", "1"))
 _LENGTH_S = float(os.environ.get("CHAOS_S", "30"))
@@ -34,10 +36,8 @@ _QUICK = {  # so that much happens in little time
 async def test_many_faults_at_once_break_no_rule(scene: Scene) -> None:
     replicas = await scene.fleet.start(3, **_QUICK)
     nemesis = Nemesis(scene, random.Random(_SEED))
-    until = time.monotonic() + _LENGTH_S
     async with scene.load.stream(scene.fleet.urls, 150, _job):
-        while time.monotonic() < until:
-            await nemesis.strike()
+        await nemesis.strike_for(_LENGTH_S)
     for replica in replicas:
         nemesis.revive()
         await replica.ready()
@@ -49,27 +49,37 @@ async def test_many_faults_at_once_break_no_rule(scene: Scene) -> None:
 
 
 class Nemesis:
-    """Strikes once and heals. Replicas that ended are started again."""
+    """Strikes replicas and servers at the same time. Replicas that ended are started again."""
 
     def __init__(self, scene: Scene, chance: random.Random) -> None:
         self._scene = scene
         self._chance = chance
-        self._faults: list[Callable[[], Awaitable[None]]] = [
-            *(self.kill_replica, self.kill_replica, self.stop_replica, self.end_replica),
+        self._on_replicas: list[Fault] = [
+            *(self.kill_replica, self.kill_replica, self.stop_replica, self.end_replica)
+        ]
+        self._on_servers: list[Fault] = [
             *(scene.flush_redis, self.lose_redis, self.pause_redis),
             *(self.crash_postgres, self.pause_postgres, self.restart_postgres),
         ]
         self.struck: dict[str, int] = {}
 
-    async def strike(self) -> None:
-        fault = self._chance.choice(self._faults)
-        name = getattr(fault, "__name__", "")
-        self.struck[name] = self.struck.get(name, 0) + 1
-        await fault()
-        url = self._chance.choice(self._scene.fleet.urls)
-        await self._scene.load.cancel_some(url, 5, self._chance)
-        await self._pause(0, 1.5)
-        self.revive()
+    async def strike_for(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        await asyncio.gather(
+            self._strike_until(until, self._on_replicas),
+            self._strike_until(until, self._on_servers),
+        )
+
+    async def _strike_until(self, until: float, faults: Sequence[Fault]) -> None:
+        while time.monotonic() < until:
+            fault = self._chance.choice(faults)
+            name = getattr(fault, "__name__", "")
+            self.struck[name] = self.struck.get(name, 0) + 1
+            await fault()
+            url = self._chance.choice(self._scene.fleet.urls)
+            await self._scene.load.cancel_some(url, 5, self._chance)
+            await self._pause(0, 1.5)
+            self.revive()
 
     def revive(self) -> None:
         for replica in self._scene.fleet.replicas:

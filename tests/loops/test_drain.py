@@ -9,6 +9,7 @@ from penstock.domain.ids import JobId
 from penstock.loops import drain
 from tests.support.gates import let_go
 from tests.support.still import Still
+from tests.support.waiting import eventually
 from tests.support.wire import Wire
 
 
@@ -89,6 +90,25 @@ async def test_what_we_do_not_know_of_is_handed_back_too(still: Still) -> None:
     assert await still.outcomes(job.id) == ["released"]
     assert await still.ready() == [job.id]
     assert await workers(still) == 0
+
+
+async def test_it_returns_when_what_was_handed_back_is_in_line(
+    wired: Still, redis_wire: Wire
+) -> None:
+    """Others shall run it at once, not when they find out."""
+    (job,) = await wired.start()
+    redis_wire.hold()
+    draining = asyncio.create_task(drained(wired))
+
+    async def left() -> bool:
+        return not await workers(wired)
+
+    await eventually(left, "it has left", every_s=0.01)
+    await asyncio.sleep(0.05)
+    assert not draining.done()
+    redis_wire.release()
+    await draining
+    assert await wired.ready() == [job.id]
 
 
 async def test_more_than_one_page_is_handed_back(

@@ -236,6 +236,16 @@ async def test_replicas_take_turns_but_what_is_reported_is_mended_at_once(still:
     assert await is_marked(still, "other")
 
 
+async def test_what_was_reported_is_not_forgotten_when_redis_is_away(
+    wired: Still, redis_wire: Wire
+) -> None:
+    wired.engine.missing.report(["new"])
+    await redis_wire.cut()
+    with pytest.raises(QueueUnavailable):
+        await wired.engine.reconciler.step()
+    assert wired.engine.missing.take() == {"new"}
+
+
 async def test_what_was_submitted_while_redis_was_away_is_in_line_when_it_is_back(
     wired: Still, redis_wire: Wire
 ) -> None:

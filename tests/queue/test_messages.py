@@ -73,11 +73,11 @@ async def test_those_who_wait_hear_of_all_ends_of_a_batch_at_once(
 
 
 async def test_a_listener_may_want_a_channel_for_a_while(stand: Stand, listener: Listener) -> None:
-    await listener.want(keys.ENDED, False)
+    await listener.want(keys.ENDED, wanted=False)
     await stand.shelves.enqueue([], [Off("q", id_(1), ended=True)])
     await stand.shelves.tell(keys.CANCEL, id_(7))
     assert await listener.next() == (keys.CANCEL, id_(7))
-    await listener.want(keys.ENDED, True)
+    await listener.want(keys.ENDED, wanted=True)
     await stand.shelves.enqueue([], [Off("q", id_(2), ended=True)])
     assert await listener.next() == (keys.ENDED, id_(2))
 
