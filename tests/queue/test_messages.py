@@ -1,5 +1,6 @@
 """What the scripts tell: who should wake, what is over; and the survey, the net under it."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -20,8 +21,18 @@ Call = Callable[[Stand], Awaitable[Any]]
 async def listener(stand: Stand) -> AsyncIterator[Listener]:
     one = Listener(stand.redis.door)
     await one.connect(ALL)
+    await until_heard(stand, ALL, by=1)
     yield one
     await one.close()
+
+
+async def until_heard(stand: Stand, channels: list[str], by: int) -> None:
+    """Returns when so many listen to each: redis-py does not wait for Redis to say so."""
+    async with asyncio.timeout(5):
+        while True:
+            found: Any = await stand.redis.raw.pubsub_numsub(*channels)
+            if all(count == by for _, count in found):
+                return
 
 
 @pytest.mark.parametrize(
@@ -74,10 +85,12 @@ async def test_those_who_wait_hear_of_all_ends_of_a_batch_at_once(
 
 async def test_a_listener_may_want_a_channel_for_a_while(stand: Stand, listener: Listener) -> None:
     await listener.want(keys.ENDED, wanted=False)
+    await until_heard(stand, [keys.ENDED], by=0)
     await stand.shelves.enqueue([], [Off("q", id_(1), ended=True)])
     await stand.shelves.tell(keys.CANCEL, id_(7))
     assert await listener.next() == (keys.CANCEL, id_(7))
     await listener.want(keys.ENDED, wanted=True)
+    await until_heard(stand, [keys.ENDED], by=1)
     await stand.shelves.enqueue([], [Off("q", id_(2), ended=True)])
     assert await listener.next() == (keys.ENDED, id_(2))
 
