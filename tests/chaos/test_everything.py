@@ -20,7 +20,7 @@ from tests.support.scene import Scene
 Fault = Callable[[], Awaitable[None]]
 
 _SEED = int(os.environ.get("CHAOS_SEED", "1"))
-_LENGTH_S = float(os.environ.get("CHAOS_S", "30"))
+_LENGTH_S = float(os.environ.get("CHAOS_S", "20"))
 _ANY = 1_000_000  # attempts of stopped replicas may go on beside those that replaced them
 _QUICK = {  # so that much happens in little time
     "worker__ttl_s": 3,

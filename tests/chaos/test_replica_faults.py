@@ -45,8 +45,10 @@ async def test_ten_kills_amid_2000_jobs_lose_none_and_each_lost_attempt_runs_aga
         await scene.busy(victim, 100)
         killed_at[victim.pid] = time.time()
         victim.kill()
+        lost = scene.log.under_way(victim.pid)
         victim.start()
         await victim.ready()
+        await scene.begun({(job, attempt + 1) for job, attempt in lost})
     await scene.end("ten kills", within_s=60)
     by_kill = await _rescues(scene, killed_at)
     rescues = [seconds for those in by_kill.values() for seconds in those]

@@ -59,7 +59,7 @@ async def test_a_replica_told_to_end_hands_back_what_it_cannot_finish(scene: Sce
 @pytest.mark.timeout(60)
 async def test_a_second_signal_ends_a_replica_at_once(scene: Scene) -> None:
     leaver, stayer = await scene.fleet.start(2, worker__ttl_s=2, worker__beat_s=0.3)
-    await scene.load.bulk(stayer.url, [{"kind": "logged", "payload": {"seconds": 4}}] * 700)
+    await scene.load.bulk(stayer.url, [{"kind": "logged", "payload": {"seconds": 2}}] * 1000)
     await scene.busy(leaver, 50)
     leaver.terminate()
     await asyncio.sleep(0.5)
@@ -71,7 +71,7 @@ async def test_a_second_signal_ends_a_replica_at_once(scene: Scene) -> None:
     figures("second SIGTERM", exit_s=took_s)
     assert status == 130
     assert took_s < 1
-    assert report.outcomes["succeeded"] == 700
+    assert report.outcomes["succeeded"] == 1000
 
 
 async def _unready(replica: ReplicaProcess) -> float:

@@ -39,8 +39,8 @@ async def main():
     me = Me(lambda: b"m", 1.0, b"m", registered=True)
     settings = Worker(beat_s=0.1, ttl_s=1.0, stall_max_s=1.0)
     keeper = Keeper(Line(), me, ServerClock(), settings, lambda worker, beat: None)
-    keeper.start()
     print("begun", flush=True)
+    keeper.start()
     if "hang" in sys.argv:
         hang()
     for _ in range(40):

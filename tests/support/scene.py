@@ -42,6 +42,14 @@ class Scene:
 
         await eventually(look, f"{count} attempts have begun", within_s)
 
+    async def begun(self, attempts: set[Attempt], within_s: float = 30.0) -> None:
+        """Returns when all of these have begun."""
+
+        async def look() -> bool:
+            return attempts <= {event.key for event in self.log.starts()}
+
+        await eventually(look, f"{len(attempts)} certain attempts have begun", within_s)
+
     async def busy(self, replica: ReplicaProcess, count: int, within_s: float = 20.0) -> None:
         """Returns when a replica runs at least so many jobs."""
 
