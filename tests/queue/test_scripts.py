@@ -439,12 +439,19 @@ async def test_claimers_at_once_get_each_id_once(stand: Stand) -> None:
 
 async def test_a_claim_of_many_kinds_stops_before_it_would_have_to_guess(stand: Stand) -> None:
     """It looks at a block of each shelf: what stands behind a block that is used up may be next."""
-    ids = list(range(11, 71, 2))
-    await stand.shelves.enqueue([*(due(stand, n, -99 + n) for n in ids), due(stand, 2, -1)])
-    claimed = await stand.shelves.claim("q", list("abcd"), 40, LEASE_S)
-    assert (numbers(claimed.ids), claimed.more) == (ids[:20], True)
-    claimed = await stand.shelves.claim("q", list("abcd"), 40, LEASE_S)
-    assert (numbers(claimed.ids), claimed.more) == ([*ids[20:], 2], False)
+    ids = list(range(11, 1211, 2))  # all of one kind; 4,000 / 8 kinds is a block of 500
+    await stand.shelves.enqueue([*(due(stand, n, -2000 + n) for n in ids), due(stand, 2, -1)])
+    claimed = await stand.shelves.claim("q", list("abcdefgh"), CHUNK, LEASE_S)
+    assert (numbers(claimed.ids), claimed.more) == (ids[:500], True)
+    claimed = await stand.shelves.claim("q", list("abcdefgh"), CHUNK, LEASE_S)
+    assert (numbers(claimed.ids), claimed.more) == ([*ids[500:], 2], False)
+
+
+async def test_a_claim_of_few_kinds_takes_all_it_may(stand: Stand) -> None:
+    ids = list(range(11, 1211, 2))
+    await stand.shelves.enqueue([due(stand, n, -2000 + n) for n in ids])
+    claimed = await stand.shelves.claim("q", list("abcd"), 500, LEASE_S)
+    assert (numbers(claimed.ids), claimed.more) == (ids[:500], False)
 
 
 @pytest.mark.parametrize("count", [1, 7, 40, CHUNK])

@@ -47,10 +47,11 @@ class Outgoing:
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
     done: Callable[[], None] = field(default=lambda: None)
 
-    @property
-    def size(self) -> int:
-        """Bytes, about."""
-        return 200 + len(self.ending.result or "") + sum(100 + len(line[5]) for line in self.logs)
+    size: int = field(init=False)  # bytes, about
+
+    def __post_init__(self) -> None:
+        result, lines = self.ending.result, self.logs
+        self.size = 200 + len(result or "") + sum(100 + len(line[5]) for line in lines)
 
 
 def weight(outgoing: Outgoing) -> int:

@@ -1,6 +1,7 @@
 -- Pops the first n ids of these ready shelves, merged by score, and puts them on leases: one step.
 -- It pops before it adds, so that it works when Redis refuses to grow. Of several shelves it looks
--- at a block each, and stops where a block that has more behind it is used up.
+-- at a block each, 4,000 ids in all, and stops where a block that may have more behind it is used
+-- up.
 --
 -- KEYS  1 leases, 2 meta, 3… ready shelves (one a kind that the caller serves)
 -- ARGV  1 n, 2 the lease in ms
@@ -13,12 +14,12 @@ if #KEYS == 3 then
     local popped = redis.call('ZPOPMIN', KEYS[3], n)
     for i = 1, #popped, 2 do ids[#ids + 1] = popped[i] end
 else
-    local block = math.max(16, math.ceil(2 * n / (#KEYS - 2)))
+    local block = math.max(16, math.min(n, math.floor(4000 / (#KEYS - 2))))
     local heads = {}
     for k = 3, #KEYS do
         local found = redis.call('ZRANGE', KEYS[k], 0, block - 1, 'WITHSCORES')
         for i = 1, #found, 2 do
-            local ends = i == 2 * block - 1
+            local ends = block < n and i == 2 * block - 1
             heads[#heads + 1] = {tonumber(found[i + 1]), found[i], KEYS[k], ends}
         end
     end
