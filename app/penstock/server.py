@@ -166,7 +166,9 @@ async def _told(work: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
     """Tells of a bug at once: the group waits until the last handler has heeded its end."""
     try:
         await work
-    except Exception:
+    except asyncio.CancelledError:
+        raise
+    except BaseException:  # a group of them, or an exit, must not leave a zombie either
         log.exception("loop_failed")
         failed.set()
         raise

@@ -149,3 +149,17 @@ def test_any_message_and_type_can_be_stored(message: str, kind: str) -> None:
         assert b"\\u0000" not in stored.replace(b"\\\\", b"")
         assert len(failure.message.encode()) <= 2048
         assert len(failure.type.encode()) <= 200
+
+
+@pytest.mark.parametrize("exit_", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_an_exception_that_exits_when_it_is_shown_is_still_only_a_failure(
+    exit_: type[BaseException],
+) -> None:
+    class Exiting(Exception):
+        def __str__(self) -> str:
+            raise exit_
+
+    ending = failure_of(Exiting())
+    assert ending.outcome is Outcome.FAILED
+    assert ending.failure is not None
+    assert "can't be shown" in ending.failure.message

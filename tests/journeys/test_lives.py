@@ -180,3 +180,10 @@ async def test_many_callers_can_wait_for_their_jobs(api: Api) -> None:
 
     async with asyncio.timeout(8):
         assert set(await asyncio.gather(*(one(n) for n in range(60)))) == {"succeeded"}
+
+
+async def test_what_a_plain_function_binds_does_not_reach_the_next_job(api: Api) -> None:
+    ids = [await api.submit("bound", 3) for _ in range(40)]
+    found = {(await api.ended(id_))["result"] for id_ in ids}
+    assert len(found) == 1
+    assert found != {3}

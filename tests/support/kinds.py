@@ -5,6 +5,7 @@ One line an event, by one write to a file opened for appending: the page cache s
 """
 
 import asyncio
+import decimal
 import os
 import time
 from typing import Any
@@ -76,3 +77,11 @@ async def chatty(payload: Any, ctx: Context) -> None:
     """Logs `lines` lines."""
     for number in range(payload["lines"]):
         ctx.log.info("line", number=number)
+
+
+@handler("bound")
+def bound(payload: Any) -> Any:
+    """Answers the decimal precision that it found, and leaves another behind."""
+    found = decimal.getcontext().prec
+    decimal.getcontext().prec = payload
+    return found

@@ -89,7 +89,7 @@ def failure_of(exc: BaseException) -> Ending:
         return CANCELLED
     try:
         return _ending(exc)
-    except Exception:  # a foreign class may do anything when it is looked at
+    except BaseException:  # a foreign class may do anything when it is looked at, even exit
         failure = Failure("unknown", "the handler raised an exception that can't be shown")
         return Ending(Outcome.FAILED, failure=failure)
 
@@ -125,7 +125,7 @@ def _type(exc: BaseException) -> str:
 def _message(exc: BaseException) -> str:
     try:
         return str(exc) or type(exc).__name__
-    except Exception:  # __str__ is foreign code
+    except BaseException:  # __str__ is foreign code
         return f"{type(exc).__name__}, whose message can't be shown"
 
 

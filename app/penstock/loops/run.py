@@ -1,6 +1,7 @@
 """One attempt: arguments, handler, ending. Whatever the handler does, an `Ending` comes out."""
 
 import asyncio
+import contextvars
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -19,7 +20,9 @@ async def run_handler(
     try:
         arguments = handler.arguments(context.job.payload, context)
         if not handler.is_async:
-            call = partial(_in_thread, handler, arguments, result_max_bytes)
+            # A context of its own: what a handler binds must not reach the thread's next job.
+            fresh = contextvars.Context()
+            call = partial(fresh.run, _in_thread, handler, arguments, result_max_bytes)
             return await asyncio.get_running_loop().run_in_executor(threads, call)
         result = await handler.function(*arguments)
     except asyncio.CancelledError:
