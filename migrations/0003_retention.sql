@@ -2,3 +2,4 @@
 -- why:   ended jobs go after a time that the operator sets.
 -- locks: none yet.
 -- safe while old code runs: yes.
+SELECT 1;
