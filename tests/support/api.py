@@ -1,7 +1,8 @@
 """A caller of the REST API."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -54,15 +55,25 @@ class Api:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """The same, of another replica."""
-        async with self._session.request(
-            method,
-            url + path,
-            json=body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=30),
-        ) as answer:
+        async with self.answer(method, path, body, headers, url) as answer:
             is_json = "json" in answer.headers.get("Content-Type", "")
             return answer.status, await (answer.json() if is_json else answer.text())
+
+    @asynccontextmanager
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        url: str | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer itself, for its headers."""
+        total = aiohttp.ClientTimeout(total=30)
+        async with self._session.request(
+            method, (url or self.url) + path, json=body, headers=headers, timeout=total
+        ) as answer:
+            yield answer
 
     async def get(self, path: str) -> Any:
         """The body of a 200."""
