@@ -2,7 +2,8 @@
 
 `ROWS` says what api.md promises; `ROUTES` is what there is. A route without a row fails, and so
 does a row without a route. To add a row: who may call it; `answers`, if it isn't 200; `foreign`,
-where the call names a job or a queue; `lists`, where the answer holds several.
+where the call names a job or a queue; `lists`, where the answer holds several; `path`, where what
+varies in it is something else.
 """
 
 import itertools
@@ -53,6 +54,7 @@ class Row:
     lists: bool = False  # the answer holds what is his, and nothing else
     body: Callable[[str], Any] | None = None  # what to send, by queue
     ended: bool = False  # the job that the path names must have ended
+    path: str | None = None  # to call, where what varies is neither a job nor a queue
 
 
 ROWS: Mapping[Call, Row] = {
@@ -161,8 +163,9 @@ class Stage:
             if row.ended:
                 await self._admin.call("POST", f"/v1/jobs/{id_}/cancel")
             return f"/v1/jobs/{id_}", path.replace("{id}", id_)
-        assert "{" not in path, f"say in Stage._thing what the varying part of {path} is"
-        return None, path
+        asked = row.path or path
+        assert "{" not in asked, f"say in the row of {path} which path to call (Row.path)"
+        return None, asked
 
     async def _standing(self, thing: str | None) -> Any:
         """What a call could have changed."""
