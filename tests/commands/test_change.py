@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio.client import PubSub
 
-from penstock.domain.errors import JobNotFound, StoreUnavailable, WrongState
+from penstock.domain.errors import Contended, JobNotFound, StoreUnavailable, WrongState
 from penstock.domain.ids import JobId
 from penstock.queue import keys
 from tests.support import making
@@ -173,7 +173,7 @@ async def test_a_cancel_catches_a_job_that_keeps_moving(
     assert await still.db.places([id_]) == ["cancelled"]
     answers[:] = [None] * 100
     (id_,) = await still.submit()
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(Contended):
         await still.engine.changes.cancel(id_)
 
 

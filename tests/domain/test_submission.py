@@ -120,6 +120,29 @@ def test_a_key_that_another_transaction_is_taking_is_looked_at_again() -> None:
     assert isinstance(stored, Store)
 
 
+def test_a_visible_holder_answers_although_others_look_at_its_key() -> None:
+    holder = making.job_id()
+    key = ("default", "a")
+    found = Found(busy_keys=frozenset({key}), holders={key: holder})
+    refused, returned = resolve([keyed("a"), keyed("a", return_holder=True)], found)
+    assert holders_of(refused) == {0: holder}
+    assert returned == Store([], [holder], frozenset({holder}))
+
+
+def test_a_stored_job_is_passed_over_whoever_has_its_key_by_now() -> None:
+    submission, holder = keyed("a", ""), making.job_id()
+    found = Found(holders={("default", "a"): holder}, again=True)
+    found.stored = frozenset(ids(submission.jobs))
+    done = only(submission, found)
+    assert done == Store(submission.jobs, ids(submission.jobs), frozenset())
+    assert found.holders == {("default", "a"): holder}
+
+
+def test_a_request_sent_again_may_meet_itself_under_way() -> None:
+    found = Found(busy_requests=frozenset({KEY.id}), again=True)
+    assert only(Submission(making.new_jobs(1), KEY), found) == Again()
+
+
 def test_a_request_that_is_under_way_elsewhere_is_refused_at_once() -> None:
     done = only(Submission(making.new_jobs(1), KEY), Found(busy_requests=frozenset({KEY.id})))
     assert isinstance(done, Refuse)

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 from penstock.server import Replica
@@ -196,6 +197,28 @@ async def test_a_repeated_request_for_a_holder_is_answered_with_it_again(api: Ap
         (200, first, None),
         (200, first, "true"),
     ]
+
+
+async def test_a_holder_that_is_gone_since_is_said_to_be(api: Api, dsn: str) -> None:
+    first = await api.submit("echo", unique_key="a", delay_s=3600)
+    sent = {"kind": "echo", "unique_key": "a", "on_conflict": "return"}
+    await send(api, JOB, sent, "k")
+    con = await asyncpg.connect(dsn)
+    await con.execute("DELETE FROM jobs; DELETE FROM job_due; DELETE FROM job_unique")
+    await con.close()
+    status, problem, _ = await send(api, JOB, sent, "k")
+    assert (status, problem["type"]) == (410, "/problems/gone")
+    assert first in problem["detail"]
+
+
+async def test_a_repeated_request_shows_the_trace_of_the_first(api: Api) -> None:
+    traces = [f"00-{n:032x}-{n:016x}-01" for n in (1, 2)]
+    answers = []
+    for trace in traces:
+        headers = {**keyed("k"), "traceparent": trace}
+        answers.append(await api.call("POST", JOB, waiting(), headers))
+    assert answers[0] == answers[1]
+    assert answers[0][1]["traceparent"] == traces[0]
 
 
 async def send(api: Api, path: str, body: Any, key: str) -> tuple[int, Any, str | None]:

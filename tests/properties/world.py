@@ -73,7 +73,7 @@ class World:
         return worker
 
     async def submit(self, jobs: Sequence[NewJob], *, enqueued: bool) -> None:
-        ((done, now),) = await self.db.submissions.store_keyed([Submission(jobs)])
+        ((done,), now) = await self.db.submissions.store_keyed([Submission(jobs)])
         expected = self.model.answer(jobs)
         if expected is None:
             assert isinstance(done, Refuse), "a live job's unique key was given away"

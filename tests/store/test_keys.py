@@ -27,7 +27,8 @@ KEY = RequestKey(b"k" * 16, b"b" * 32)
 
 
 async def store(db: Database, *submissions: Submission) -> list[Resolution]:
-    return [one for one, _at in await db.submissions.store_keyed(submissions)]
+    resolved, _at = await db.submissions.store_keyed(submissions)
+    return resolved
 
 
 async def hold(db: Database, key: str = "a", **fields: Any) -> JobId:
@@ -178,9 +179,62 @@ async def test_what_was_stored_before_is_passed_over_with_its_key(db: Database) 
         assert await db.count(table) == count
 
 
+async def test_what_was_stored_before_is_ours_though_its_key_is_anothers_by_now(
+    db: Database,
+) -> None:
+    submission = Submission([making.new_job(unique_key="a"), making.new_job()])
+    await store(db, submission)
+    (run,) = await db.jobs.start([submission.jobs[0].id], await db.worker())
+    await db.settle(run, SUCCESS)
+    await hold(db)
+    (done,), _ = await db.submissions.store_keyed([submission], again=True)
+    assert isinstance(done, Store)
+    assert list(done.ids) == [job.id for job in submission.jobs]
+    for table, count in {"jobs": 3, "job_due": 2, "job_unique": 1}.items():
+        assert await db.count(table) == count
+
+
+async def test_who_takes_many_keys_has_the_others_look_again_and_waits_for_them(
+    db: Database,
+) -> None:
+    many = Submission([making.new_job(unique_key=str(n)) for n in range(LOCKS_MAX + 1)])
+    async with db.session.transaction():
+        await db.session.fetch("SELECT pg_advisory_xact_lock_shared(hashtextextended('large', 0))")
+        large = asyncio.create_task(store(db, many))
+        await until_somebody_waits_for_a_lock(db)
+        again, stored = await store(
+            db,
+            Submission([making.new_job(unique_key="a")]),
+            Submission(making.new_jobs(1), KEY),
+        )
+        assert again == Again()
+        assert isinstance(stored, Store), "which takes no unique key"
+        assert not large.done()
+    (done,) = await large
+    assert isinstance(done, Store)
+
+
+async def test_two_that_take_many_keys_in_opposite_order_do_not_deadlock(db: Database) -> None:
+    names = [str(n) for n in range(5 * LOCKS_MAX)]
+    one = Submission([making.new_job(unique_key=name) for name in names])
+    other = Submission([making.new_job(unique_key=name) for name in reversed(names)])
+    done = [resolved for (resolved,) in await asyncio.gather(store(db, one), store(db, other))]
+    assert sorted(type(resolved).__name__ for resolved in done) == ["Refuse", "Store"]
+
+
+async def test_a_retry_heals_a_key_that_was_left_behind_under_its_own_name(db: Database) -> None:
+    id_ = await hold(db)
+    await db.jobs.cancel_due(id_)
+    await db.session.execute(
+        "INSERT INTO job_unique VALUES (job_unique_id('default', 'a'), $1)", id_
+    )
+    assert await db.jobs.retry(id_) is not None
+    assert not await is_free(db)
+
+
 async def test_an_answer_is_kept_with_its_jobs_and_counts_for_a_day(db: Database) -> None:
     jobs = making.new_jobs(3)
-    ((_, at),) = await db.submissions.store_keyed([Submission(jobs, KEY)])
+    _, at = await db.submissions.store_keyed([Submission(jobs, KEY)])
     answer = await db.submissions.answer(KEY.id)
     assert answer is not None
     assert answer.body == KEY.body

@@ -5,7 +5,7 @@ we die before, the caller gets no answer and may find it accepted or not.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from penstock.api.traces import traceparent
 from penstock.domain import ids
 from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
-from penstock.domain.job import TERMINAL, NewJob
+from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import JobView
 
@@ -36,7 +36,9 @@ async def submit(ask: Ask) -> web.Response:
     (job,) = await _take(ask, values, "")
     accepted = await _accept(ask, Submission([job], await request_key(ask, values)), "")
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
-    view = await _own(ask, id_) if accepted.holders else None
+    view = await _holder(ask, id_) if accepted.holders else None
+    if accepted.replayed and view is None:
+        job = replace(job, traceparent=await _traceparent_of(ask, id_))
     if wait_s and (view is None or view.state not in TERMINAL):
         view = await _end_of_new(ask, id_, wait_s) or view
     body = views.job(view) if view else views.submitted(replace(job, id=id_), accepted.at)
@@ -51,7 +53,7 @@ async def submit_batch(ask: Ask) -> web.Response:
     values = _listed(ask.body.value, ask.door.limits.batch_jobs_max)
     jobs = await _take(ask, values, "/jobs/{}")
     accepted = await _accept(ask, Submission(jobs, await request_key(ask, values)), "/jobs/{}")
-    states = await ask.door.reads.states_among(accepted.holders) if accepted.holders else {}
+    states = await _states(ask, accepted.holders)
     items = [
         views.brief(id_, states.get(id_) or views.standing(job, accepted.at)[0])
         for job, id_ in zip(jobs, accepted.ids, strict=True)
@@ -97,10 +99,9 @@ async def retry(ask: Ask) -> web.Response:
     return views.answer(views.job(await _own(ask)))
 
 
-async def _own(ask: Ask, id_: JobId | None = None) -> JobView:
-    """A job, else the one that the path names; one in a queue that the caller doesn't see isn't
-    there."""
-    id_ = id_ or ids.parse(ask.key)
+async def _own(ask: Ask) -> JobView:
+    """The job that the path names; one in a queue that the caller doesn't see isn't there."""
+    id_ = ids.parse(ask.key)
     view = await ask.door.reads.job(id_) if id_ is not None else None
     if view is None or not ask.caller.sees(view.queue):
         raise not_found()
@@ -131,22 +132,19 @@ async def _end_of_new(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
 async def _take(ask: Ask, values: Sequence[Any], place: str) -> list[NewJob]:
     """The jobs that a request asks for. `place`: of job {} in its body.
 
-    The rules on times go by the first request where this one repeats it (Idempotency-Key): what
-    was to come then may have passed by now.
+    The rules on times don't count where it repeats a request that was accepted (Idempotency-Key):
+    what was to come then may have passed by now.
     """
     jobs, refusal = await _validated(ask, values, place, ask.door.now_ms())
+    if refusal is not None and _may_be_late(refusal) and await _was_accepted(ask, values):
+        jobs, refusal = await _validated(ask, values, place, None)
     if refusal is not None:
-        first = await _first_answer(ask, values)
-        if first is None:
-            raise refusal
-        jobs, refusal = await _validated(ask, values, place, int(first.at.timestamp() * 1000))
-        if refusal is not None:
-            raise refusal
+        raise refusal
     return jobs
 
 
 async def _validated(
-    ask: Ask, values: Sequence[Any], place: str, now_ms: int
+    ask: Ask, values: Sequence[Any], place: str, now_ms: int | None
 ) -> tuple[list[NewJob], Problem | None]:
     """Validates in slices, so that a large batch doesn't hold up everybody else."""
     headers, body = ask.request.headers, ask.body
@@ -165,13 +163,18 @@ async def _validated(
     return jobs, intake.refusal()
 
 
-async def _first_answer(ask: Ask, values: Sequence[Any]) -> Accepted | None:
+def _may_be_late(refusal: Problem) -> bool:
+    """Whether the same request may have been good earlier."""
+    return any(fault.pointer.endswith("/expires_at") for fault in refusal.faults)
+
+
+async def _was_accepted(ask: Ask, values: Sequence[Any]) -> bool:
     try:
         key = await request_key(ask, values)
     except TypeError:  # what can't be written as JSON again was never accepted
-        return None
+        return False
     answer = await ask.door.submitter.answer(key) if key else None
-    return answer.accepted if key and answer and answer.body == key.body else None
+    return key is not None and answer is not None and answer.body == key.body
 
 
 async def _accept(ask: Ask, submission: Submission, place: str) -> Accepted:
@@ -180,6 +183,28 @@ async def _accept(ask: Ask, submission: Submission, place: str) -> Accepted:
         return await ask.door.submitter.submit(submission)
     except DuplicateJob as error:
         raise duplicate(error, place) from None
+
+
+async def _holder(ask: Ask, id_: JobId) -> JobView:
+    """The job that was there before. It may have ended since, and be pruned: then 410."""
+    view = await ask.door.reads.job(id_)
+    if view is None:
+        raise Problem("gone", f"the job {ids.text(id_)} had this unique_key; it has ended since")
+    return view
+
+
+async def _traceparent_of(ask: Ask, id_: JobId) -> str | None:
+    """That of the first request, which a repeated one has not."""
+    view = await ask.door.reads.job(id_)
+    return None if view is None else view.traceparent
+
+
+async def _states(ask: Ask, holders: Collection[JobId]) -> dict[JobId, State]:
+    """Of jobs that were there before. The batch is stored, so a failure now is no refusal."""
+    try:
+        return await ask.door.reads.states_among(holders) if holders else {}
+    except Unavailable:
+        return {}
 
 
 def _replayed(accepted: Accepted) -> dict[str, str]:

@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from penstock.domain.errors import (
+    Contended,
     DuplicateJob,
     JobNotFound,
     KeyBusy,
@@ -48,6 +49,7 @@ PROBLEMS: Mapping[str, Slug] = {
     "idempotency-key-in-progress": Slug(HTTPStatus.CONFLICT, "The first request is under way"),
     "idempotency-key-reuse": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "The key had another body"),
     "duplicate-job": Slug(HTTPStatus.CONFLICT, "A live job has this unique_key"),
+    "gone": Slug(HTTPStatus.GONE, "It was here and is gone"),
     "wrong-state": Slug(HTTPStatus.CONFLICT, "The job's state doesn't allow this"),
     "payload-too-large": Slug(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported-media-type": Slug(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Not this kind of body"),
@@ -132,6 +134,25 @@ def problem_of(error: Exception) -> Problem | None:
             return error
         case JobNotFound():
             return not_found()
+        case DuplicateJob() | KeyBusy() | KeyReused():
+            return _taken(error)
+        case WrongState():
+            return Problem("wrong-state", str(error), members={"state": error.state})
+        case TooManyQueues():
+            return Problem("too-many-queues", str(error))
+        case Contended():
+            return Problem("overloaded", f"{error}; try again", headers={"Retry-After": "1"})
+        case StoreUnavailable(unknown=True):
+            members = {"outcome": "unknown"}
+            return _unavailable(error, "the request may have been carried out", members)
+        case Unavailable():
+            return _unavailable(error, "nothing has been done", {})
+        case _:
+            return None
+
+
+def _taken(error: DuplicateJob | KeyBusy | KeyReused) -> Problem:
+    match error:
         case DuplicateJob():
             holder = text(error.holders[0])
             return Problem("duplicate-job", f"{error}: {holder}", members={"job_id": holder})
@@ -140,17 +161,6 @@ def problem_of(error: Exception) -> Problem | None:
             return Problem("idempotency-key-in-progress", why, headers={"Retry-After": "1"})
         case KeyReused():
             return Problem("idempotency-key-reuse", f"{error}: use a new key for a new request")
-        case WrongState():
-            return Problem("wrong-state", str(error), members={"state": error.state})
-        case TooManyQueues():
-            return Problem("too-many-queues", str(error))
-        case StoreUnavailable(unknown=True):
-            members = {"outcome": "unknown"}
-            return _unavailable(error, "the request may have been carried out", members)
-        case Unavailable():
-            return _unavailable(error, "nothing has been done", {})
-        case _:
-            return None
 
 
 def _unavailable(error: Unavailable, done: str, members: dict[str, str]) -> Problem:

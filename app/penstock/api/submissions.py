@@ -59,16 +59,17 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _instant(value: object, info: ValidationInfo[int]) -> datetime:
-    """An instant that isn't too far ahead. The context is now, in ms."""
+def _instant(value: object, info: ValidationInfo[int | None]) -> datetime:
+    """An instant that isn't too far ahead. The context is now, in ms, or None."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise PydanticCustomError("instant", "must be an RFC 3339 time with its zone")
     try:
         at = datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise PydanticCustomError("instant", "is not a time that exists") from None
-    now = datetime.fromtimestamp(info.context / 1000, UTC)
-    if at > now + timedelta(seconds=AHEAD_MAX_S):
+    if info.context is None:
+        return at
+    if at > datetime.fromtimestamp(info.context / 1000, UTC) + timedelta(seconds=AHEAD_MAX_S):
         raise PydanticCustomError("instant", "must be at most five years ahead")
     return at
 
@@ -131,13 +132,12 @@ class Intake:
     """Takes in the jobs of one request. `faults` gathers what is wrong, by pointer, and `twins`
     the jobs that have the unique key of another of the same request.
 
-    `now_ms` is Postgres' time that the rules on times go by.
+    `now_ms` is Postgres' time; without it, instants may lie anywhere.
     """
 
-    def __init__(self, door: Door, origin: Origin, now_ms: int) -> None:
+    def __init__(self, door: Door, origin: Origin, now_ms: int | None) -> None:
         self._door = door
         self._origin = origin
-        self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
         self._now_ms = now_ms
         self._places: dict[tuple[str, str], str] = {}  # of unique keys
         self.faults: list[Fault] = []
@@ -213,9 +213,9 @@ class Intake:
 
     def _too_late(self, body: JobBody, at: str) -> Iterator[Fault]:
         """An expiry that leaves the job no time to start in."""
-        if "expires_at" not in body and "ttl_s" not in body:
+        if self._now_ms is None or ("expires_at" not in body and "ttl_s" not in body):
             return
-        now = self._now
+        now = datetime.fromtimestamp(self._now_ms / 1000, UTC)
         runs = max(body.get("run_at", now), now) + timedelta(seconds=body.get("delay_s", 0.0))
         if "ttl_s" in body:
             name, expires = "ttl_s", now + timedelta(seconds=body["ttl_s"])

@@ -11,10 +11,10 @@ from contextlib import suppress
 
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import (
+    Contended,
     DuplicateJob,
     JobNotFound,
     QueueUnavailable,
-    StoreUnavailable,
     WrongState,
 )
 from penstock.domain.ids import JobId
@@ -63,7 +63,7 @@ class Changes:
             state, _ = await self._standing(id_)
             if state in TERMINAL:
                 raise WrongState(state, "only a job that hasn't ended can be cancelled")
-        raise StoreUnavailable("the job keeps moving; try again")
+        raise Contended("the job keeps moving")
 
     async def retry(self, id_: JobId) -> None:
         """Gives an ended job that didn't succeed a new life. JobNotFound, WrongState, or
@@ -81,7 +81,7 @@ class Changes:
                 raise WrongState(state, "only a dead, cancelled or skipped job can be retried")
             if holder is not None:
                 raise DuplicateJob({0: holder})
-        raise StoreUnavailable("the job keeps moving; try again")
+        raise Contended("the job keeps moving")
 
     async def pause(self, queue: str) -> None:
         await self._set_paused(queue, paused=True)

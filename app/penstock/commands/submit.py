@@ -17,7 +17,7 @@ from typing import assert_never
 from penstock import clock
 from penstock.batcher import Batcher
 from penstock.commands.enqueuer import Enqueuer
-from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable
+from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.job import Due, NewJob
 from penstock.domain.submission import (
     Accepted,
@@ -40,8 +40,9 @@ _LANES = 2  # transactions under way: one may wait for the disk while the next i
 _LARGE_LANES = 2
 _SENDINGS_MAX = 3
 _KEY_ROWS = ROWS_MAX // LOCKS_MAX  # a key counts for so many rows
+_KEYED_LANES = 1
 _TWIN_PAUSE_S = 0.02  # between two looks at a key that a twin's transaction is taking
-_TWIN_LOOKS_MAX = 50
+_TWIN_LOOKS_MAX = 200  # a submission of 10,000 keys may take more than a second
 
 
 @dataclass(slots=True, eq=False)
@@ -66,23 +67,25 @@ class Submitter:
         self._metrics = metrics
         self._large = asyncio.Semaphore(_LARGE_LANES)
         self._under_way: list[Sequence[_Asked]] = []
-        self._batcher: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
+        # Apart, so that who has no keys never waits for those who have.
+        self._plain: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
+        self._keyed: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
 
     async def submit(self, submission: Submission) -> Accepted:
         """Stores all of the jobs or none, unless its keys were taken.
 
-        StoreUnavailable, TooManyQueues, DuplicateJob, KeyBusy, KeyReused.
+        StoreUnavailable, Contended, TooManyQueues, DuplicateJob, KeyBusy, KeyReused.
         """
-        self._health.check()
         if new := self._queues.unknown(job.queue for job in submission.jobs):
             with self._health.watch():
                 await self._queues.add(new)
         for _ in range(_TWIN_LOOKS_MAX):
+            self._health.check()
             accepted = await self._submit(submission)
             if accepted is not None:
                 return accepted
             await asyncio.sleep(_TWIN_PAUSE_S)
-        raise StoreUnavailable("another submission is taking the same unique_key")
+        raise Contended("another submission is taking the same key just now")
 
     async def answer(self, key: RequestKey) -> Answer | None:
         """What an earlier request with this key was answered, if that still counts."""
@@ -95,20 +98,24 @@ class Submitter:
             with self._health.watch():
                 async with self._large:
                     await self._store_and_answer([asked])
+        elif submission.has_keys:
+            self._keyed.put((asked,))
         else:
-            self._batcher.put((asked,))
+            self._plain.put((asked,))
         return await asked.answer
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(_LANES):
-                group.create_task(self._batcher.run())
+                group.create_task(self._plain.run())
+            for _ in range(_KEYED_LANES):
+                group.create_task(self._keyed.run())
 
     def release(self) -> None:
         """Postgres went down: nobody waits for it; what was sent may have been stored."""
         error = StoreUnavailable("it stopped answering", unknown=True)
-        for batch in [*self._under_way, self._batcher.waiting]:
+        for batch in [*self._under_way, self._plain.waiting, self._keyed.waiting]:
             _refuse(batch, error)
 
     async def _flush(self, batch: Sequence[_Asked]) -> None:
@@ -126,7 +133,7 @@ class Submitter:
             await self._store_and_answer(batch)
         except BadRow as error:
             await self._isolate(batch, error)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, Contended) as error:
             _refuse(batch, error)
 
     async def _isolate(self, batch: Sequence[_Asked], error: BadRow) -> None:
@@ -139,19 +146,21 @@ class Submitter:
         await self._commit(batch[half:])
 
     async def _store_and_answer(self, batch: Sequence[_Asked]) -> None:
+        unknown = False
         for sending in range(1, _SENDINGS_MAX + 1):
             try:
-                return await self._store_once(batch)
-            except StoreUnavailable:
+                return await self._store_once(batch, again=unknown)
+            except (StoreUnavailable, Contended) as error:
+                unknown = unknown or (isinstance(error, StoreUnavailable) and error.unknown)
                 if sending == _SENDINGS_MAX or self._health.down:
                     raise
                 await asyncio.sleep(0.05 * sending)
         raise AssertionError
 
-    async def _store_once(self, batch: Sequence[_Asked]) -> None:
+    async def _store_once(self, batch: Sequence[_Asked], *, again: bool) -> None:
         began = clock.monotonic()
-        if any(one.submission.has_keys for one in batch):
-            jobs, committed_at = await self._store_keyed(batch)
+        if batch[0].submission.has_keys:
+            jobs, committed_at = await self._store_keyed(batch, again=again)
         else:
             jobs = [job for one in batch for job in one.submission.jobs]
             committed_at = await self._submissions.store(jobs)
@@ -161,11 +170,14 @@ class Submitter:
         self._metrics.batch_rows("submit").observe(len(jobs))
         self._enqueue(jobs, committed_at)
 
-    async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:
-        """The jobs that were stored, and when. KeysMoved is a StoreUnavailable: sent again."""
+    async def _store_keyed(
+        self, batch: Sequence[_Asked], *, again: bool
+    ) -> tuple[list[NewJob], datetime]:
+        """The jobs that were stored, and when."""
         jobs: list[NewJob] = []
-        resolved = await self._submissions.store_keyed([one.submission for one in batch])
-        for one, (resolution, at) in zip(batch, resolved, strict=True):
+        submissions = [one.submission for one in batch]
+        resolved, at = await self._submissions.store_keyed(submissions, again=again)
+        for one, resolution in zip(batch, resolved, strict=True):
             match resolution:
                 case Store(new, ids, holders):
                     jobs += new
@@ -178,7 +190,7 @@ class Submitter:
                     _tell(one, None)
                 case _:
                     assert_never(resolution)
-        return jobs, resolved[0][1]
+        return jobs, at
 
     def _enqueue(self, jobs: Sequence[NewJob], now: datetime) -> None:
         now_ms = ms(now)

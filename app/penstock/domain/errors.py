@@ -32,6 +32,10 @@ class QueueUnavailable(Unavailable):
         super().__init__("Redis", why, unknown=unknown)
 
 
+class Contended(PenstockError):
+    """Others are changing the same thing just now; nothing has been done, so try again."""
+
+
 class BadRow(PenstockError):
     """Postgres refused a value of this batch: the batch must be split to find the culprit."""
 

@@ -62,12 +62,18 @@ class Answer:
 
 @dataclass(slots=True)
 class Found:
-    """What is known of the keys of a batch. `busy_…`: another transaction is taking them."""
+    """What is known of the keys of a batch. `busy_…`: another transaction is taking them.
+
+    `again`: the batch was sent before and nobody knows what came of it; `stored` are those of its
+    jobs that are there.
+    """
 
     answers: dict[bytes, Answer] = field(default_factory=dict)
     holders: dict[UniqueKey, JobId] = field(default_factory=dict)
     busy_requests: frozenset[bytes] = frozenset()
     busy_keys: frozenset[UniqueKey] = frozenset()
+    again: bool = False
+    stored: frozenset[JobId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,21 +105,23 @@ Resolution = Store | Replay | Refuse | Again
 
 def resolve(batch: Sequence[Submission], found: Found) -> list[Resolution]:
     """What to do with each submission; `found` learns what those before it will store."""
-    return [_resolve(one, found) for one in batch]
+    begun: set[bytes] = set()  # requests of this batch: for a second one, they are under way
+    return [_resolve(one, found, begun) for one in batch]
 
 
-def _resolve(one: Submission, found: Found) -> Resolution:
+def _resolve(one: Submission, found: Found, begun: set[bytes]) -> Resolution:
     key = one.key
     if key is not None:
         answer = found.answers.get(key.id)
         if answer is not None:
             return _answered(one, key, answer)
-        if key.id in found.busy_requests:
+        if key.id in found.busy_requests and found.again:
+            return Again()  # it may be our own first sending that is still under way
+        if key.id in found.busy_requests or key.id in begun:
             return Refuse(KeyBusy("a request with this Idempotency-Key is under way"))
     resolution = _placed(one, found)
     if key is not None and isinstance(resolution, Store):
-        # A second one in this batch is as if the first were still under way: it is.
-        found.busy_requests |= {key.id}
+        begun.add(key.id)
     return resolution
 
 
@@ -127,8 +135,7 @@ def _answered(one: Submission, key: RequestKey, answer: Answer) -> Resolution:
 
 
 def _placed(one: Submission, found: Found) -> Resolution:
-    keys = one.unique_keys()
-    if not found.busy_keys.isdisjoint(keys):
+    if any(key in found.busy_keys and key not in found.holders for key in one.unique_keys()):
         return Again()
     ids: list[JobId] = []
     new: list[NewJob] = []
@@ -136,7 +143,7 @@ def _placed(one: Submission, found: Found) -> Resolution:
     taken: dict[UniqueKey, JobId] = {}  # by this submission; counts only if it is stored
     for i, job in enumerate(one.jobs):
         holder = None
-        if job.unique_key is not None:
+        if job.unique_key is not None and job.id not in found.stored:
             key = (job.queue, job.unique_key)
             holder = found.holders.get(key) or taken.setdefault(key, job.id)
         if holder is None or holder == job.id:  # its own id: it was stored by an earlier sending

@@ -2,8 +2,9 @@
 
 In: what was submitted. Out: the time of the commit, or what the keys made of each submission.
 Always holds: nobody waits for a twin of its key (pitfalls.md, A11), and a key is taken in the
-transaction that makes its job. If we die before the commit nothing is stored; after it, the same
-submission sent again finds its own ids and is passed over.
+transaction that makes its job. Only a submission with more keys than it may lock waits: for all
+others that take keys, who look again when it is over. If we die before the commit nothing is
+stored; after it, the same submission sent again finds its own jobs and passes them over.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from penstock.clock import ServerClock
-from penstock.domain.errors import StoreUnavailable
+from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob
 from penstock.domain.submission import (
@@ -33,8 +34,8 @@ K = TypeVar("K")
 LOCKS_MAX = 500  # keys of a batch: each takes a slot of Postgres' one table of locks
 
 
-class KeysMoved(StoreUnavailable):
-    """A unique key was taken while we looked; nothing is stored, so send it again."""
+class KeysMoved(Contended):
+    """A unique key was taken while we looked, as by a retry; send it again."""
 
 
 class Submissions:
@@ -57,20 +58,24 @@ class Submissions:
         self._clock.at_least(at.timestamp())
         return at
 
-    async def store_keyed(self, batch: Sequence[Submission]) -> list[tuple[Resolution, datetime]]:
+    async def store_keyed(
+        self, batch: Sequence[Submission], *, again: bool = False
+    ) -> tuple[list[Resolution], datetime]:
         """Stores what its keys let in, in one transaction; what became of each, and when.
 
-        KeysMoved where the batch must be sent again.
+        `again`: it was sent before, and no answer came. Raises KeysMoved.
         """
         async with self._pg.transaction() as transaction:
             found, at = await self._look(transaction, batch)
+            if again:
+                found.again, found.stored = True, await _stored(transaction, batch)
             resolved = resolve(batch, found)
             new = [job for one in resolved if isinstance(one, Store) for job in one.new]
             if new:
                 at = await _insert(transaction, new)
             await _keep_answers(transaction, batch, resolved, at)
         self._clock.at_least(at.timestamp())
-        return [(one, at) for one in resolved]
+        return resolved, at
 
     async def _look(
         self, transaction: Transaction, batch: Sequence[Submission]
@@ -78,17 +83,19 @@ class Submissions:
         """Locks what keys it can, then sees who has them; the time by Postgres."""
         requests = [one.key.id for one in batch if one.key is not None]
         uniques = list({key for one in batch for key in one.unique_keys()})
-        lockable = uniques if len(uniques) <= LOCKS_MAX else []
+        is_large = len(uniques) > LOCKS_MAX
+        if is_large:
+            await transaction.rows("lock_large")
         names = [f"request {id_.hex()}" for id_ in requests]
-        names += [f"unique {queue}/{key}" for queue, key in lockable]
-        ((at, free),) = await transaction.rows("lock_keys", names)
+        names += [] if is_large else [f"unique {queue}/{key}" for queue, key in uniques]
+        ((at, no_large, free),) = await transaction.rows("lock_keys", names)
+        busy = [] if is_large else _not(uniques, free[len(requests) :]) if no_large else uniques
         found = Found(
-            busy_requests=_busy(requests, free),
-            busy_keys=_busy(lockable, free[len(requests) :]),
+            busy_requests=frozenset(_not(requests, free[: len(requests)])),
+            busy_keys=frozenset(busy),
         )
         if requests:
-            args = (requests, self._answers_kept_s)
-            stored = await transaction.rows("stored_answers", *args)
+            stored = await transaction.rows("stored_answers", requests, self._answers_kept_s)
             found.answers = {row[0]: _answer(row) for row in stored}
         if uniques:
             found.holders = await _holders(transaction, uniques)
@@ -116,6 +123,11 @@ async def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> datetime:
         if found[0][1]:
             raise KeysMoved("unique keys were taken meanwhile")
     return found[0][0]  # type: ignore[no-any-return]
+
+
+async def _stored(transaction: Transaction, batch: Sequence[Submission]) -> frozenset[JobId]:
+    ids = [job.id for one in batch for job in one.jobs]
+    return frozenset(JobId(row[0]) for row in await transaction.rows("jobs_among", ids))
 
 
 async def _holders(
@@ -146,5 +158,5 @@ def _answer(row: Record) -> Answer:
     return Answer(body, Accepted(at, ids, frozenset(holders), replayed=True))
 
 
-def _busy(keys: Sequence[K], free: Sequence[bool]) -> frozenset[K]:
-    return frozenset(key for key, is_free in zip(keys, free, strict=False) if not is_free)
+def _not(keys: Sequence[K], free: Sequence[bool]) -> list[K]:
+    return [key for key, is_free in zip(keys, free, strict=True) if not is_free]

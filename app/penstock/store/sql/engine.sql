@@ -43,11 +43,20 @@ FROM t;
 
 -- name: lock_keys
 -- Which of these keys no other transaction is taking just now: those are ours until the commit.
--- Never waits, so that nobody in a batch waits for somebody's twin (pitfalls.md, A11).
-SELECT clock_timestamp(), ARRAY(
+-- Never waits, so that nobody in a batch waits for somebody's twin (pitfalls.md, A11). The second
+-- answer: whether no submission with too many keys to lock them (lock_large) is under way.
+SELECT clock_timestamp(), pg_try_advisory_xact_lock_shared(hashtextextended('large', 0)), ARRAY(
     SELECT pg_try_advisory_xact_lock(hashtextextended(k.key, 0))
     FROM unnest($1::text[]) WITH ORDINALITY AS k(key, i) ORDER BY k.i
 );
+
+-- name: lock_large
+-- Waits until no other transaction takes unique keys, and keeps all from it until the commit.
+SELECT clock_timestamp(), pg_advisory_xact_lock(hashtextextended('large', 0));
+
+-- name: jobs_among
+-- Which of these ids are stored jobs.
+SELECT job_id FROM jobs WHERE job_id = ANY($1::uuid[]);
 
 -- name: unique_holders
 -- Which live jobs hold these keys, by the keys' place in the arrays.
@@ -276,7 +285,9 @@ j AS MATERIALIZED (
 u AS (
     INSERT INTO job_unique (unique_id, job_id)
     SELECT unique_id, job_id FROM j WHERE unique_id IS NOT NULL
-    ON CONFLICT DO NOTHING RETURNING job_id
+    ON CONFLICT (unique_id) DO UPDATE SET job_id = excluded.job_id
+        WHERE job_unique.job_id = excluded.job_id -- its own, that something left behind
+    RETURNING job_id
 ),
 e AS (
     DELETE FROM job_ended
