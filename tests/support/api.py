@@ -7,6 +7,7 @@ from typing import Any
 import aiohttp
 import jwt
 
+from tests.support.contract import contract
 from tests.support.replica import SECRET
 from tests.support.waiting import eventually
 
@@ -42,7 +43,7 @@ class Api:
     async def call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and decoded body."""
+        """Status and decoded body, once the answer was found to be as documented."""
         return await self.call_at(self.url, method, path, body, headers)
 
     async def call_at(
@@ -61,6 +62,10 @@ class Api:
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=30),
         ) as answer:
+            raw = await answer.read()
+            contract().check(method, path, answer.status, answer.headers, raw)
+            if answer.ok:
+                contract().check_accepted(method, path, body)
             is_json = "json" in answer.headers.get("Content-Type", "")
             return answer.status, await (answer.json() if is_json else answer.text())
 

@@ -57,3 +57,4 @@ class Door:
     limits: Limits = field(default_factory=Limits)
     defaults: Defaults = field(default_factory=Defaults)
     kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own
+    document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here

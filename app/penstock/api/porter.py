@@ -8,10 +8,11 @@ without its text; nothing of a request is logged otherwise.
 
 import re
 import secrets
+from dataclasses import replace
 
 from aiohttp import web
 
-from penstock.api import problems
+from penstock.api import openapi, problems
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, expect_nothing, read_object, size_of
 from penstock.api.door import Door
@@ -31,8 +32,9 @@ class Porter:
     """Answers requests for one door."""
 
     def __init__(self, door: Door) -> None:
-        self._door = door
-        self._table = Table([r for r in ROUTES if door.serves_api or r.role is None])
+        served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
+        self._door = replace(door, document=openapi.written(served, door.limits))
+        self._table = Table(served)
         self._taken_bytes = 0  # of bodies whose requests are under way
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -90,7 +92,7 @@ def seal(response: web.Response, request_id: str) -> None:
     """Sets what every answer carries."""
     headers = response.headers
     headers["X-Request-Id"] = request_id
-    headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Server"] = "penstock"
 

@@ -12,8 +12,9 @@ from enum import Enum
 from urllib.parse import unquote
 
 from aiohttp import web
+from pydantic import BaseModel
 
-from penstock.api import health, jobs, queues
+from penstock.api import docs, health, jobs, queues
 from penstock.api.ask import Ask
 from penstock.api.problems import Problem, not_found
 from penstock.domain.caller import Role
@@ -31,13 +32,18 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call. `role` is None where no token is asked for; `{…}` in `path` varies."""
+    """One call. `role` is None where no token is asked for; `{…}` in `path` varies.
+
+    `asks` has a field for each query parameter. What the document says of a call stands in
+    `openapi_calls.CALLS`.
+    """
 
     method: str
     path: str
     role: Role | None
     handler: Handler
     takes: Takes = Takes.NOTHING
+    asks: type[BaseModel] | None = None
 
 
 _VARYING = re.compile(r"\{\w+\}")
@@ -58,6 +64,9 @@ ROUTES = (
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),
     Route("GET", "/metrics", None, health.metrics),
+    Route("GET", "/openapi.json", None, docs.openapi),
+    Route("GET", "/docs", None, docs.page),
+    Route("GET", "/docs/{file}", None, docs.asset),
 )
 
 
