@@ -4,29 +4,36 @@ import hashlib
 import re
 
 import pytest
+from hatchling.builders.wheel import WheelBuilder
 
 from penstock.api import docs
 from tests.api.conftest import Served
 from tests.api.wire import call
-from tests.test_tidy import PACKAGE
+from tests.test_tidy import PACKAGE, ROOT
 
 VENDOR = PACKAGE / "ui" / "vendor"
+VENDOR_MD = (VENDOR / "VENDOR.md").read_text()
 
 
 def test_files_of_others_are_as_they_were_published() -> None:
-    told = dict(re.findall(r"^\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|$", (VENDOR / "VENDOR.md").read_text(), re.MULTILINE))  # fmt: skip  # noqa: E501
+    rows = re.findall(r"^\| `([^`]+)` .* `([0-9a-f]{64})` \|$", VENDOR_MD, re.MULTILINE)
     found = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in VENDOR.iterdir()
         if path.name != "VENDOR.md"
     }
-    assert found == told, "VENDOR.md has a row for each file, with its hash"
+    assert found == dict(rows), "VENDOR.md has a row for each file, with its hash"
 
 
 def test_files_of_others_carry_their_licences() -> None:
-    text = (VENDOR / "VENDOR.md").read_text()
     for words in ("Apache License", "SmartBear", "Jed Watson", "TERMS AND CONDITIONS FOR USE"):
-        assert words in text
+        assert words in VENDOR_MD
+
+
+def test_the_wheel_has_the_page_and_its_files() -> None:
+    shipped = {file.distribution_path for file in WheelBuilder(str(ROOT)).recurse_included_files()}
+    files = {"docs/index.html", "vendor/VENDOR.md", *(path for path, _ in docs.ASSETS.values())}
+    assert {f"penstock/ui/{path}" for path in files} <= shipped
 
 
 async def test_the_page_loads_only_what_we_serve(served: Served) -> None:

@@ -95,7 +95,9 @@ class _Maker:
         if route.takes is not Takes.NOTHING:
             made["requestBody"] = self._body(route.takes, call)
         made["responses"] = {
-            **{str(status): self._given(gives, call) for status, gives in call.gives.items()},
+            **{
+                str(status): self._given(gives, route, call) for status, gives in call.gives.items()
+            },
             **self._refused(openapi_problems.slugs(route, call.problems)),
         }
         return made
@@ -121,8 +123,9 @@ class _Maker:
         content = {"application/json": {"schema": schema, "examples": samples}}
         return {"required": True, "content": content}
 
-    def _given(self, gives: Gives, call: Call) -> Json:
+    def _given(self, gives: Gives, route: Route, call: Call) -> Json:
         headers = ["X-Request-Id", *gives.headers]
+        headers += ["Link"] if openapi_problems.is_paged(route) else []
         headers += [parts.ANSWERED_BY[name] for name in call.sends if name in parts.ANSWERED_BY]
         made: Json = {"description": gives.says, "headers": parts.headers(headers)}
         if gives.media:

@@ -15,12 +15,18 @@ ADVICE: Mapping[str, str] = {
     "bad-request": "Mend what `detail` names: this is not HTTP/1.1, or the URL can't be read.",
     "not-json": "Send one JSON value in UTF-8.",
     "unknown-query-parameter": "Leave it out: only documented parameters are taken.",
+    "bad-query-parameter": "Mend the parameter that `parameter` names.",
+    "bad-cursor": "Take `next_cursor` as it is, with the same filters; or begin anew.",
+    "bad-idempotency-key": "Send 1 to 255 printable ASCII characters, once.",
     "unauthenticated": "Send `Authorization: Bearer <JWT>` once, with a token that is valid now.",
     "forbidden": "Ask with a token that has the role which `detail` names.",
     "forbidden-queue": "Ask with a token whose `queues` match, or submit to another queue.",
     "not-found": "Check the path and the id; what the token doesn't open isn't there either.",
     "method-not-allowed": "Use a method that `Allow` names.",
     "request-timeout": "Send the whole body sooner.",
+    "duplicate-job": "`job_id` has the `unique_key` until it is over; follow that one.",
+    "idempotency-key-in-progress": "The first request with this key is under way: try again.",
+    "idempotency-key-reuse": "The key belongs to another body: use a new one for each request.",
     "wrong-state": "Nothing was changed; `state` says where the job stands.",
     "payload-too-large": "Send less at once, or submit where large data lies instead of the data.",
     "unsupported-media-type": "Send `application/json` in UTF-8, without `Content-Encoding`.",
@@ -71,6 +77,8 @@ _EXAMPLES: Mapping[str, Problem] = {
 # What a call can be refused for by what it is; the rest stands in the table of calls.
 ANY = ("bad-request", "internal-error")
 WITH_TOKEN = ("unknown-query-parameter", "unauthenticated", "forbidden", "store-unavailable")
+WITH_QUERY = ("bad-query-parameter",)
+IN_PAGES = ("bad-cursor",)
 WITH_BODY = (
     *("not-json", "request-timeout", "payload-too-large", "unsupported-media-type"),
     *("expectation-failed", "validation-failed", "overloaded"),
@@ -87,11 +95,20 @@ def slugs(route: Route, more: Iterable[str]) -> set[str]:
     found = {*ANY, *more}
     if route.role is not None:
         found |= set(WITH_TOKEN)
+    if route.asks is not None:
+        found |= set(WITH_QUERY)
+    if is_paged(route):
+        found |= set(IN_PAGES)
     if route.method != "GET":
         found |= set(WITH_BODY)
     if "{" in route.path:
         found |= set(BY_PATH)
     return found
+
+
+def is_paged(route: Route) -> bool:
+    """Whether the call answers a page at a time."""
+    return route.asks is not None and "cursor" in route.asks.model_fields
 
 
 def by_status(slugs: Iterable[str]) -> dict[int, list[str]]:

@@ -234,6 +234,12 @@ class Problem(TypedDict):
         Annotated[list[Fault], Field(description="The fields at fault, 100 at most.")]
     ]
     state: NotRequired[Annotated[State, Field(description="`wrong-state`: where the job stands.")]]
+    job_id: NotRequired[
+        Annotated[Id, Field(description="`duplicate-job`: the job that has the `unique_key`.")]
+    ]
+    parameter: NotRequired[
+        Annotated[str, Field(description="`bad-query-parameter`, `bad-cursor`: which one.")]
+    ]
     outcome: NotRequired[
         Annotated[
             Literal["unknown"],
