@@ -26,6 +26,7 @@ from penstock.loops.book import QueueBook
 from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
+from penstock.loops.expirer import Expirer
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
 from penstock.loops.keeper import Keeper
@@ -53,11 +54,14 @@ from penstock.store.line import Line
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
+from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
+
+_ANSWERS_KEPT_S = 86_400.0  # of requests with an Idempotency-Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,8 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.jobs, self.line = Jobs(postgres, self.pg_clock), Line(postgres)
+        self.submissions = Submissions(postgres, self.pg_clock, _ANSWERS_KEPT_S)
+        self.jobs, self.line = Jobs(postgres), Line(postgres)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
@@ -148,7 +153,7 @@ class Engine:
     def _build_commands(self) -> None:
         rooms = self._rooms
         self.submitter = Submitter(
-            self.jobs, self.queues, self.enqueuer, rooms.health, self.metrics
+            self.submissions, self.queues, self.enqueuer, rooms.health, self.metrics
         )
         self.changes = Changes(self.jobs, self.queues, self.shelves, self.enqueuer, rooms.health)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
@@ -201,6 +206,9 @@ class Engine:
         self.reaper = Reaper(
             self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
         )
+        self.expirer = Expirer(
+            self.jobs, self.shelves, self.enqueuer, self.metrics, self.waiters.tell
+        )
         self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
@@ -225,6 +233,7 @@ class Engine:
             yield Loop("promoter", self.promoter.step, self.promoter.wake)
             yield Loop("reconciler", self.reconciler.step, self.missing.wake)
             yield Loop("reaper", self.reaper.step)
+            yield Loop("expirer", self.expirer.step)
             yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
             yield Loop("counts", self.upkeep.fold_counts)
         if self._is_worker:

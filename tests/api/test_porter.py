@@ -14,8 +14,8 @@ from penstock.api.door import Limits
 from penstock.api.routes import ROUTES
 from penstock.domain.caller import GRANTS, Role
 from penstock.domain.errors import StoreUnavailable
-from penstock.domain.job import NewJob
 from penstock.domain.readiness import Readiness
+from penstock.domain.submission import Accepted, Submission
 from tests.api.conftest import Served
 from tests.api.wire import Answer, call, close, raw, read_answer
 
@@ -213,7 +213,6 @@ def test_only_what_machines_ask_is_open() -> None:
         ({"content_encoding": "x-unknown"}, 415, "unsupported-media-type"),
         ({"content_type": "application/json; charset=UTF-8"}, 422, "validation-failed"),
         ({"content_encoding": "identity"}, 422, "validation-failed"),
-        ({"idempotency_key": "k"}, 422, "not-supported-yet"),
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/jobs/batch"])
@@ -225,6 +224,20 @@ async def test_only_plain_json_is_taken(
             port, "POST", path, b'{"x": 1}', authorization=bearer(token()), **headers
         )
     check_problem(answer, status, slug)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "schlüssel", "a\tb"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [("/v1/jobs", b'{"kind": "echo"}'), ("/v1/jobs/batch", b'{"jobs": [{"kind": "echo"}]}')],
+)
+async def test_what_is_no_idempotency_key_is_400(
+    served: Served, token: MakeToken, path: str, body: bytes, key: str
+) -> None:
+    headers = {"authorization": bearer(token()), "idempotency_key": key}
+    async with served() as port:
+        answer = await call(port, "POST", path, body, **headers)
+    check_problem(answer, 400, "bad-idempotency-key")
 
 
 async def test_a_body_without_a_type_is_415(served: Served, token: MakeToken) -> None:
@@ -241,7 +254,7 @@ async def test_a_body_without_a_type_is_415(served: Served, token: MakeToken) ->
         (b"", 400, "not-json"),
         (b"[]", 422, "validation-failed"),
         (b"{}", 422, "validation-failed"),
-        (b'{"kind": "echo", "ttl_s": 5}', 422, "not-supported-yet"),
+        (b'{"kind": "echo", "notify": []}', 422, "not-supported-yet"),
     ],
 )
 async def test_bad_bodies(
@@ -453,13 +466,13 @@ class Away:
     async def job(self, _id: bytes) -> None:
         raise StoreUnavailable("refused by 10.0.0.7", unknown=self._unknown)
 
-    async def submit(self, _jobs: list[NewJob]) -> datetime:
+    async def submit(self, _submission: Submission) -> Accepted:
         raise StoreUnavailable("refused by 10.0.0.7", unknown=self._unknown)
 
 
 class Commits:
-    async def submit(self, _jobs: list[NewJob]) -> datetime:
-        return datetime(2026, 11, 18, tzinfo=UTC)
+    async def submit(self, submission: Submission) -> Accepted:
+        return Accepted(datetime(2026, 11, 18, tzinfo=UTC), [job.id for job in submission.jobs])
 
 
 class Returns:

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.api.door import Defaults, Door
-from penstock.api.submissions import Intake, JobBody, refusal
+from penstock.api.submissions import Intake, JobBody, Origin
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
 from tests.api.conftest import NOW_MS
@@ -19,7 +19,7 @@ NAME_RULE = "must match ^[a-z0-9][a-z0-9_.-]{0,62}$"
 
 
 def intake(door: Door) -> Intake:
-    return Intake(door, created_by="ada", traceparent="00-aa-bb-01", suspect=False)
+    return Intake(door, Origin("ada", "00-aa-bb-01", suspect=False), NOW_MS)
 
 
 def take(door: Door, **fields: Any) -> NewJob:
@@ -97,16 +97,16 @@ def test_a_whole_float_is_an_integer_and_a_bool_is_not(door: Door) -> None:
         ("2026-11-18t11:06:41.5z", 1.5),
         ("2026-11-18T12:06:41+01:00", 1),
         ("2026-11-18T11:06:41.123456789-00:00", 1.123456),
-        ("2026-11-18T11:06:40Z", None),
-        ("1970-01-01T00:00:00Z", None),
-        ("0001-01-02T00:00:00+23:59", None),
+        ("2026-11-18T11:06:40Z", 0),
+        ("2026-11-18T10:06:40Z", -3600),
+        ("1970-01-01T00:00:00Z", -NOW_MS / 1000),
+        ("0001-01-02T00:00:00+23:59", -63_930_596_740),
     ],
 )
-def test_run_at_is_an_instant_and_the_past_is_now(
-    door: Door, sent: str, seconds: float | None
-) -> None:
-    expected = None if seconds is None else NOW + timedelta(seconds=seconds)
-    assert take(door, run_at=sent).run_at == expected
+def test_run_at_is_an_instant_that_may_have_passed(door: Door, sent: str, seconds: float) -> None:
+    run_at = take(door, run_at=sent).run_at
+    assert run_at is not None
+    assert (run_at - NOW).total_seconds() == seconds
 
 
 def test_five_years_ahead_is_the_limit(door: Door) -> None:
@@ -213,7 +213,7 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
         "tags": ["", "ok", 3],
         "backoff": {"base_s": "1"},
         "state": "succeeded",
-        "unique_key": "u",
+        "notify": "u",
         "traceparent": "00",
         "a/b": 1,
         "run_at": "soon",
@@ -227,7 +227,7 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
         "/tags/2": "must be a string",
         "/backoff/base_s": "must be a number",
         "/state": "is set by the server",
-        "/unique_key": "is not supported yet",
+        "/notify": "is not supported yet",
         "/traceparent": "is taken from the header of that name",
         "/a~1b": "is not a known field",
         "/run_at": "must be an RFC 3339 time with its zone",
@@ -238,23 +238,77 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    [
-        "expires_at", "ttl_s", "unique_key", "on_conflict", "concurrency_key", "depends_on",
-        "run_if", "notify", "name",
-    ],
-)  # fmt: skip
+    ["concurrency_key", "depends_on", "run_if", "notify", "name"],
+)
 def test_what_is_not_built_is_refused_as_such(door: Door, field: str) -> None:
     taker = intake(door)
     assert taker.take({"kind": "echo", field: None}) is None
-    problem = refusal(taker.faults)
+    problem = taker.refusal()
+    assert problem is not None
     assert (problem.slug, problem.status) == ("not-supported-yet", 422)
     assert problem.faults[0].pointer == f"/{field}"
 
 
 def test_one_other_fault_makes_it_a_broken_rule(door: Door) -> None:
     taker = intake(door)
-    taker.take({"kind": "echo", "ttl_s": 5, "priority": 11})
-    assert refusal(taker.faults).slug == "validation-failed"
+    taker.take({"kind": "echo", "notify": [], "priority": 11})
+    problem = taker.refusal()
+    assert problem is not None
+    assert problem.slug == "validation-failed"
+
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"ttl_s": 60}, None),
+        ({"ttl_s": 60, "delay_s": 59.9}, None),
+        ({"ttl_s": 60, "delay_s": 60}, "/ttl_s"),
+        ({"ttl_s": 60, "run_at": NOW - HOUR}, None),
+        ({"ttl_s": 60, "run_at": NOW + HOUR}, "/ttl_s"),
+        ({"expires_at": NOW + MINUTE}, None),
+        ({"expires_at": NOW}, "/expires_at"),
+        ({"expires_at": NOW - HOUR}, "/expires_at"),
+        ({"expires_at": NOW - HOUR, "run_at": NOW - 2 * HOUR}, "/expires_at"),
+        ({"expires_at": NOW + MINUTE, "delay_s": 61}, "/expires_at"),
+        ({"expires_at": NOW + HOUR, "run_at": NOW + HOUR}, "/expires_at"),
+        ({"expires_at": NOW + HOUR, "run_at": NOW + MINUTE}, None),
+    ],
+)
+def test_a_job_expires_after_it_may_run_or_is_refused(
+    door: Door, fields: dict[str, Any], pointer: str | None
+) -> None:
+    sent = {k: v.isoformat() if isinstance(v, datetime) else v for k, v in fields.items()}
+    if pointer is None:
+        job = take(door, **sent)
+        assert (job.ttl_s, job.expires_at) == (fields.get("ttl_s"), fields.get("expires_at"))
+    else:
+        wrong = faults(door, {"kind": "echo", **sent})
+        assert wrong == {pointer: "must be later than when the job may run first"}
+
+
+def test_a_unique_key_is_refused_or_answered_by_its_holder(door: Door) -> None:
+    assert take(door, unique_key="a b/ä").unique_key == "a b/ä"
+    assert not take(door, unique_key="a", on_conflict="reject").return_holder
+    assert take(door, unique_key="a", on_conflict="return").return_holder
+    wrong = faults(door, {"kind": "echo", "on_conflict": "return"})
+    assert wrong == {"/on_conflict": "needs a unique_key"}
+
+
+def test_twins_within_one_request_are_named_and_only_they(door: Door) -> None:
+    taker = intake(door)
+    for i, name in enumerate(["ax", "bx", "ay", "ax", "ay"]):
+        fields = {"kind": "echo", "queue": name[0], "unique_key": name[1]}
+        assert taker.take(fields, f"/jobs/{i}") is not None
+    problem = taker.refusal()
+    assert problem is not None
+    assert problem.slug == "duplicate-job"
+    assert [(fault.pointer, fault.detail) for fault in problem.faults] == [
+        ("/jobs/3/unique_key", "is that of /jobs/0 too"),
+        ("/jobs/4/unique_key", "is that of /jobs/2 too"),
+    ]
 
 
 def test_a_known_kinds_payload_is_checked_and_an_unknown_ones_is_not(door: Door) -> None:
@@ -304,7 +358,7 @@ field_names = st.sampled_from([*JobBody.__annotations__, "state", "notify", "x"]
 def test_whatever_is_sent_becomes_a_job_or_faults_and_never_an_exception(
     door: Door, value: dict[str, Any], suspect: bool
 ) -> None:
-    taker = Intake(door, created_by="ada", traceparent=None, suspect=suspect)
+    taker = Intake(door, Origin("ada", None, suspect=suspect), NOW_MS)
     job = taker.take(value, "/jobs/0")
     assert (job is None) == bool(taker.faults)
     assert all(fault.pointer.startswith("/jobs/0") for fault in taker.faults)

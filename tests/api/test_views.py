@@ -104,7 +104,7 @@ def test_a_new_job_is_ready_or_scheduled_by_the_time_of_its_commit(
     shown = views.submitted(new, AT)
     assert (shown["state"], shown["run_at"]) == (state, rfc3339(first))
     assert shown["created_at"] == "2025-11-18T16:52:31.104Z"
-    assert views.brief(new, AT) == {"id": shown["id"], "state": state}
+    assert views.brief(new.id, state) == {"id": shown["id"], "state": state}
 
 
 def test_a_new_job_looks_as_it_will_when_it_is_read() -> None:

@@ -37,7 +37,7 @@ async def test_a_job_is_stored_and_in_line(still: Still) -> None:
     in_a_minute = datetime.now(UTC) + timedelta(minutes=1)
     now_ish = making.new_job(run_at=datetime(2020, 1, 1, tzinfo=UTC), priority=7)
     later, delayed = making.new_job(run_at=in_a_minute), making.new_job(delay_s=30.0)
-    committed_at = await still.engine.submitter.submit([now_ish, later, delayed])
+    committed_at = await still.store([now_ish, later, delayed])
     await still.engine.enqueuer.drained()
     ready_at = {
         now_ish.id: committed_at,
@@ -61,7 +61,7 @@ async def test_a_job_is_stored_and_in_line(still: Still) -> None:
 
 async def test_what_gathers_is_one_transaction(still: Still) -> None:
     await still.submit()
-    submit, jobs = still.engine.submitter.submit, making.new_jobs(300)
+    submit, jobs = still.store, making.new_jobs(300)
     times = await asyncio.gather(*(submit([job]) for job in jobs))
     assert len(set(times)) <= 3, "the first ones, the others, and no more than that"
     assert still.metric("batch_rows_count", batch="submit") == 1 + len(set(times))
@@ -69,7 +69,7 @@ async def test_what_gathers_is_one_transaction(still: Still) -> None:
 
 
 async def test_one_that_is_refused_refuses_no_other(still: Still) -> None:
-    submit = still.engine.submitter.submit
+    submit = still.store
     good = [making.new_jobs(3) for _ in range(6)]
     bad = [making.new_job(), bad_job(), making.new_job()]
     calls = [
@@ -86,7 +86,7 @@ async def test_one_that_is_refused_refuses_no_other(still: Still) -> None:
 
 
 async def test_what_was_stored_before_is_passed_over_with_its_place(still: Still) -> None:
-    submit, jobs = still.engine.submitter.submit, making.new_jobs(4, kind="gated")
+    submit, jobs = still.store, making.new_jobs(4, kind="gated")
     await submit(jobs)
     ran, runs, cancelled, due = (job.id for job in jobs)
     first, _ = await still.db.jobs.start([ran, runs], await still.db.worker())
@@ -103,7 +103,7 @@ async def test_what_was_stored_before_is_passed_over_with_its_place(still: Still
 
 async def test_a_large_submission_is_one_transaction(still: Still) -> None:
     jobs = making.new_jobs(2 * SLICE + 500)
-    await still.engine.submitter.submit(jobs)
+    await still.store(jobs)
     transactions = "SELECT count(DISTINCT xmin::text), count(*) FROM {}"
     for table in ("jobs", "job_due"):
         (row,) = await still.db.session.fetch(transactions.format(table))
@@ -115,14 +115,14 @@ async def test_a_large_submission_is_one_transaction(still: Still) -> None:
 async def test_a_large_submission_is_all_or_nothing(still: Still) -> None:
     jobs = [*making.new_jobs(2 * SLICE), bad_job()]
     with pytest.raises(BadRow):
-        await still.engine.submitter.submit(jobs)
+        await still.store(jobs)
     assert await stored(still) == (0, 0)
     await still.engine.enqueuer.drained()
     assert await still.shelves() == {}
 
 
 async def test_a_large_submission_holds_nobody_up(still: Still) -> None:
-    submit = still.engine.submitter.submit
+    submit = still.store
     large = asyncio.create_task(submit(making.new_jobs(5 * SLICE)))
     await asyncio.sleep(0.05)
     while not large.done():
@@ -147,7 +147,7 @@ async def test_new_queues_are_entered_and_their_number_has_a_limit(
 
 
 async def test_a_caller_that_hung_up_spoils_nothing(still: Still) -> None:
-    submit = still.engine.submitter.submit
+    submit = still.store
     gone = asyncio.create_task(submit(making.new_jobs(3)))
     stays = asyncio.create_task(submit([making.new_job()]))
     await asyncio.sleep(0)
@@ -168,12 +168,12 @@ async def test_a_commit_whose_answer_is_lost_is_sent_again_and_stored_once(
     await wired.submit()
     jobs = making.new_jobs(count)
     if count > SLICE:
-        await wired.engine.submitter.submit(making.new_jobs(count))
+        await wired.store(making.new_jobs(count))
         postgres_wire.lose_answer(commit)
     else:
         postgres_wire.lose_answer()
     before = await stored(wired)
-    await wired.engine.submitter.submit(jobs)
+    await wired.store(jobs)
     assert postgres_wire.lost.is_set()
     assert await stored(wired) == (before[0] + count, before[1] + count)
     await wired.engine.enqueuer.drained()
@@ -183,7 +183,7 @@ async def test_a_commit_whose_answer_is_lost_is_sent_again_and_stored_once(
 async def test_after_three_sendings_the_caller_hears_that_nobody_knows(
     still: Still, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls, submit = 0, still.engine.jobs.submit
+    calls, submit = 0, still.engine.submissions.store
 
     async def unheard(jobs: list[NewJob]) -> datetime:
         nonlocal calls
@@ -191,7 +191,7 @@ async def test_after_three_sendings_the_caller_hears_that_nobody_knows(
         await submit(jobs)
         raise StoreUnavailable("as asked", unknown=True)
 
-    monkeypatch.setattr(still.engine.jobs, "submit", unheard)
+    monkeypatch.setattr(still.engine.submissions, "store", unheard)
     with pytest.raises(StoreUnavailable) as caught:
         await still.submit(2)
     assert caught.value.unknown
@@ -232,7 +232,7 @@ async def test_who_waits_when_postgres_goes_down_is_refused_within_a_second(
     watched: Still, postgres_wire: Wire, how: str, count: int
 ) -> None:
     looking = asyncio.create_task(look_after(watched.rooms.health))
-    submit = watched.engine.submitter.submit
+    submit = watched.store
     if how == "stops":
         postgres_wire.hold()
     else:

@@ -1,6 +1,7 @@
 """What must be true of jobs, said a second time and as simply as can be: the reference model."""
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -27,6 +28,11 @@ class Job:
     ready_at: datetime | None = None  # None: nobody was told, since its second life began
     outcomes: list[tuple[WorkerId, str]] = field(default_factory=list)  # attempt 1, 2, …
     ends_in_this_life: int = 0
+    may_expire: bool = False  # until its first start in this life
+    expired: bool = False
+
+    def __post_init__(self) -> None:
+        self.may_expire = self.new.ttl_s is not None
 
     @property
     def live(self) -> bool:
@@ -38,6 +44,8 @@ class Job:
         assert (started.failures, started.losses) == (self.failures, self.losses)
         assert started.started_at >= started.ready_at, "I9: started before its time"
         assert self.ready_at in (None, started.ready_at), "it lost its place in line"
+        assert not self.expired, "started after its time to live"
+        self.may_expire = False
         self.place, self.attempt, self.worker = RUNNING, started.attempt, WorkerId(started.worker)
 
     def is_run_by(self, run: Started) -> bool:
@@ -66,13 +74,13 @@ class Job:
         self.ready_at = ready_at
 
     def end(self, state: str) -> None:
-        self.place = state
+        self.place, self.expired = state, False
         self.ends_in_this_life += 1
         assert self.ends_in_this_life == 1, "I2: it ended twice"
 
     def live_again(self) -> None:
         self.place, self.failures, self.losses, self.ends_in_this_life = DUE, 0, 0, 0
-        self.ready_at = None
+        self.ready_at, self.may_expire = None, self.new.ttl_s is not None
 
     def _after(self, ending: Ending, *, cancel_known: bool) -> str:
         outcome = ending.outcome
@@ -113,6 +121,30 @@ class Model:
     workers: list[Worker] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
     runs: list[Started] = field(default_factory=list)  # all that any worker ever heard of
+
+    def holder(self, new: NewJob) -> JobId | None:
+        """The live job that has this one's unique key."""
+        key = (new.queue, new.unique_key)
+        held = [
+            i for i, j in self.jobs.items() if j.live and (j.new.queue, j.new.unique_key) == key
+        ]
+        assert new.unique_key is None or len(held) <= 1, "two live jobs have one unique key"
+        return held[0] if held and new.unique_key is not None else None
+
+    def answer(self, jobs: Sequence[NewJob]) -> list[JobId] | None:
+        """The ids that a submission is answered with; None: refused."""
+        ids: list[JobId] = []
+        first: dict[tuple[str, str | None], JobId] = {}
+        for job in jobs:
+            twin = first.setdefault((job.queue, job.unique_key), job.id)
+            holder = self.holder(job) or (twin if job.unique_key else job.id)
+            if holder != job.id and not job.return_holder:
+                return None
+            ids.append(holder)
+        return ids
+
+    def keyed(self) -> list[JobId]:
+        return [i for i, job in self.jobs.items() if job.live and job.new.unique_key is not None]
 
     def places(self) -> Places:
         """I7: each job in exactly one place, with what belongs to it there."""

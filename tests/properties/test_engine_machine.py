@@ -1,4 +1,5 @@
-"""A state machine over submit, promote, claim, start, settle, reap, crash, cancel, retry and loss.
+"""A state machine over submit, promote, claim, start, settle, reap, crash, cancel, retry, expiry
+and loss.
 
 Hypothesis draws sequences of what workers, callers and accidents do; each step is done to real
 PostgreSQL and Redis through the store's and the queue's classes and compared with a small
@@ -43,6 +44,7 @@ ENDINGS = (
     *(making.SUCCESS, making.FINAL_FAILURE, CANCELLED),
 )
 ANY = st.integers(0, 99)  # picks one of what there is
+LOOPS = ("reap", "adopt", "expire", "reconcile", "promote")
 queues = st.sampled_from(QUEUES)
 
 
@@ -86,6 +88,9 @@ class EngineMachine(RuleBasedStateMachine):
         on_lost=st.sampled_from(OnLost),
         count=st.integers(1, 3),
         enqueued=st.booleans(),
+        unique_key=st.sampled_from([None, None, None, "a", "b"]),
+        return_holder=st.booleans(),
+        ttl_s=st.sampled_from([None, 3600.0]),
     )
     def submit(self, *, count: int, enqueued: bool, **fields: Any) -> None:
         jobs = making.new_jobs(count, backoff=A_LITTLE, **fields)
@@ -148,6 +153,10 @@ class EngineMachine(RuleBasedStateMachine):
     def retry(self, n: int, *, enqueued: bool) -> None:
         self.do(self.world.retry(self.job(n, "dead", "cancelled").new.id, enqueued=enqueued))
 
+    @rule(n=ANY)
+    def outlive(self, n: int) -> None:
+        self.do(self.world.outlive(self.job(n, DUE).new.id))
+
     @rule(queue=queues, paused=st.sampled_from([True, False, False]))
     def pause_or_resume(self, queue: str, *, paused: bool) -> None:
         self.do(self.world.pause(queue, paused=paused))
@@ -165,12 +174,14 @@ class EngineMachine(RuleBasedStateMachine):
     def redis_is_flushed(self) -> None:
         self.do(self.world.redis.flush())
 
-    @rule(n=ANY, queue=queues, what=st.sampled_from(["reap", "adopt", "reconcile", "promote"]))
+    @rule(n=ANY, queue=queues, what=st.sampled_from(LOOPS))
     def a_loop_turns(self, n: int, queue: str, what: str) -> None:
         if what == "reap":
             self.do(self.world.reap())
         elif what == "adopt":
             self.do(self.world.adopt(self.worker(n)))
+        elif what == "expire":
+            self.do(self.world.end_expired())
         elif what == "reconcile":
             self.do(self.world.reconcile())
         else:

@@ -8,10 +8,11 @@ from contextlib import asynccontextmanager
 from penstock.domain.attempt import LOST, Ending, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, NewJob, Started
+from penstock.domain.submission import Refuse, Store, Submission
 from penstock.queue.shelves import Off
-from penstock.store.jobs import first_ready_at
 from penstock.store.line import Round
 from penstock.store.rows import ms
+from penstock.store.submissions import first_ready_at
 from tests.properties.model import DUE, LOSSES_MAX, RUNNING, Job, Model, Worker
 from tests.support import database, making, redis_shelves
 from tests.support.database import Database, settlement
@@ -42,6 +43,10 @@ WHERE b.started_at < a.finished_at
 _EXPIRE = """
 UPDATE workers SET expires_at = clock_timestamp() - interval '1 s' WHERE worker_id = $1
 """
+_OUTLIVE = """
+UPDATE job_due SET expires_at = clock_timestamp() WHERE job_id = $1 AND expires_at IS NOT NULL
+"""
+_KEYS = "SELECT job_id FROM job_unique"
 _STEADY_PULSE = """
 UPDATE pulse SET last_beat = clock_timestamp(),
                  unbroken_since = clock_timestamp() - interval '1 hour'
@@ -68,13 +73,20 @@ class World:
         return worker
 
     async def submit(self, jobs: Sequence[NewJob], *, enqueued: bool) -> None:
-        now = await self.db.jobs.submit(jobs)
-        for job in jobs:
+        ((done, now),) = await self.db.submissions.store_keyed([Submission(jobs)])
+        expected = self.model.answer(jobs)
+        if expected is None:
+            assert isinstance(done, Refuse), "a live job's unique key was given away"
+            return
+        assert isinstance(done, Store)
+        assert done.ids == expected, "not the jobs that hold the keys"
+        assert {job.id for job in done.new} == set(expected) & {job.id for job in jobs}
+        for job in done.new:
             self.model.jobs.setdefault(job.id, Job(job, ready_at=first_ready_at(job, now)))
         if enqueued:
             await self.shelves.enqueue(
                 Due(job.id, job.queue, job.kind, job.priority, ms(first_ready_at(job, now)))
-                for job in jobs
+                for job in done.new
             )
 
     async def claim(self, worker: Worker, queue: str, kinds: Sequence[str], lease_s: float) -> None:
@@ -103,10 +115,12 @@ class World:
         for one in left:
             is_paused = one.due.queue in self.model.paused
             assert one.paused == is_paused
-            assert is_paused or worker.condemned or one.due.ready_ms >= before_ms, "not started"
+            assert one.expired == self.model.jobs[one.due.id].expired
+            held = is_paused or worker.condemned or one.expired
+            assert held or one.due.ready_ms >= before_ms, "not started"
         queues = {id_: self.model.jobs[id_].new.queue for id_ in rest}
         await self.shelves.enqueue(
-            [one.due for one in left], [Off(queues[id_], id_) for id_ in rest]
+            [one.due for one in left if not one.expired], [Off(queues[id_], id_) for id_ in rest]
         )
 
     async def race_to_start(self, first: Worker, second: Worker) -> None:
@@ -166,7 +180,7 @@ class World:
         assert (due is not None) == (job.place == DUE)
         if due is not None:
             job.end("cancelled")
-            return await self.shelves.forget(due)
+            return await self.shelves.forget([due])
         worker = await self.db.jobs.cancel_running(id_)
         assert worker == (job.worker if job.place == RUNNING else None)
         if worker is None:
@@ -178,11 +192,26 @@ class World:
     async def retry(self, id_: JobId, *, enqueued: bool) -> None:
         job = self.model.jobs[id_]
         due = await self.db.jobs.retry(id_)
-        assert (due is not None) == (job.place in ("dead", "cancelled"))
+        is_free = self.model.holder(job.new) in (None, id_)
+        assert (due is not None) == (job.place in ("dead", "cancelled") and is_free)
         if due is not None:
             job.live_again()
             if enqueued:
                 await self.shelves.enqueue([due])
+
+    async def outlive(self, id_: JobId) -> None:
+        """Its time to live passes, if it has one and was not started in this life."""
+        await self.db.session.execute(_OUTLIVE, id_)
+        job = self.model.jobs[id_]
+        job.expired = job.expired or (job.place == DUE and job.may_expire)
+
+    async def end_expired(self) -> None:
+        ended = await self.db.jobs.expire(500)
+        expired = {i for i, job in self.model.jobs.items() if job.expired}
+        assert {one.id for one in ended} == expired, "not those whose time is over"
+        for one in ended:
+            self.model.jobs[one.id].end("cancelled")
+        await self.shelves.forget(ended)
 
     async def pause(self, queue: str, *, paused: bool) -> None:
         await self.db.queues.set_paused(queue, paused=paused)
@@ -253,6 +282,8 @@ class World:
         found = {JobId(row[0]): tuple(row)[1:] for row in rows}
         assert len(found) == len(rows), "I7: a job stands in two places"
         assert found == self.model.places()
+        keys = [JobId(row[0]) for row in await self.db.session.fetch(_KEYS)]
+        assert sorted(keys) == sorted(self.model.keyed()), "keys are not held by the live alone"
         attempts = {tuple(row) for row in await self.db.session.fetch(_ATTEMPTS)}
         assert attempts == self.model.attempts()
         counts = {row[0]: row[1] for row in await self.db.session.fetch(_COUNTS)}
@@ -273,6 +304,7 @@ class World:
         assert not await self.db.session.fetch(_OVERLAPPING), "two attempts at once"
 
     async def _round(self, worker: Worker) -> None:
+        await self.end_expired()
         await self.reconcile()
         for queue in QUEUES:
             await self.return_expired(queue)

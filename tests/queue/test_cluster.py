@@ -70,6 +70,9 @@ class ClusterDoor:
     async def command(self, *words: Arg) -> Any:
         return await self._client.execute_command(*words)
 
+    async def commands(self, calls: Sequence[Sequence[Arg]]) -> list[Any]:
+        return [await self.command(*words) for words in calls]
+
 
 @pytest.fixture
 async def plain(cluster_port: int) -> AsyncIterator[Stand]:
@@ -108,7 +111,7 @@ async def walk(stand: Stand, shelves: Shelves) -> None:
     )
     await stand.redis.put(whole(stand, {"scheduled": {5: -1, 8: -1}}))
     assert (await shelves.promote("q", 10)).count == 2
-    await shelves.forget(due(stand, 5, 0))
+    await shelves.forget([due(stand, 5, 0)])
     await shelves.enqueue([], [Off("q", id_(1), ended=True), Off("q", id_(2))])
     await holds({"ready:a": {3: -1}, "ready:b": {8: -1}, "scheduled": {4: 60, 6: 30}})
 

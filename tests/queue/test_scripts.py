@@ -121,7 +121,7 @@ async def expired(stand: Stand) -> Any:
 
 
 def forget(n: int, at_s: float) -> Callable[[Stand], Awaitable[Any]]:
-    return lambda stand: stand.shelves.forget(due(stand, n, at_s))
+    return lambda stand: stand.shelves.forget([due(stand, n, at_s)])
 
 
 CASES = {

@@ -14,11 +14,17 @@ from schemathesis.core.failures import Failure
 RULES_BEYOND_A_SCHEMA = {
     "must be at most five years ahead": "a limit that moves with the clock",
     "is not a time that exists": "the format date-time has leap seconds, Python has none",
+    "must be later than when the job may run first": "one field compared with another",
     "is nested more than 32 levels deep": "the depth of any JSON",
     "has a NUL in it": "a string anywhere in any JSON",
     "has a name with a NUL in it": "the same of a name",
     "is an integer beyond ±2^53": "a number anywhere in any JSON",
     "has an integer beyond ±2^53": "the same, where it is no double either",
+}
+
+# Types of problems, each a rule about more than one request.
+RULES_ACROSS_REQUESTS = {
+    "/problems/idempotency-key-reuse": "a key belongs to the first body that came with it",
 }
 
 
@@ -32,5 +38,7 @@ def filter_failure(
 
 def _breaks_another_rule(response: Response) -> bool:
     problem: dict[str, Any] = response.json()
+    if problem["type"] in RULES_ACROSS_REQUESTS:
+        return True
     faults = problem.get("errors", [])
     return bool(faults) and all(fault["detail"] in RULES_BEYOND_A_SCHEMA for fault in faults)

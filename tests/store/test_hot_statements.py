@@ -41,6 +41,27 @@ INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures,
 SELECT id, 'default', 'kind-' || n % 3, n % 10, now() - n * interval '1 ms', 0, 0, 0
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+DUE_EXPIRED = """
+INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id,
+                     expires_at)
+SELECT id, 'default', 'echo', 5, now() - interval '1 h', 0, 0, 0,
+       job_unique_id('default', n::text), now() - n * interval '1 ms'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+UNIQUE = """
+INSERT INTO job_unique (unique_id, job_id)
+SELECT job_unique_id('default', n::text), id FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+RUNNING_KEYED = """
+INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
+                         losses, started_at, unique_id)
+SELECT id, 1, $2, 'default', 'echo', 5, now(), 0, 0, now(), job_unique_id('default', n::text)
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+ANSWERS = """
+INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
+SELECT id, '', now(), ARRAY[id], '{}' FROM unnest($1::uuid[]) i(id)
+"""
 # One worker holds a hundredth of what runs, as one replica of many does.
 RUNNING = """
 INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
@@ -134,13 +155,27 @@ def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
     ]
 
 
+def keyed(ids: list[JobId], _worker: WorkerId) -> Calls:
+    jobs = [making.new_job(unique_key=f"new {n}", ttl_s=60.0) for n in range(len(ids))]
+    return [tuple(rows.submission(jobs))]
+
+
+def holders(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(["default"] * len(ids), [str(n + 1) for n in range(len(ids))])]
+
+
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
     Hot("submit_jobs", [JOBS, DUE], submission, answers=1),
+    Hot("submit_jobs", [JOBS, DUE, UNIQUE], keyed, answers=1, of="with keys"),
+    Hot("unique_holders", [UNIQUE], holders),
+    Hot("stored_answers", [ANSWERS], lambda ids, _: [(ids, 86_400.0)]),
+    Hot("expire_due", [JOBS, DUE_EXPIRED, UNIQUE], lambda *_: [(THROUGH,)]),
     Hot("start_jobs", [JOBS, DUE, WORKER], lambda ids, worker: [(ids, worker)]),
     Hot("left_due", [DUE], at_once),
     Hot("settle_attempts", [JOBS, RUNNING], settlement),
+    Hot("settle_attempts", [JOBS, RUNNING_KEYED, UNIQUE], settlement, of="with keys"),
     Hot("settled_before", [ATTEMPTS], lambda ids, worker: [(ids, [worker])]),
     Hot(
         "running_of", [JOBS, RUNNING_HERE_AND_THERE], lambda _, worker: [([worker], 2000, True, [])]

@@ -77,7 +77,7 @@ async def test_the_head_holds_what_is_due_now_of_this_queue_only(db: Database) -
 
 async def test_a_place_in_line_is_told_as_the_shelf_will_know_it(db: Database) -> None:
     job = making.new_job(kind="a", priority=3)
-    now = await db.jobs.submit([job])
+    now = await db.submissions.store([job])
     expected = Due(job.id, "default", "a", 3, ms(now))
     assert await db.line.head("default", ["a"], 1, 0.0) == [expected]
     assert await db.line.among([job.id, making.job_id()]) == [expected]

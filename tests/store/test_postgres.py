@@ -159,10 +159,15 @@ async def test_a_wrong_call_is_a_bug_and_nobody_tries_it_again(
 async def test_several_calls_in_one_transaction_stand_or_fall_together(
     db: Database, door: Postgres
 ) -> None:
+    async def add(first: str, second: str) -> None:
+        async with door.transaction() as transaction:
+            await transaction.rows("add_queues", [first], 9)
+            await transaction.many("add_queues", [([second], 9)])
+
     with pytest.raises(BadRow):
-        await door.all_or_nothing("add_queues", [(["a"], 9), (["b\x00"], 9)])
+        await add("a", "b\x00")
     assert await db.queues.settings() == {}
-    await door.all_or_nothing("add_queues", [(["a"], 9), (["b"], 9)])
+    await add("a", "b")
     assert list(await db.queues.settings()) == ["a", "b"]
 
 

@@ -37,7 +37,7 @@ async def test_a_job_is_shown_as_it_was_submitted(db: Database) -> None:
         traceparent="00-1-2-01",
         created_by="ada",
     )
-    now = await db.jobs.submit([job])
+    now = await db.submissions.store([job])
     assert await db.reads.job(job.id) == JobView(
         id=job.id,
         queue="mail",

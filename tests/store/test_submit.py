@@ -9,7 +9,8 @@ import pytest
 from penstock.domain.errors import BadRow
 from penstock.domain.job import OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
-from penstock.store.jobs import ROWS_MAX, first_ready_at
+from penstock.store.jobs import ROWS_MAX
+from penstock.store.submissions import first_ready_at
 from tests.support import making
 from tests.support.database import Database
 
@@ -28,7 +29,7 @@ async def test_a_job_gets_its_specification_and_its_place(db: Database) -> None:
         traceparent="00-1-2-03",
         created_by="ada",
     )
-    now = await db.jobs.submit([job])
+    now = await db.submissions.store([job])
     (started,) = await db.jobs.start([job.id], await db.worker())
     assert started.payload == job.payload  # byte for byte
     for name in ("id", "queue", "kind", "priority", "max_attempts", "backoff", "timeout_s"):
@@ -60,7 +61,7 @@ async def test_a_job_is_due_when_its_sender_said_counted_by_postgres_clock(
         fields = {"run_at": await db.session.fetchval("SELECT clock_timestamp()") + HOUR}
         after = timedelta(0)
     job = making.new_job(**fields)
-    now = await db.jobs.submit([job])
+    now = await db.submissions.store([job])
     due, spec = await db.row("job_due", job.id), await db.row("jobs", job.id)
     expected = max(now + after, fields.get("run_at") or now)
     assert due["ready_at"] == spec["run_at"] == expected == first_ready_at(job, now)
@@ -68,15 +69,15 @@ async def test_a_job_is_due_when_its_sender_said_counted_by_postgres_clock(
 
 async def test_a_repeated_submission_changes_nothing(db: Database) -> None:
     jobs = making.new_jobs(3)
-    await db.jobs.submit(jobs)
+    await db.submissions.store(jobs)
     before = await everything(db)
-    await db.jobs.submit([*jobs, *jobs])
+    await db.submissions.store([*jobs, *jobs])
     assert await everything(db) == before
 
 
 async def test_one_submission_may_name_a_job_twice(db: Database) -> None:
     job = making.new_job()
-    await db.jobs.submit([job, job])
+    await db.submissions.store([job, job])
     assert await db.count("job_due") == 1
 
 
@@ -85,7 +86,7 @@ async def test_a_repeated_submission_makes_no_new_place_for_a_job_that_went_on(
     db: Database, place: str
 ) -> None:
     job = making.new_job()
-    await db.jobs.submit([job])
+    await db.submissions.store([job])
     if place == "cancelled":
         await db.jobs.cancel_due(job.id)
     else:
@@ -94,15 +95,15 @@ async def test_a_repeated_submission_makes_no_new_place_for_a_job_that_went_on(
             ending = making.SUCCESS if place == "succeeded" else making.FAILURE
             await db.settle(run, ending)
     before = await everything(db)
-    await db.jobs.submit([job])
+    await db.submissions.store([job])
     assert await everything(db) == before
     assert await db.places([job.id]) == [place]
 
 
 async def test_a_repetition_stores_only_what_the_first_sending_did_not(db: Database) -> None:
     old, new = making.new_job(), making.new_job()
-    await db.jobs.submit([old])
-    await db.jobs.submit([old, new])
+    await db.submissions.store([old])
+    await db.submissions.store([old, new])
     assert await db.count("jobs") == await db.count("job_due") == 2
 
 
@@ -110,7 +111,7 @@ async def test_a_submission_that_is_sent_twice_at_once_is_stored_once(db: Databa
     """The first sending is still under way when its answer is given up."""
     for _ in range(5):
         jobs = making.new_jobs(100)
-        await asyncio.gather(*(db.jobs.submit(jobs) for _ in range(3)))
+        await asyncio.gather(*(db.submissions.store(jobs) for _ in range(3)))
     assert await db.count("jobs") == await db.count("job_due") == 500
 
 
@@ -129,16 +130,16 @@ async def test_a_row_that_postgres_refuses_refuses_the_statement(
     db: Database, bad: dict[str, Any]
 ) -> None:
     with pytest.raises(BadRow):
-        await db.jobs.submit([making.new_job(), making.new_job(**bad)])
+        await db.submissions.store([making.new_job(), making.new_job(**bad)])
     assert await db.count("jobs") == await db.count("job_due") == 0
 
 
 async def test_more_than_one_statement_holds_is_still_all_or_nothing(db: Database) -> None:
     jobs = making.new_jobs(ROWS_MAX + 1)
     with pytest.raises(BadRow):
-        await db.jobs.submit([*jobs, making.new_job(payload="no json")])
+        await db.submissions.store([*jobs, making.new_job(payload="no json")])
     assert await db.count("jobs") == 0
-    await db.jobs.submit(jobs)
+    await db.submissions.store(jobs)
     assert await db.count("jobs") == await db.count("job_due") == ROWS_MAX + 1
 
 

@@ -1,7 +1,8 @@
 """A caller of the REST API."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -43,7 +44,7 @@ class Api:
     async def call(
         self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None
     ) -> tuple[int, Any]:
-        """Status and decoded body, once the answer was found to be as documented."""
+        """Status and decoded body."""
         return await self.call_at(self.url, method, path, body, headers)
 
     async def call_at(
@@ -55,19 +56,29 @@ class Api:
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """The same, of another replica."""
+        async with self.answer(method, path, body, headers, url) as answer:
+            is_json = "json" in answer.headers.get("Content-Type", "")
+            return answer.status, await (answer.json() if is_json else answer.text())
+
+    @asynccontextmanager
+    async def answer(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        url: str | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The answer itself, for its headers, once it was found to be as documented."""
+        total = aiohttp.ClientTimeout(total=30)
         async with self._session.request(
-            method,
-            url + path,
-            json=body,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=30),
+            method, (url or self.url) + path, json=body, headers=headers, timeout=total
         ) as answer:
             raw = await answer.read()
             contract().check(method, path, answer.status, answer.headers, raw)
             if answer.ok:
                 contract().check_accepted(method, path, body)
-            is_json = "json" in answer.headers.get("Content-Type", "")
-            return answer.status, await (answer.json() if is_json else answer.text())
+            yield answer
 
     async def get(self, path: str) -> Any:
         """The body of a 200."""

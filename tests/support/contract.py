@@ -101,7 +101,9 @@ class Contract:
             return self._document["components"]["responses"][name]
         return response
 
-    def _header(self, header: Mapping[str, str]) -> Any:
+    def _header(self, header: Mapping[str, Any]) -> Any:
+        if "$ref" not in header:
+            return header
         return self._document["components"]["headers"][header["$ref"].rpartition("/")[2]]
 
     def _judge(self, schema: Any) -> Any:

@@ -19,14 +19,16 @@ from penstock.store.line import Line
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
+from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, Workers
 from tests.support import making
 
 WHO = Identity("host", 1, "0", ("*",), ("echo",), 10)
 TTL_S = 10.0
+DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
-    *("queues", "queue_counts", "workers"),
+    *("queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
 )
 
 
@@ -38,6 +40,7 @@ class Database:
     postgres: Postgres
     session: "asyncpg.Connection[asyncpg.Record]"
     health: Health
+    submissions: Submissions
     jobs: Jobs
     line: Line
     queues: Queues
@@ -59,7 +62,7 @@ class Database:
 
     async def submit(self, count: int = 1, **fields: Any) -> list[JobId]:
         jobs = making.new_jobs(count, **fields)
-        await self.jobs.submit(jobs)
+        await self.submissions.store(jobs)
         return [job.id for job in jobs]
 
     async def running(self, count: int = 1, **fields: Any) -> list[Started]:
@@ -113,7 +116,8 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             postgres,
             session,
             health,
-            Jobs(postgres, ServerClock()),
+            Submissions(postgres, ServerClock(), DAY_S),
+            Jobs(postgres),
             Line(postgres),
             Queues(postgres, 10_000),
             Workers(postgres),

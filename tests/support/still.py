@@ -5,15 +5,17 @@ the same servers, and see behind the doors.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from penstock.domain.attempt import Ending
 from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
-from penstock.domain.job import Started
+from penstock.domain.job import NewJob, Started
+from penstock.domain.submission import Submission
 from penstock.egress.client import Egress
 from penstock.engine import Engine, Rooms
 from penstock.handlers.registry import Registry
@@ -41,9 +43,13 @@ class Still:
     async def submit(self, count: int = 1, **fields: Any) -> list[JobId]:
         """Jobs stored and in line."""
         jobs = making.new_jobs(count, **fields)
-        await self.engine.submitter.submit(jobs)
+        await self.store(jobs)
         await self.engine.enqueuer.drained()
         return [job.id for job in jobs]
+
+    async def store(self, jobs: Sequence[NewJob]) -> datetime:
+        """Jobs of one caller, who has no key; when they were committed."""
+        return (await self.engine.submitter.submit(Submission(jobs))).at
 
     async def start(self, count: int = 1, **fields: Any) -> list[Started]:
         """Attempts of this replica, claimed and started, which nobody runs."""

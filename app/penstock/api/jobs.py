@@ -5,6 +5,8 @@ we die before, the caller gets no answer and may find it accepted or not.
 """
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
@@ -12,13 +14,15 @@ from aiohttp import web
 from penstock import clock
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
-from penstock.api.problems import Fault, Problem, named, not_found, step
-from penstock.api.submissions import Intake, refusal
+from penstock.api.idempotency import request_key
+from penstock.api.problems import Fault, Problem, duplicate, named, not_found, step
+from penstock.api.submissions import Intake, Origin
 from penstock.api.traces import traceparent
 from penstock.domain import ids
-from penstock.domain.errors import Unavailable
+from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob
+from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import JobView
 
 _SLICE = 250  # jobs validated before others get their turn
@@ -26,30 +30,35 @@ _GLANCE_S = 0.05  # shortest time between two looks at a job that is waited for
 
 
 async def submit(ask: Ask) -> web.Response:
-    """One job; with `Prefer: wait=N` answered when it is over or the time is up."""
-    _no_idempotency_key(ask)
-    intake = _intake(ask)
-    job = intake.take(ask.body.value)
-    if job is None:
-        raise refusal(intake.faults)
-    _check_queues(ask, [job], "")
-    committed_at = await ask.door.submitter.submit([job])
-    wait_s = prefer.wait_s(ask.request.headers)
-    view = await _end_of_new(ask, job.id, wait_s) if wait_s else None
-    answer = views.answer(views.job(view) if view else views.submitted(job, committed_at), 201)
-    answer.headers["Location"] = f"/v1/jobs/{ids.text(job.id)}"
-    answer.headers.update(prefer.applied(wait_s))
+    """One job, or the one that holds its unique_key; with `Prefer: wait=N` answered when it is
+    over or the time is up."""
+    values = [ask.body.value]
+    (job,) = await _take(ask, values, "")
+    accepted = await _accept(ask, Submission([job], await request_key(ask, values)), "")
+    id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
+    view = await _own(ask, id_) if accepted.holders else None
+    if wait_s and (view is None or view.state not in TERMINAL):
+        view = await _end_of_new(ask, id_, wait_s) or view
+    body = views.job(view) if view else views.submitted(replace(job, id=id_), accepted.at)
+    answer = views.answer(body, 200 if accepted.holders else 201)
+    answer.headers["Location"] = f"/v1/jobs/{ids.text(id_)}"
+    answer.headers.update(prefer.applied(wait_s) | _replayed(accepted))
     return answer
 
 
 async def submit_batch(ask: Ask) -> web.Response:
     """Up to 10,000 jobs, all or none."""
-    _no_idempotency_key(ask)
     values = _listed(ask.body.value, ask.door.limits.batch_jobs_max)
-    jobs = await _take_all(_intake(ask), values)
-    _check_queues(ask, jobs, "/jobs/{}")
-    committed_at = await ask.door.submitter.submit(jobs)
-    return views.answer({"items": [views.brief(job, committed_at) for job in jobs]}, 201)
+    jobs = await _take(ask, values, "/jobs/{}")
+    accepted = await _accept(ask, Submission(jobs, await request_key(ask, values)), "/jobs/{}")
+    states = await ask.door.reads.states_among(accepted.holders) if accepted.holders else {}
+    items = [
+        views.brief(id_, states.get(id_) or views.standing(job, accepted.at)[0])
+        for job, id_ in zip(jobs, accepted.ids, strict=True)
+    ]
+    answer = views.answer({"items": items}, 201)
+    answer.headers.update(_replayed(accepted))
+    return answer
 
 
 async def show(ask: Ask) -> web.Response:
@@ -88,9 +97,10 @@ async def retry(ask: Ask) -> web.Response:
     return views.answer(views.job(await _own(ask)))
 
 
-async def _own(ask: Ask) -> JobView:
-    """The job that the path names; one in a queue that the caller doesn't see isn't there."""
-    id_ = ids.parse(ask.key)
+async def _own(ask: Ask, id_: JobId | None = None) -> JobView:
+    """A job, else the one that the path names; one in a queue that the caller doesn't see isn't
+    there."""
+    id_ = id_ or ids.parse(ask.key)
     view = await ask.door.reads.job(id_) if id_ is not None else None
     if view is None or not ask.caller.sees(view.queue):
         raise not_found()
@@ -118,18 +128,62 @@ async def _end_of_new(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
         return None
 
 
-def _no_idempotency_key(ask: Ask) -> None:
-    if "Idempotency-Key" in ask.request.headers:
-        raise Problem("not-supported-yet", "the header Idempotency-Key is not supported yet")
+async def _take(ask: Ask, values: Sequence[Any], place: str) -> list[NewJob]:
+    """The jobs that a request asks for. `place`: of job {} in its body.
+
+    The rules on times go by the first request where this one repeats it (Idempotency-Key): what
+    was to come then may have passed by now.
+    """
+    jobs, refusal = await _validated(ask, values, place, ask.door.now_ms())
+    if refusal is not None:
+        first = await _first_answer(ask, values)
+        if first is None:
+            raise refusal
+        jobs, refusal = await _validated(ask, values, place, int(first.at.timestamp() * 1000))
+        if refusal is not None:
+            raise refusal
+    return jobs
 
 
-def _intake(ask: Ask) -> Intake:
-    return Intake(
-        ask.door,
-        created_by=ask.caller.sub,
-        traceparent=traceparent(ask.request.headers),
-        suspect=ask.body.suspect,
+async def _validated(
+    ask: Ask, values: Sequence[Any], place: str, now_ms: int
+) -> tuple[list[NewJob], Problem | None]:
+    """Validates in slices, so that a large batch doesn't hold up everybody else."""
+    headers, body = ask.request.headers, ask.body
+    intake = Intake(
+        ask.door, Origin(ask.caller.sub, traceparent(headers), suspect=body.suspect), now_ms
     )
+    jobs: list[NewJob] = []
+    for i, value in enumerate(values):
+        if i and i % _SLICE == 0:
+            await asyncio.sleep(0)
+            if intake.is_full:
+                break
+        job = intake.take(value, place.format(i))
+        if job is not None:
+            jobs.append(job)
+    return jobs, intake.refusal()
+
+
+async def _first_answer(ask: Ask, values: Sequence[Any]) -> Accepted | None:
+    try:
+        key = await request_key(ask, values)
+    except TypeError:  # what can't be written as JSON again was never accepted
+        return None
+    answer = await ask.door.submitter.answer(key) if key else None
+    return answer.accepted if key and answer and answer.body == key.body else None
+
+
+async def _accept(ask: Ask, submission: Submission, place: str) -> Accepted:
+    _check_queues(ask, submission.jobs, place)
+    try:
+        return await ask.door.submitter.submit(submission)
+    except DuplicateJob as error:
+        raise duplicate(error, place) from None
+
+
+def _replayed(accepted: Accepted) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}
 
 
 def _listed(body: dict[str, Any], jobs_max: int) -> list[Any]:
@@ -145,24 +199,7 @@ def _listed(body: dict[str, Any], jobs_max: int) -> list[Any]:
     return values
 
 
-async def _take_all(intake: Intake, values: list[Any]) -> list[NewJob]:
-    """Validates in slices, so that a large batch doesn't hold up everybody else."""
-    jobs: list[NewJob] = []
-    for start in range(0, len(values), _SLICE):
-        if start:
-            await asyncio.sleep(0)
-        for i, value in enumerate(values[start : start + _SLICE], start):
-            job = intake.take(value, f"/jobs/{i}")
-            if job is not None:
-                jobs.append(job)
-        if intake.is_full:
-            break
-    if intake.faults:
-        raise refusal(intake.faults)
-    return jobs
-
-
-def _check_queues(ask: Ask, jobs: list[NewJob], place: str) -> None:
+def _check_queues(ask: Ask, jobs: Sequence[NewJob], place: str) -> None:
     """403 where a job goes to a queue that the token doesn't open."""
     closed = {queue for queue in {job.queue for job in jobs} if not ask.caller.sees(queue)}
     if closed:

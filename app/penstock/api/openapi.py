@@ -144,8 +144,7 @@ class _Maker:
         made: Json = {}
         for status, same in openapi_problems.by_status(slugs).items():
             name = "-or-".join(same)
-            headers = parts.headers(["X-Request-Id", *openapi_problems.HEADERS.get(status, ())])
-            self.refusals[name] = openapi_problems.response(status, same, headers)
+            self.refusals[name] = openapi_problems.response(status, same)
             made[str(status)] = {"$ref": f"#/components/responses/{name}"}
         return made
 

@@ -54,6 +54,10 @@ _FRESH = {
 _CANCELLED = {**_FRESH, "state": "cancelled", "cancel_reason": "requested"}
 _CANCELLED["finished_at"] = "2026-11-18T11:06:43.101Z"
 _UNCHANGED = Gives("What you have still holds.", media=(), headers=("ETag",))
+_SUBMISSIONS = (
+    *("forbidden-queue", "too-many-queues", "not-supported-yet", "duplicate-job"),
+    *("bad-idempotency-key", "idempotency-key-in-progress", "idempotency-key-reuse"),
+)
 _WAITS = "With `Prefer: wait=N` the answer is held until the job is over or N seconds have passed."
 
 CALLS: Mapping[Handler, Call] = {
@@ -64,18 +68,31 @@ CALLS: Mapping[Handler, Call] = {
         "Stores one job and answers when it can't be lost any more. Only `kind` is required; the "
         f"kind's settings fill in what is left out. {_WAITS}",
         {
+            200: Gives(
+                "With `on_conflict: return`: the job that has the `unique_key`.",
+                shapes.Job,
+                headers=("Location",),
+                example={"unique_key": "welcome-ada"},
+            ),
             201: Gives(
                 "The job. Its address is in `Location`.",
                 shapes.Job,
                 headers=("Location",),
                 example=_FRESH,
-            )
+            ),
         },
-        problems=("forbidden-queue", "too-many-queues", "not-supported-yet"),
-        sends=("Prefer", "traceparent"),
+        problems=_SUBMISSIONS,
+        sends=("Prefer", "Idempotency-Key", "traceparent"),
         samples={
             "small": {"kind": "echo", "payload": {"to": "ada@example.com"}},
             "later": {"kind": "echo", "queue": "mail", "delay_s": 60, "tags": ["welcome"]},
+            "once": {
+                "kind": "echo",
+                "payload": "welcome",
+                "unique_key": "welcome-ada",
+                "on_conflict": "return",
+                "ttl_s": 3600,
+            },
             "careful": {
                 "kind": "echo",
                 "payload": [1, 2, 3],
@@ -94,8 +111,8 @@ CALLS: Mapping[Handler, Call] = {
         "Stores all jobs of the batch or none. Where one is wrong, `errors` names every field at "
         "fault, with pointers such as `/jobs/3/priority`.",
         {201: Gives("Id and state of each job, in the order of the batch.", shapes.Batch)},
-        problems=("forbidden-queue", "too-many-queues", "not-supported-yet"),
-        sends=("traceparent",),
+        problems=_SUBMISSIONS,
+        sends=("Idempotency-Key", "traceparent"),
         samples={
             "two": {
                 "jobs": [
@@ -141,9 +158,9 @@ CALLS: Mapping[Handler, Call] = {
         "jobs",
         "Run a job again",
         "Gives a `dead`, `cancelled` or `skipped` job a new life: its budget is fresh, and its "
-        "attempts are counted on.",
+        "attempts are counted on. Another job may have taken its `unique_key` meanwhile.",
         {200: Gives("The job.", shapes.Job, example=_FRESH | {"attempt": 1})},
-        problems=("wrong-state",),
+        problems=("wrong-state", "duplicate-job"),
     ),
     queues.list_all: Call(
         "listQueues",

@@ -105,6 +105,13 @@ def headers(names: Iterable[str]) -> dict[str, Any]:
     return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
 
 
+def header(name: str, *, required: bool) -> dict[str, Any]:
+    """An answer's header where it is one of several answers that has it."""
+    if required:
+        return {"$ref": f"#/components/headers/{name}"}
+    return {**RESPONSE_HEADERS[name], "required": False}
+
+
 def response_headers() -> dict[str, Any]:
     """The `components.headers` of the document."""
     return {

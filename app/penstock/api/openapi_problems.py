@@ -7,6 +7,7 @@ the code that renders the problems themselves.
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from penstock.api import openapi_parts as parts
 from penstock.api.problems import PROBLEMS, Fault, Problem, document, invalid, named, not_found
 from penstock.api.routes import Route
 
@@ -40,6 +41,7 @@ ADVICE: Mapping[str, str] = {
     "not-ready": "Send requests to another replica; `reasons` say what is missing.",
 }
 
+_HOLDER = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
 _EXAMPLES: Mapping[str, Problem] = {
     "not-json": Problem("not-json", "the body isn't JSON: unexpected end of data: line 1 column 9"),
     "unknown-query-parameter": Problem(
@@ -49,6 +51,11 @@ _EXAMPLES: Mapping[str, Problem] = {
     "forbidden": Problem("forbidden", "this needs the role operator"),
     "forbidden-queue": named("forbidden-queue", [Fault("/queue", "is not open to this token")]),
     "not-found": not_found(),
+    "duplicate-job": named(
+        "duplicate-job",
+        [Fault("/unique_key", f"is held by the job {_HOLDER}")],
+        {"job_id": _HOLDER},
+    ),
     "wrong-state": Problem(
         "wrong-state",
         "the job is succeeded; only one that isn't over can be cancelled",
@@ -86,8 +93,15 @@ WITH_BODY = (
 BY_PATH = ("not-found",)  # where a part of the path varies
 OF_NO_CALL = ("method-not-allowed",)
 
-# Headers that come with a status.
-HEADERS = {401: ("WWW-Authenticate",), 405: ("Allow",), 503: ("Retry-After",)}
+# Headers that come with a problem.
+HEADERS: Mapping[str, str] = {
+    "unauthenticated": "WWW-Authenticate",
+    "method-not-allowed": "Allow",
+    "idempotency-key-in-progress": "Retry-After",
+    "store-unavailable": "Retry-After",
+    "overloaded": "Retry-After",
+    "not-ready": "Retry-After",
+}
 
 
 def slugs(route: Route, more: Iterable[str]) -> set[str]:
@@ -121,12 +135,16 @@ def by_status(slugs: Iterable[str]) -> dict[int, list[str]]:
     return found
 
 
-def response(status: int, slugs: list[str], headers: Mapping[str, Any]) -> dict[str, Any]:
+def response(status: int, slugs: list[str]) -> dict[str, Any]:
     """A response object for these problems, which share one status."""
+    headers = {HEADERS[slug]: all(s in HEADERS for s in slugs) for slug in slugs if slug in HEADERS}
     types = [f"/problems/{slug}" for slug in slugs]
     return {
         "description": "\n\n".join(f"`{slug}`: {_row(slug)}" for slug in slugs),
-        "headers": headers,
+        "headers": {
+            **parts.headers(["X-Request-Id"]),
+            **{name: parts.header(name, required=always) for name, always in headers.items()},
+        },
         "content": {
             "application/problem+json": {
                 "schema": {

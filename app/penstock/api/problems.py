@@ -14,12 +14,16 @@ import orjson
 from aiohttp import web
 
 from penstock.domain.errors import (
+    DuplicateJob,
     JobNotFound,
+    KeyBusy,
+    KeyReused,
     StoreUnavailable,
     TooManyQueues,
     Unavailable,
     WrongState,
 )
+from penstock.domain.ids import text
 
 ERRORS_MAX = 100  # fields named in one answer
 _ECHO_MAX = 64  # characters of a caller's own names that we repeat
@@ -40,6 +44,10 @@ PROBLEMS: Mapping[str, Slug] = {
     "not-found": Slug(HTTPStatus.NOT_FOUND, "Nothing is here"),
     "method-not-allowed": Slug(HTTPStatus.METHOD_NOT_ALLOWED, "Not with this method"),
     "request-timeout": Slug(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly"),
+    "bad-idempotency-key": Slug(HTTPStatus.BAD_REQUEST, "Not an Idempotency-Key"),
+    "idempotency-key-in-progress": Slug(HTTPStatus.CONFLICT, "The first request is under way"),
+    "idempotency-key-reuse": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "The key had another body"),
+    "duplicate-job": Slug(HTTPStatus.CONFLICT, "A live job has this unique_key"),
     "wrong-state": Slug(HTTPStatus.CONFLICT, "The job's state doesn't allow this"),
     "payload-too-large": Slug(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
     "unsupported-media-type": Slug(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Not this kind of body"),
@@ -86,7 +94,7 @@ class Problem(Exception):
         return PROBLEMS[self.slug].status
 
 
-def named(slug: str, faults: Sequence[Fault]) -> Problem:
+def named(slug: str, faults: Sequence[Fault], members: Mapping[str, Any] | None = None) -> Problem:
     """A refusal that names the fields at fault, 100 of them at most."""
     first = faults[0]
     detail = f"{first.pointer or 'the body'}: {first.detail}"
@@ -94,7 +102,7 @@ def named(slug: str, faults: Sequence[Fault]) -> Problem:
         detail = f"more than {ERRORS_MAX} fields are at fault, the first: {detail}"
     elif len(faults) > 1:
         detail = f"{len(faults)} fields are at fault, the first: {detail}"
-    return Problem(slug, detail, faults=faults[:ERRORS_MAX])
+    return Problem(slug, detail, faults=faults[:ERRORS_MAX], members=members)
 
 
 def invalid(*faults: Fault) -> Problem:
@@ -107,6 +115,16 @@ def not_found() -> Problem:
     return Problem("not-found", "there is nothing here, or nothing that you may see")
 
 
+def duplicate(error: DuplicateJob, place: str) -> Problem:
+    """409 with the id of the (first) job that holds the key. `place`: of job {} in the body."""
+    faults = [
+        Fault(f"{place.format(i)}/unique_key", f"is held by the job {text(holder)}")
+        for i, holder in error.holders.items()
+    ]
+    first = text(next(iter(error.holders.values())))
+    return named("duplicate-job", faults, {"job_id": first})
+
+
 def problem_of(error: Exception) -> Problem | None:
     """What an error of the rooms behind means to the caller; None for a fault of ours."""
     match error:
@@ -114,6 +132,14 @@ def problem_of(error: Exception) -> Problem | None:
             return error
         case JobNotFound():
             return not_found()
+        case DuplicateJob():
+            holder = text(error.holders[0])
+            return Problem("duplicate-job", f"{error}: {holder}", members={"job_id": holder})
+        case KeyBusy():
+            why = f"{error}: send this one again when that one is answered"
+            return Problem("idempotency-key-in-progress", why, headers={"Retry-After": "1"})
+        case KeyReused():
+            return Problem("idempotency-key-reuse", f"{error}: use a new key for a new request")
         case WrongState():
             return Problem("wrong-state", str(error), members={"state": error.state})
         case TooManyQueues():
@@ -158,6 +184,6 @@ def answer(problem: Problem) -> web.Response:
 
 def step(name: str | int) -> str:
     """One step of an RFC 6901 pointer, cut where a caller's own name is too long to repeat."""
-    text = str(name)
-    short = text if len(text) <= _ECHO_MAX else text[:_ECHO_MAX] + "…"
+    whole = str(name)
+    short = whole if len(whole) <= _ECHO_MAX else whole[:_ECHO_MAX] + "…"
     return "/" + short.replace("~", "~0").replace("/", "~1")

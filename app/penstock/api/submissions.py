@@ -9,7 +9,8 @@ objects, and nothing but `Intake.take` per job.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Required
 
@@ -42,8 +43,7 @@ _SET_BY_SERVER = {
     *("created_at", "created_by", "started_at", "finished_at", "workflow_id", "cancel_reason"),
 }
 _NOT_BUILT = {
-    *("expires_at", "ttl_s", "unique_key", "on_conflict", "concurrency_key"),
-    *("depends_on", "run_if", "notify", "name"),
+    *("concurrency_key", "depends_on", "run_if", "notify", "name"),
 }
 NOT_YET = "is not supported yet"
 
@@ -59,8 +59,8 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _run_at(value: object, info: ValidationInfo[int]) -> datetime | None:
-    """An instant after now, or None for one that has passed. The context is now, in ms."""
+def _instant(value: object, info: ValidationInfo[int]) -> datetime:
+    """An instant that isn't too far ahead. The context is now, in ms."""
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise PydanticCustomError("instant", "must be an RFC 3339 time with its zone")
     try:
@@ -70,14 +70,15 @@ def _run_at(value: object, info: ValidationInfo[int]) -> datetime | None:
     now = datetime.fromtimestamp(info.context / 1000, UTC)
     if at > now + timedelta(seconds=AHEAD_MAX_S):
         raise PydanticCustomError("instant", "must be at most five years ahead")
-    return at if at > now else None
+    return at
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Printable = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Tag = Annotated[Printable, Field(max_length=64)]
 Instant = Annotated[
-    datetime | None,
-    PlainValidator(_run_at),
+    datetime,
+    PlainValidator(_instant),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 
@@ -104,12 +105,17 @@ class BackoffBody(TypedDict, total=False):
     ]
 
 
-def _either(schema: dict[str, Any]) -> None:
-    """Tells JSON Schema which fields exclude each other."""
-    schema["not"] = {"required": ["run_at", "delay_s"]}
+# Of these pairs one says what the other says in another way.
+_EITHER = (("run_at", "delay_s"), ("expires_at", "ttl_s"))
 
 
-@with_config(ConfigDict(**_CLOSED, json_schema_extra=_either))
+def _consistent(schema: dict[str, Any]) -> None:
+    """Tells JSON Schema what `_contradictions` finds."""
+    schema["not"] = {"anyOf": [{"required": list(pair)} for pair in _EITHER]}
+    schema["dependentRequired"] = {"on_conflict": ["unique_key"]}
+
+
+@with_config(ConfigDict(**_CLOSED, json_schema_extra=_consistent))
 class JobBody(TypedDict, total=False):
     """A job as it is submitted. What is left out has the kind's default, or the server's."""
 
@@ -149,30 +155,60 @@ class JobBody(TypedDict, total=False):
             "must never run twice."
         ),
     ]
+    expires_at: Annotated[
+        Instant,
+        _says(
+            "Cancelled, reason `expired`, if it hasn't started by then; later than `run_at`, at "
+            "most five years ahead. Never by default. Excludes `ttl_s`."
+        ),
+    ]
+    ttl_s: Annotated[
+        float,
+        Field(gt=0, le=AHEAD_MAX_S),
+        _says("`expires_at` as seconds from now; more than `delay_s`."),
+    ]
+    unique_key: Annotated[
+        Printable,
+        Field(max_length=255),
+        _says("At most one job of the queue that isn't over has this key."),
+    ]
+    on_conflict: Annotated[
+        Literal["reject", "return"],
+        _says(
+            "When another job has the `unique_key`: `reject` with 409 (the default), or `return` "
+            "that job with 200. Needs `unique_key`."
+        ),
+    ]
     tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
 
 
 JOB_BODY: TypeAdapter[JobBody] = TypeAdapter(JobBody)
 
 
-def refusal(faults: Sequence[Fault]) -> Problem:
-    """The 422 for a submission with these faults."""
-    unbuilt = all(fault.detail == NOT_YET for fault in faults)
-    return named("not-supported-yet" if unbuilt else "validation-failed", faults)
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the jobs of a request come from. `suspect`: see `bodies.Body`."""
+
+    created_by: str
+    traceparent: str | None
+    suspect: bool
 
 
 class Intake:
-    """Takes in the jobs of one request. `faults` gathers what is wrong, by pointer."""
+    """Takes in the jobs of one request. `faults` gathers what is wrong, by pointer, and `twins`
+    the jobs that have the unique key of another of the same request.
 
-    def __init__(
-        self, door: Door, *, created_by: str, traceparent: str | None, suspect: bool
-    ) -> None:
+    `now_ms` is Postgres' time that the rules on times go by.
+    """
+
+    def __init__(self, door: Door, origin: Origin, now_ms: int) -> None:
         self._door = door
-        self._created_by = created_by
-        self._traceparent = traceparent
-        self._suspect = suspect
-        self._now_ms = door.now_ms()
+        self._origin = origin
+        self._now = datetime.fromtimestamp(now_ms / 1000, UTC)
+        self._now_ms = now_ms
+        self._places: dict[tuple[str, str], str] = {}  # of unique keys
         self.faults: list[Fault] = []
+        self.twins: list[Fault] = []
 
     @property
     def is_full(self) -> bool:
@@ -187,12 +223,24 @@ class Intake:
             self._blame(error, at)
             if isinstance(value, dict):
                 self._payload(value, at)
-                self._one_time(value, at)
+                self.faults.extend(_contradictions(value, at))
             return None
         payload = self._payload(body, at)
-        if not self._one_time(body, at) or payload is None:
+        wrong = [*_contradictions(body, at), *self._too_late(body, at)]
+        self.faults.extend(wrong)
+        if wrong or payload is None:
             return None
-        return self._job(body, payload)
+        job = self._job(body, payload)
+        if job.unique_key is not None:
+            self._note_twin((job.queue, job.unique_key), at)
+        return job
+
+    def refusal(self) -> Problem | None:
+        """What the request is refused with, if anything is wrong with it."""
+        if self.faults:
+            unbuilt = all(fault.detail == NOT_YET for fault in self.faults)
+            return named("not-supported-yet" if unbuilt else "validation-failed", self.faults)
+        return named("duplicate-job", self.twins) if self.twins else None
 
     def _job(self, body: JobBody, payload: str) -> NewJob:
         door, kind = self._door, body["kind"]
@@ -205,18 +253,22 @@ class Intake:
             priority=body.get("priority", defaults.priority),
             run_at=body.get("run_at"),
             delay_s=body.get("delay_s"),
+            expires_at=body.get("expires_at"),
+            ttl_s=body.get("ttl_s"),
+            unique_key=body.get("unique_key"),
+            return_holder=body.get("on_conflict") == "return",
             max_attempts=body.get("max_attempts", defaults.max_attempts),
             backoff=_backoff(body["backoff"]) if "backoff" in body else DEFAULT_BACKOFF,
             timeout_s=body.get("timeout_s", defaults.timeout_s),
             on_lost=OnLost(body["on_lost"]) if "on_lost" in body else OnLost.RETRY,
             tags=tuple(body["tags"]) if "tags" in body else (),
-            traceparent=self._traceparent,
-            created_by=self._created_by,
+            traceparent=self._origin.traceparent,
+            created_by=self._origin.created_by,
         )
 
     def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
         payload, kind = body.get("payload"), body.get("kind")
-        text = payload_text(payload, suspect=self._suspect)
+        text = payload_text(payload, suspect=self._origin.suspect)
         if isinstance(text, str):
             wrong = self._door.payload_errors(kind, payload) if isinstance(kind, str) else ()
             if not wrong:
@@ -226,17 +278,37 @@ class Intake:
         self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in text)
         return None
 
-    def _one_time(self, body: Mapping[str, Any], at: str) -> bool:
-        if "delay_s" in body and "run_at" in body:
-            self.faults.append(Fault(f"{at}/delay_s", "give run_at or delay_s, not both"))
-            return False
-        return True
+    def _too_late(self, body: JobBody, at: str) -> Iterator[Fault]:
+        """An expiry that leaves the job no time to start in."""
+        if "expires_at" not in body and "ttl_s" not in body:
+            return
+        now = self._now
+        runs = max(body.get("run_at", now), now) + timedelta(seconds=body.get("delay_s", 0.0))
+        if "ttl_s" in body:
+            name, expires = "ttl_s", now + timedelta(seconds=body["ttl_s"])
+        else:
+            name, expires = "expires_at", body["expires_at"]
+        if expires <= runs:
+            yield Fault(f"{at}/{name}", "must be later than when the job may run first")
+
+    def _note_twin(self, key: tuple[str, str], at: str) -> None:
+        first = self._places.setdefault(key, at)
+        if first != at:
+            self.twins.append(Fault(f"{at}/unique_key", f"is that of {first} too"))
 
     def _blame(self, error: ValidationError, at: str) -> None:
         found = error.errors(include_url=False, include_input=False)
         for one in found:
             pointer = at + "".join(map(step, one["loc"]))
             self.faults.append(Fault(pointer, _detail(one)))
+
+
+def _contradictions(body: Mapping[str, Any], at: str) -> Iterator[Fault]:
+    for one, other in _EITHER:
+        if one in body and other in body:
+            yield Fault(f"{at}/{other}", f"give {one} or {other}, not both")
+    if "on_conflict" in body and "unique_key" not in body:
+        yield Fault(f"{at}/on_conflict", "needs a unique_key")
 
 
 def _backoff(body: BackoffBody) -> Backoff:
@@ -258,6 +330,7 @@ _DETAILS = {
     "string_type": "must be a string",
     "list_type": "must be a list",
     "dict_type": "must be an object",
+    "greater_than": "must be more than {gt}",
     "greater_than_equal": "must be at least {ge}",
     "less_than_equal": "must be at most {le}",
     "string_too_short": "must have at least {min_length} character",

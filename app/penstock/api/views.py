@@ -13,6 +13,7 @@ from aiohttp import web
 
 from penstock.clock import rfc3339
 from penstock.domain import ids
+from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.retry import Backoff
 from penstock.domain.view import AttemptView, JobView, LogView, QueueView
@@ -21,8 +22,6 @@ _JSON = {"Content-Type": "application/json"}
 
 # Fields of the contract that nothing sets yet.
 _UNSET: dict[str, Any] = {
-    "expires_at": None,
-    "unique_key": None,
     "concurrency_key": None,
     "workflow_id": None,
     "name": None,
@@ -68,6 +67,8 @@ def job(view: JobView) -> dict[str, Any]:
         "worker": ids.text(view.worker) if view.worker is not None else None,
         "traceparent": view.traceparent,
         "created_by": view.created_by,
+        "unique_key": view.unique_key,
+        "expires_at": _time(view.expires_at),
         **_UNSET,
     }
 
@@ -107,13 +108,15 @@ def submitted(new: NewJob, at: datetime) -> dict[str, Any]:
             tags=new.tags,
             traceparent=new.traceparent,
             created_by=new.created_by,
+            unique_key=new.unique_key,
+            expires_at=new.expires_at if new.ttl_s is None else at + timedelta(seconds=new.ttl_s),
         )
     )
 
 
-def brief(new: NewJob, at: datetime) -> dict[str, str]:
+def brief(id_: JobId, state: State) -> dict[str, str]:
     """A job of a batch."""
-    return {"id": ids.text(new.id), "state": standing(new, at)[0]}
+    return {"id": ids.text(id_), "state": state}
 
 
 def attempt(view: AttemptView) -> dict[str, Any]:

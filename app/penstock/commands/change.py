@@ -10,9 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from penstock.commands.enqueuer import Enqueuer
-from penstock.domain.errors import JobNotFound, QueueUnavailable, StoreUnavailable, WrongState
+from penstock.domain.errors import (
+    DuplicateJob,
+    JobNotFound,
+    QueueUnavailable,
+    StoreUnavailable,
+    WrongState,
+)
 from penstock.domain.ids import JobId
-from penstock.domain.job import TERMINAL, Due
+from penstock.domain.job import TERMINAL, Due, State
 from penstock.queue import keys
 from penstock.queue.shelves import Off, Shelves
 from penstock.store.health import Health
@@ -54,17 +60,28 @@ class Changes:
                 return self.on_ended([id_])
             if await self._jobs.cancel_running(id_):
                 return await self._ask_to_stop(id_)
-            await self._check(id_, "only a job that hasn't ended can be cancelled")
+            state, _ = await self._standing(id_)
+            if state in TERMINAL:
+                raise WrongState(state, "only a job that hasn't ended can be cancelled")
         raise StoreUnavailable("the job keeps moving; try again")
 
     async def retry(self, id_: JobId) -> None:
-        """Gives an ended job that didn't succeed a new life. JobNotFound, WrongState."""
+        """Gives an ended job that didn't succeed a new life. JobNotFound, WrongState, or
+        DuplicateJob where another job has its unique key by now."""
         with self._health.watch():
-            due = await self._jobs.retry(id_)
-            if due is None:
-                state = await self._state(id_)
+            async with self._lanes:
+                self._enqueuer.put((await self._retry(id_),))
+
+    async def _retry(self, id_: JobId) -> Due:
+        for _ in range(_TRIES_MAX):
+            if due := await self._jobs.retry(id_):
+                return due
+            state, holder = await self._standing(id_)
+            if state not in TERMINAL or state == State.SUCCEEDED:
                 raise WrongState(state, "only a dead, cancelled or skipped job can be retried")
-            self._enqueuer.put((due,))
+            if holder is not None:
+                raise DuplicateJob({0: holder})
+        raise StoreUnavailable("the job keeps moving; try again")
 
     async def pause(self, queue: str) -> None:
         await self._set_paused(queue, paused=True)
@@ -82,20 +99,16 @@ class Changes:
         self.on_cancel(id_)
         await self._tell(keys.CANCEL, id_)
 
-    async def _check(self, id_: JobId, allowed: str) -> None:
-        state = await self._state(id_)
-        if state in TERMINAL:
-            raise WrongState(state, allowed)
-
-    async def _state(self, id_: JobId) -> str:
-        state = await self._jobs.state_of(id_)
-        if state is None:
+    async def _standing(self, id_: JobId) -> tuple[str, JobId | None]:
+        """The state, and the other live job that holds the unique key."""
+        standing = await self._jobs.standing_of(id_)
+        if standing is None:
             raise JobNotFound
-        return state
+        return standing
 
     async def _forget(self, due: Due) -> None:
         with suppress(QueueUnavailable):  # else it costs one stale claim
-            await self._shelves.forget(due)
+            await self._shelves.forget([due])
 
     async def _tell(self, channel: str, message: bytes) -> None:
         with suppress(QueueUnavailable):  # else the others find out by their slow polls

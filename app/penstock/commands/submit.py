@@ -1,9 +1,10 @@
 """Submit: jobs into Postgres, one transaction for all submissions that gathered, then in line.
 
-In: validated jobs with their ids. Out: the time of the commit; a caller is answered only after
-it. If we die before the commit, nothing is stored and nobody was answered; between commit and
-enqueue, the reconciler puts the jobs in line. A commit whose answer was lost is sent again with
-the same ids: what is there already is passed over, with its place.
+In: validated jobs with their ids, and the keys of their requests. Out: what was accepted, and the
+time of the commit; a caller is answered only after it. If we die before the commit, nothing is
+stored and nobody was answered; between commit and enqueue, the reconciler puts the jobs in line.
+A commit whose answer was lost is sent again with the same ids: what is there already is passed
+over, with its place.
 """
 
 import asyncio
@@ -11,62 +12,92 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import assert_never
 
 from penstock import clock
 from penstock.batcher import Batcher
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable
 from penstock.domain.job import Due, NewJob
+from penstock.domain.submission import (
+    Accepted,
+    Again,
+    Answer,
+    Refuse,
+    Replay,
+    RequestKey,
+    Store,
+    Submission,
+)
 from penstock.store.health import Health
-from penstock.store.jobs import ROW_BYTES, ROWS_MAX, Jobs, first_ready_at
+from penstock.store.jobs import ROW_BYTES, ROWS_MAX
 from penstock.store.queues import Queues
 from penstock.store.rows import ms
+from penstock.store.submissions import LOCKS_MAX, Submissions, first_ready_at
 from penstock.telemetry.metrics import Metrics
 
 _LANES = 2  # transactions under way: one may wait for the disk while the next is made
 _LARGE_LANES = 2
 _SENDINGS_MAX = 3
+_KEY_ROWS = ROWS_MAX // LOCKS_MAX  # a key counts for so many rows
+_TWIN_PAUSE_S = 0.02  # between two looks at a key that a twin's transaction is taking
+_TWIN_LOOKS_MAX = 50
 
 
 @dataclass(slots=True, eq=False)
-class _Submission:
-    jobs: Sequence[NewJob]
-    committed_at: asyncio.Future[datetime]
+class _Asked:
+    submission: Submission
+    answer: asyncio.Future[Accepted | None]  # None: its twin is under way, ask again
 
 
 class Submitter:
     def __init__(
         self,
-        jobs: Jobs,
+        submissions: Submissions,
         queues: Queues,
         enqueuer: Enqueuer,
         health: Health,
         metrics: Metrics,
     ) -> None:
-        self._jobs = jobs
+        self._submissions = submissions
         self._queues = queues
         self._enqueuer = enqueuer
         self._health = health
         self._metrics = metrics
         self._large = asyncio.Semaphore(_LARGE_LANES)
-        self._under_way: list[Sequence[_Submission]] = []
-        self._batcher: Batcher[_Submission] = Batcher(self._flush, ROWS_MAX, _weight)
+        self._under_way: list[Sequence[_Asked]] = []
+        self._batcher: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
 
-    async def submit(self, jobs: Sequence[NewJob]) -> datetime:
-        """Stores all of the jobs or none; Postgres' time of it. StoreUnavailable, TooManyQueues."""
+    async def submit(self, submission: Submission) -> Accepted:
+        """Stores all of the jobs or none, unless its keys were taken.
+
+        StoreUnavailable, TooManyQueues, DuplicateJob, KeyBusy, KeyReused.
+        """
         self._health.check()
-        if new := self._queues.unknown(job.queue for job in jobs):
+        if new := self._queues.unknown(job.queue for job in submission.jobs):
             with self._health.watch():
                 await self._queues.add(new)
-        if len(jobs) > ROWS_MAX:
+        for _ in range(_TWIN_LOOKS_MAX):
+            accepted = await self._submit(submission)
+            if accepted is not None:
+                return accepted
+            await asyncio.sleep(_TWIN_PAUSE_S)
+        raise StoreUnavailable("another submission is taking the same unique_key")
+
+    async def answer(self, key: RequestKey) -> Answer | None:
+        """What an earlier request with this key was answered, if that still counts."""
+        with self._health.watch():
+            return await self._submissions.answer(key.id)
+
+    async def _submit(self, submission: Submission) -> Accepted | None:
+        asked = _Asked(submission, asyncio.get_running_loop().create_future())
+        if _is_large(submission):
             with self._health.watch():
                 async with self._large:
-                    committed_at = await self._store(jobs)
-            self._enqueue(jobs, committed_at)
-            return committed_at
-        answer: asyncio.Future[datetime] = asyncio.get_running_loop().create_future()
-        self._batcher.put((_Submission(jobs, answer),))
-        return await answer
+                    await self._store_and_answer([asked])
+        else:
+            self._batcher.put((asked,))
+        return await asked.answer
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""
@@ -80,8 +111,8 @@ class Submitter:
         for batch in [*self._under_way, self._batcher.waiting]:
             _refuse(batch, error)
 
-    async def _flush(self, batch: Sequence[_Submission]) -> None:
-        batch = [one for one in batch if not one.committed_at.done()]
+    async def _flush(self, batch: Sequence[_Asked]) -> None:
+        batch = [one for one in batch if not one.answer.done()]
         if not batch:
             return
         self._under_way.append(batch)
@@ -90,21 +121,15 @@ class Submitter:
         finally:
             self._under_way.remove(batch)
 
-    async def _commit(self, batch: Sequence[_Submission]) -> None:
-        jobs = [job for one in batch for job in one.jobs]
+    async def _commit(self, batch: Sequence[_Asked]) -> None:
         try:
-            committed_at = await self._store(jobs)
+            await self._store_and_answer(batch)
         except BadRow as error:
             await self._isolate(batch, error)
         except StoreUnavailable as error:
             _refuse(batch, error)
-        else:
-            for one in batch:
-                if not one.committed_at.done():
-                    one.committed_at.set_result(committed_at)
-            self._enqueue(jobs, committed_at)
 
-    async def _isolate(self, batch: Sequence[_Submission], error: BadRow) -> None:
+    async def _isolate(self, batch: Sequence[_Asked], error: BadRow) -> None:
         """A row that Postgres refuses must not refuse the others'."""
         if len(batch) == 1:
             _refuse(batch, error)
@@ -113,22 +138,47 @@ class Submitter:
         await self._commit(batch[:half])
         await self._commit(batch[half:])
 
-    async def _store(self, jobs: Sequence[NewJob]) -> datetime:
+    async def _store_and_answer(self, batch: Sequence[_Asked]) -> None:
         for sending in range(1, _SENDINGS_MAX + 1):
             try:
-                return await self._store_once(jobs)
+                return await self._store_once(batch)
             except StoreUnavailable:
                 if sending == _SENDINGS_MAX or self._health.down:
                     raise
                 await asyncio.sleep(0.05 * sending)
         raise AssertionError
 
-    async def _store_once(self, jobs: Sequence[NewJob]) -> datetime:
+    async def _store_once(self, batch: Sequence[_Asked]) -> None:
         began = clock.monotonic()
-        committed_at = await self._jobs.submit(jobs)
+        if any(one.submission.has_keys for one in batch):
+            jobs, committed_at = await self._store_keyed(batch)
+        else:
+            jobs = [job for one in batch for job in one.submission.jobs]
+            committed_at = await self._submissions.store(jobs)
+            for one in batch:
+                _tell(one, Accepted(committed_at, [job.id for job in one.submission.jobs]))
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)
         self._metrics.batch_rows("submit").observe(len(jobs))
-        return committed_at
+        self._enqueue(jobs, committed_at)
+
+    async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:
+        """The jobs that were stored, and when. KeysMoved is a StoreUnavailable: sent again."""
+        jobs: list[NewJob] = []
+        resolved = await self._submissions.store_keyed([one.submission for one in batch])
+        for one, (resolution, at) in zip(batch, resolved, strict=True):
+            match resolution:
+                case Store(new, ids, holders):
+                    jobs += new
+                    _tell(one, Accepted(at, ids, holders))
+                case Replay(accepted):
+                    _tell(one, accepted)
+                case Refuse(error):
+                    _refuse([one], error)
+                case Again():
+                    _tell(one, None)
+                case _:
+                    assert_never(resolution)
+        return jobs, resolved[0][1]
 
     def _enqueue(self, jobs: Sequence[NewJob], now: datetime) -> None:
         now_ms = ms(now)
@@ -146,12 +196,26 @@ class Submitter:
             self._metrics.jobs_submitted(queue).inc(count)
 
 
-def _weight(submission: _Submission) -> int:
-    """Rows that it counts for: a statement is bounded by bytes too."""
-    return sum(1 + len(job.payload) // ROW_BYTES for job in submission.jobs)
+def _is_large(submission: Submission) -> bool:
+    """Too large to share a transaction with others, who would wait for it."""
+    return len(submission.jobs) > ROWS_MAX or len(submission.unique_keys()) > LOCKS_MAX
 
 
-def _refuse(batch: Sequence[_Submission], error: PenstockError) -> None:
+def _weight(asked: _Asked) -> int:
+    """Rows that it counts for: a statement is bounded by bytes and by locks too."""
+    submission = asked.submission
+    rows = sum(1 + len(job.payload) // ROW_BYTES for job in submission.jobs)
+    if submission.has_keys:
+        rows += _KEY_ROWS * (1 + len(submission.unique_keys()))
+    return rows
+
+
+def _tell(asked: _Asked, accepted: Accepted | None) -> None:
+    if not asked.answer.done():
+        asked.answer.set_result(accepted)
+
+
+def _refuse(batch: Sequence[_Asked], error: PenstockError) -> None:
     for one in batch:
-        if not one.committed_at.done():
-            one.committed_at.set_exception(error)
+        if not one.answer.done():
+            one.answer.set_exception(error)

@@ -1,5 +1,9 @@
 """What can go wrong between the rooms. The door turns each into one problem document."""
 
+from collections.abc import Mapping
+
+from penstock.domain.ids import JobId
+
 
 class PenstockError(Exception):
     """The root of all errors that we raise on purpose."""
@@ -40,6 +44,22 @@ class TooManyQueues(PenstockError):
             f"there are {count_max} queues, and no more may be made: use one that exists, or have "
             "the operator raise queue.count_max"
         )
+
+
+class KeyBusy(PenstockError):
+    """A request with this Idempotency-Key is still under way."""
+
+
+class KeyReused(PenstockError):
+    """This Idempotency-Key was used for another body."""
+
+
+class DuplicateJob(PenstockError):
+    """Live jobs hold these unique keys: their ids by the place of the job that was refused."""
+
+    def __init__(self, holders: Mapping[int, JobId]) -> None:
+        super().__init__("a live job of the queue has this unique_key")
+        self.holders = holders
 
 
 class JobNotFound(PenstockError):

@@ -47,6 +47,10 @@ class NewJob:
     tags: tuple[str, ...] = ()
     traceparent: str | None = None
     created_by: str = ""
+    expires_at: datetime | None = None  # not started by then: cancelled
+    ttl_s: float | None = None  # instead of expires_at, counted from the commit
+    unique_key: str | None = None  # no two live jobs of the queue have the same
+    return_holder: bool = False  # where the key is taken: its holder is the answer, not a refusal
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,8 @@ class JobView:
     tags: tuple[str, ...]
     traceparent: str | None
     created_by: str
+    unique_key: str | None = None
+    expires_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,5 +156,6 @@ class Worker:
         left = await self._parts.jobs.left([one.id for one in rest])
         if any(one.paused for one in left):
             self._parts.book.wake.set()  # our copy doesn't know of the pause yet
-        self._parts.enqueuer.put([one.due for one in left], rest)
+        # The expirer ends what has expired; on a shelf it would only be claimed again.
+        self._parts.enqueuer.put([one.due for one in left if not one.expired], rest)
         self._parts.metrics.stale_claims.inc(len(rest) - len(left))

@@ -158,10 +158,13 @@ class Shelves:
         """Up to 1,000 ids whose lease is over; they stay on the shelf."""
         return await self._door.script("expired", [keys.leases(queue)], [CHUNK])  # type: ignore[no-any-return]
 
-    async def forget(self, one: Due) -> None:
-        """Takes a job that is over from the shelves it may stand on."""
-        await self._door.command("ZREM", keys.ready(one.queue, [one.kind])[0], one.id)
-        await self._door.command("ZREM", keys.scheduled(one.queue), member(one))
+    async def forget(self, jobs: Iterable[Due]) -> None:
+        """Takes jobs that are over from the shelves they may stand on."""
+        calls: list[list[Arg]] = []
+        for one in jobs:
+            calls.append(["ZREM", keys.ready(one.queue, [one.kind])[0], one.id])
+            calls.append(["ZREM", keys.scheduled(one.queue), member(one)])
+        await self._door.commands(calls)
 
     async def mark(self, queue: str) -> None:
         """Says that the queue's shelves are whole."""

@@ -1,13 +1,12 @@
-"""The transitions of jobs in Postgres: submit, start, settle, cancel, retry. One statement each."""
+"""The transitions of jobs in Postgres: start, settle, cancel, expire, retry. One statement each."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
-from penstock.clock import ServerClock
 from penstock.domain.attempt import Ending
 from penstock.domain.ids import JobId, WorkerId
-from penstock.domain.job import Due, NewJob, Started
+from penstock.domain.job import Due, Started
 from penstock.domain.verdict import Verdict
 from penstock.store import rows
 from penstock.store.postgres import Postgres
@@ -40,30 +39,16 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """A due row that start didn't move: early, in a paused queue, or locked by another."""
+    """A due row that start didn't move: early, in a paused queue, expired, or locked."""
 
     due: Due
     paused: bool
+    expired: bool
 
 
 class Jobs:
-    """`clock` is kept from falling behind what Postgres' answers prove."""
-
-    def __init__(self, postgres: Postgres, clock: ServerClock) -> None:
+    def __init__(self, postgres: Postgres) -> None:
         self._pg = postgres
-        self._clock = clock
-
-    async def submit(self, jobs: Sequence[NewJob]) -> datetime:
-        """Stores the jobs and their places, all or nothing; the time of it by Postgres."""
-        if len(jobs) <= ROWS_MAX:
-            found = await self._pg.rows("submit_jobs", *rows.submission(jobs))
-        else:
-            slices = [jobs[i : i + ROWS_MAX] for i in range(0, len(jobs), ROWS_MAX)]
-            calls = [rows.submission(part) for part in slices]
-            found = await self._pg.all_or_nothing("submit_jobs", calls)
-        committed_at: datetime = found[0][0]
-        self._clock.at_least(committed_at.timestamp())
-        return committed_at
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""
@@ -74,7 +59,7 @@ class Jobs:
     async def left(self, ids: Sequence[JobId]) -> list[Left]:
         """Which of these are still due, and whether a pause holds them. The rest are gone."""
         found = await self._pg.rows("left_due", ids)
-        return [Left(rows.due(row), row[5]) for row in found]
+        return [Left(rows.due(row), row[5], row[6]) for row in found]
 
     async def settle(
         self, batch: Sequence[Settlement]
@@ -112,12 +97,17 @@ class Jobs:
         found = await self._pg.rows("cancel_due", id_)
         return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
 
+    async def expire(self, limit: int) -> list[Due]:
+        """Ends due jobs whose time to live is over, at most so many; those that it ended."""
+        found = await self._pg.rows("expire_due", limit)
+        return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
+
     async def cancel_running(self, id_: JobId) -> WorkerId | None:
         worker = await self._pg.value("cancel_running", id_)
         return None if worker is None else WorkerId(worker)
 
     async def retry(self, id_: JobId) -> Due | None:
-        """Starts a new life of an ended job that did not succeed."""
+        """Starts a new life of an ended job that did not succeed, if its unique key is free."""
         found = await self._pg.rows("retry_ended", id_)
         if not found:
             return None
@@ -125,18 +115,17 @@ class Jobs:
         return Due(id_, queue, kind, priority, rows.ms(ready_at))
 
     async def state_of(self, id_: JobId) -> str | None:
-        return await self._pg.value("state_of", id_)  # type: ignore[no-any-return]
+        standing = await self.standing_of(id_)
+        return standing[0] if standing else None
+
+    async def standing_of(self, id_: JobId) -> tuple[str, JobId | None] | None:
+        """The job's state, and the other live job that holds its unique key."""
+        found = await self._pg.rows("state_of", id_)
+        return (found[0][0], found[0][1]) if found else None
 
     async def add_logs(self, lines: Sequence[LogRow]) -> None:
         """Keeps log lines; those that are there already are passed over."""
         await self._pg.rows("add_logs", *(list(column) for column in zip(*lines, strict=True)))
-
-
-def first_ready_at(job: NewJob, now: datetime) -> datetime:
-    """When a job submitted at `now` is first due; the same rule as submit_jobs."""
-    if job.delay_s is not None:
-        return now + timedelta(seconds=job.delay_s)
-    return max(job.run_at, now) if job.run_at else now
 
 
 def _columns(batch: Sequence[Settlement]) -> list[list[object]]:

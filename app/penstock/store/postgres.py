@@ -6,7 +6,7 @@ back what had not committed; what had committed is found again by fence, id or a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -94,13 +94,11 @@ class Postgres:
         async with self._connection(self._read) as con:
             return await con.fetch(self._sql[query], *args)
 
-    async def all_or_nothing(self, query: str, calls: Sequence[Sequence[object]]) -> list[Record]:
-        """Runs one query several times in one transaction; the rows of the last call."""
-        rows: list[Record] = []
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator["Transaction"]:
+        """Several transitions, all or none: what is raised within rolls them back."""
         async with self._connection(self._engine) as con, con.transaction():
-            for args in calls:
-                rows = await con.fetch(self._sql[query], *args)
-        return rows
+            yield Transaction(con, self._sql)
 
     @asynccontextmanager
     async def _connection(self, pool: "asyncpg.Pool[Record]") -> AsyncIterator[Connection]:
@@ -128,6 +126,21 @@ class Postgres:
             init=prepare,
             **connect_options(self._limits, settings),
         )
+
+
+class Transaction:
+    """An open transaction on the engine's pool."""
+
+    def __init__(self, con: Connection, sql: Mapping[str, str]) -> None:
+        self._con = con
+        self._sql = sql
+
+    async def rows(self, query: str, *args: object) -> list[Record]:
+        return await self._con.fetch(self._sql[query], *args)
+
+    async def many(self, query: str, calls: Sequence[Sequence[object]]) -> None:
+        """Runs one query with many sets of arguments, in one round trip."""
+        await self._con.executemany(self._sql[query], calls)
 
 
 def _drop(con: Connection) -> None:

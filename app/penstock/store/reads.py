@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from penstock import clock
@@ -41,6 +41,11 @@ class Reads:
 
     async def ended_among(self, ids: Sequence[JobId]) -> list[JobId]:
         return [JobId(row[0]) for row in await self._read("ended_among", ids)]
+
+    async def states_among(self, ids: Iterable[JobId]) -> dict[JobId, State]:
+        """Where these jobs stand."""
+        found = await self._read("states_among", list(ids))
+        return {JobId(row[0]): State(row[1]) for row in found}
 
     async def queue(self, name: str) -> QueueView | None:
         return next((one for one in await self.queues() if one.name == name), None)
@@ -120,4 +125,6 @@ def _job(row: Record) -> JobView:
         tags=tuple(row["tags"] or ()),
         traceparent=row["traceparent"],
         created_by=row["created_by"],
+        unique_key=row["unique_key"],
+        expires_at=row["expires_at"],
     )

@@ -66,6 +66,9 @@ def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
         [orjson.dumps(j.tags).decode() if j.tags else None for j in jobs],
         [j.traceparent for j in jobs],
         [j.created_by for j in jobs],
+        [j.unique_key for j in jobs],
+        [j.expires_at for j in jobs],
+        [j.ttl_s for j in jobs],
     ]
 
 

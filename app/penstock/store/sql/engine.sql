@@ -5,51 +5,98 @@
 -- "= ANY(ARRAY(SELECT … FROM k))". Small sets are joined only with each other, never with a table.
 
 -- name: submit_jobs
--- nothing -> due. Safe to repeat: an id that exists is passed over, with its place.
+-- nothing -> due. Safe to repeat: an id that exists is passed over, with its place and its key.
+-- Answers the time, and how many unique keys were taken: then the caller must roll back.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
-                      timeout_s, on_lost, tags, traceparent, created_by)
+                      timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at)
     SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
            greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
            i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
            CASE WHEN i.tags IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.tags)) END,
-           i.traceparent, i.created_by
+           i.traceparent, i.created_by, i.unique_key,
+           coalesce(i.expires_at, t.now + make_interval(secs => i.ttl_s))
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
                 $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
-                $11::text[], $12::json[], $13::text[], $14::text[])
+                $11::text[], $12::json[], $13::text[], $14::text[], $15::text[],
+                $16::timestamptz[], $17::float8[])
          AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
-              timeout_s, on_lost, tags, traceparent, created_by), t
+              timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s), t
     ON CONFLICT (job_id) DO NOTHING
-    RETURNING job_id, queue, kind, priority, run_at
+    RETURNING job_id, queue, kind, priority, run_at, unique_key, expires_at,
+              job_unique_id(queue, unique_key) AS unique_id
+),
+u AS (
+    INSERT INTO job_unique (unique_id, job_id)
+    SELECT unique_id, job_id FROM j WHERE unique_id IS NOT NULL ORDER BY unique_id
+    ON CONFLICT DO NOTHING RETURNING job_id
 ),
 d AS (
-    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
-    SELECT job_id, queue, kind, priority, run_at, 0, 0, 0 FROM j
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
+                         unique_id, expires_at)
+    SELECT job_id, queue, kind, priority, run_at, 0, 0, 0, unique_id, expires_at FROM j
 )
-SELECT now FROM t;
+SELECT now, (SELECT count(*) FROM j WHERE unique_id IS NOT NULL) - (SELECT count(*) FROM u)
+FROM t;
+
+-- name: lock_keys
+-- Which of these keys no other transaction is taking just now: those are ours until the commit.
+-- Never waits, so that nobody in a batch waits for somebody's twin (pitfalls.md, A11).
+SELECT clock_timestamp(), ARRAY(
+    SELECT pg_try_advisory_xact_lock(hashtextextended(k.key, 0))
+    FROM unnest($1::text[]) WITH ORDINALITY AS k(key, i) ORDER BY k.i
+);
+
+-- name: unique_holders
+-- Which live jobs hold these keys, by the keys' place in the arrays.
+WITH k AS MATERIALIZED (
+    SELECT i, job_unique_id(queue, unique_key) AS unique_id
+    FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS k(queue, unique_key, i)
+),
+u AS MATERIALIZED (
+    SELECT unique_id, job_id FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM k))
+)
+SELECT k.i::int - 1, u.job_id FROM k JOIN u USING (unique_id);
+
+-- name: stored_answers
+-- What requests with these keys were answered in the last $2 seconds.
+SELECT key_id, body, stored_at, job_ids, holders FROM idempotency_keys
+WHERE key_id = ANY($1::uuid[])
+  AND stored_at + make_interval(secs => $2) > clock_timestamp();
+
+-- name: store_answer
+-- In place of one that no longer counts, if there is one.
+INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
+VALUES ($1, $2, $3, $4::uuid[], $5::uuid[])
+ON CONFLICT (key_id) DO UPDATE
+SET body = excluded.body, stored_at = excluded.stored_at, job_ids = excluded.job_ids,
+    holders = excluded.holders;
 
 -- name: start_jobs
--- due -> running, for a worker that isn't condemned, what is due and in no paused queue.
+-- due -> running, for a worker that isn't condemned, what is due, not expired and in no paused
+-- queue. Expiry counts until here: the place it may return to has none.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 k AS MATERIALIZED (
     SELECT job_id FROM job_due
     WHERE job_id = ANY($1::uuid[])
       AND (SELECT now FROM t) - ready_at >= interval '0' -- "<=" would tempt it to job_due_line
+      AND (expires_at IS NULL OR expires_at > (SELECT now FROM t))
       AND queue <> ALL (ARRAY(SELECT queue FROM queues WHERE paused))
       AND EXISTS (SELECT 1 FROM workers WHERE worker_id = $2 AND condemned_at IS NULL)
     ORDER BY job_id FOR UPDATE SKIP LOCKED
 ),
 d AS (
     DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses
+    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses,
+              unique_id
 ),
 r AS (
     INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at,
-                             failures, losses, started_at)
+                             failures, losses, started_at, unique_id)
     SELECT job_id, attempt, $2, queue, kind, priority, ready_at, failures, losses,
-           (SELECT now FROM t)
+           (SELECT now FROM t), unique_id
     FROM d
 ),
 j AS MATERIALIZED (
@@ -63,9 +110,11 @@ SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
--- Why start didn't move these: a row here is early, paused or was locked; no row, it is gone.
+-- Why start didn't move these: a row here is early, paused, expired or was locked; no row, it is
+-- gone.
 SELECT d.job_id, d.queue, d.kind, d.priority, d.ready_at,
-       (d.queue = ANY (ARRAY(SELECT queue FROM queues WHERE paused)))
+       (d.queue = ANY (ARRAY(SELECT queue FROM queues WHERE paused))),
+       coalesce(d.expires_at <= clock_timestamp(), false)
 FROM job_due d WHERE d.job_id = ANY($1::uuid[]);
 
 -- name: settle_attempts
@@ -80,14 +129,14 @@ v AS MATERIALIZED (
              reason, cancel_known)
 ),
 k AS MATERIALIZED (
-    SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at,
+    SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at, unique_id,
            cancel_requested_at IS NOT NULL AS cancel_requested
     FROM job_running WHERE job_id = ANY($1::uuid[])
     ORDER BY job_id FOR UPDATE
 ),
 m AS MATERIALIZED (
     SELECT k.job_id, k.attempt, k.worker_id, k.queue, k.kind, k.priority, k.started_at,
-           v.outcome, v.state, v.failures, v.losses, v.result, v.error, v.reason, t.now,
+           k.unique_id, v.outcome, v.state, v.failures, v.losses, v.result, v.error, v.reason, t.now,
            CASE WHEN v.state IS NOT NULL THEN NULL
                 WHEN v.delay_s IS NULL THEN k.ready_at
                 ELSE t.now + make_interval(secs => v.delay_s) END AS ready_at
@@ -108,9 +157,15 @@ e AS (
     FROM m WHERE state IS NOT NULL
 ),
 q AS (
-    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
-    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
+                         unique_id)
+    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id
     FROM m WHERE state IS NULL
+),
+u AS (
+    DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(
+        SELECT unique_id FROM m WHERE state IS NOT NULL AND unique_id IS NOT NULL
+    ))
 ),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
@@ -148,8 +203,9 @@ FROM r JOIN j USING (job_id);
 -- due -> ended (cancelled, requested)
 WITH d AS (
     DELETE FROM job_due WHERE job_id = $1
-    RETURNING job_id, queue, kind, priority, attempt, failures, losses
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, unique_id
 ),
+u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM d))),
 e AS (
     INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, reason,
                            finished_at)
@@ -163,6 +219,35 @@ c AS (
 )
 SELECT queue, kind, priority FROM d;
 
+-- name: expire_due
+-- due -> ended (cancelled, expired): the $1 that expired first. Safe on several replicas at once:
+-- each takes what no other has locked.
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+k AS MATERIALIZED (
+    SELECT job_id FROM job_due WHERE expires_at <= (SELECT now FROM t)
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, unique_id
+),
+u AS (
+    DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(
+        SELECT unique_id FROM d WHERE unique_id IS NOT NULL
+    ))
+),
+e AS (
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, reason,
+                           finished_at)
+    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, 'expired', t.now
+    FROM d, t
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, 'cancelled', (SELECT now FROM t), count(*) FROM d GROUP BY queue
+)
+SELECT job_id, queue, kind, priority FROM d;
+
 -- name: cancel_running
 -- running stays running, its worker is asked; the first request's time is kept.
 UPDATE job_running
@@ -175,32 +260,53 @@ RETURNING worker_id;
 SELECT job_id FROM job_running WHERE worker_id = $1 AND cancel_requested_at IS NOT NULL;
 
 -- name: retry_ended
--- ended (dead, cancelled, skipped) -> due: a new life, its budget fresh, attempts going on.
+-- ended (dead, cancelled, skipped) -> due: a new life, its budget fresh, attempts going on. Takes
+-- the job's unique key again, and moves nothing where another job holds it. An expiry that has
+-- passed is forgotten: who retries wants it run.
 -- (state <> …, not state IN …: PostgreSQL 18 would skip-scan the list index for the latter.)
-WITH e AS (
+WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+k AS MATERIALIZED (
+    SELECT job_id FROM job_ended WHERE job_id = $1 AND state <> 'succeeded' FOR UPDATE
+),
+j AS MATERIALIZED (
+    SELECT job_id, priority, job_unique_id(queue, unique_key) AS unique_id,
+           CASE WHEN expires_at > t.now THEN expires_at END AS expires_at
+    FROM jobs, t WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+),
+u AS (
+    INSERT INTO job_unique (unique_id, job_id)
+    SELECT unique_id, job_id FROM j WHERE unique_id IS NOT NULL
+    ON CONFLICT DO NOTHING RETURNING job_id
+),
+e AS (
     DELETE FROM job_ended
-    WHERE job_id = $1 AND state <> 'succeeded'
+    WHERE job_id = ANY(ARRAY(
+        SELECT job_id FROM j WHERE unique_id IS NULL UNION ALL SELECT job_id FROM u
+    ))
     RETURNING job_id, queue, kind, state, attempt
 ),
 d AS (
-    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
-    SELECT job_id, queue, kind, (SELECT priority FROM jobs WHERE jobs.job_id = e.job_id),
-           clock_timestamp(), attempt, 0, 0
-    FROM e
+    INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
+                         unique_id, expires_at)
+    SELECT e.job_id, e.queue, e.kind, j.priority, t.now, e.attempt, 0, 0, j.unique_id, j.expires_at
+    FROM e JOIN j USING (job_id), t
     RETURNING job_id, queue, kind, priority, ready_at
 ),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, clock_timestamp(), -1 FROM e
+    SELECT queue, state, now, -1 FROM e, t
 )
 SELECT queue, kind, priority, ready_at FROM d;
 
 -- name: state_of
--- Where a job stands, or no row when there is no such job.
+-- Where a job stands, and which other live job holds its unique key; no row when there is no such
+-- job.
 SELECT CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
             WHEN d.job_id IS NOT NULL THEN 'ready'
             WHEN r.job_id IS NOT NULL THEN 'running'
-            ELSE e.state END
+            ELSE e.state END,
+       (SELECT u.job_id FROM job_unique u
+        WHERE u.unique_id = job_unique_id(j.queue, j.unique_key) AND u.job_id <> j.job_id)
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)
 LEFT JOIN job_running r USING (job_id)

@@ -11,7 +11,8 @@ SELECT j.job_id, j.queue, j.kind,
        coalesce(d.failures, r.failures, e.failures) AS failures,
        j.max_attempts, j.on_lost, j.backoff, j.timeout_s, coalesce(d.ready_at, j.run_at) AS run_at,
        coalesce(r.started_at, a.started_at) AS started_at, e.finished_at, e.reason,
-       coalesce(r.worker_id, a.worker_id) AS worker_id, j.tags, j.traceparent, j.created_by
+       coalesce(r.worker_id, a.worker_id) AS worker_id, j.tags, j.traceparent, j.created_by,
+       j.unique_key, j.expires_at
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)
 LEFT JOIN job_running r USING (job_id)
@@ -32,6 +33,19 @@ ORDER BY attempt;
 
 -- name: logs
 SELECT at, attempt, level, message FROM job_logs WHERE job_id = $1 ORDER BY attempt, seq;
+
+-- name: states_among
+-- Where these jobs stand.
+SELECT j.job_id,
+       CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
+            WHEN d.job_id IS NOT NULL THEN 'ready'
+            WHEN r.job_id IS NOT NULL THEN 'running'
+            ELSE e.state END
+FROM jobs j
+LEFT JOIN job_due d USING (job_id)
+LEFT JOIN job_running r USING (job_id)
+LEFT JOIN job_ended e USING (job_id)
+WHERE j.job_id = ANY($1::uuid[]);
 
 -- name: ended_among
 -- Which of these jobs are over, for those who wait for them.

@@ -1,0 +1,152 @@
+"""What a caller submits at once, and what becomes of it where its keys may be taken. Pure.
+
+The store says what it found of the keys, `resolve` says what that means. Submissions of one batch
+are looked at in their order, so that of two twins in it the second meets the first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from penstock.domain.errors import DuplicateJob, KeyBusy, KeyReused, PenstockError
+from penstock.domain.ids import JobId
+from penstock.domain.job import NewJob
+
+UniqueKey = tuple[str, str]  # queue, unique_key
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """An Idempotency-Key: 16 bytes made of caller, call and key, 32 of the request's body."""
+
+    id: bytes
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """Jobs that are stored all together or not at all."""
+
+    jobs: Sequence[NewJob]
+    key: RequestKey | None = None
+
+    @property
+    def has_keys(self) -> bool:
+        return self.key is not None or any(job.unique_key is not None for job in self.jobs)
+
+    def unique_keys(self) -> list[UniqueKey]:
+        return [(job.queue, job.unique_key) for job in self.jobs if job.unique_key is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What a submission is answered: `ids` in the order of its jobs, `at` the commit's time.
+
+    `holders` are those ids that had been there before. `replayed`: it is the answer of an earlier
+    request with the same Idempotency-Key.
+    """
+
+    at: datetime
+    ids: Sequence[JobId]
+    holders: frozenset[JobId] = frozenset()
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A stored answer, and the body that it was given for."""
+
+    body: bytes
+    accepted: Accepted
+
+
+@dataclass(slots=True)
+class Found:
+    """What is known of the keys of a batch. `busy_…`: another transaction is taking them."""
+
+    answers: dict[bytes, Answer] = field(default_factory=dict)
+    holders: dict[UniqueKey, JobId] = field(default_factory=dict)
+    busy_requests: frozenset[bytes] = frozenset()
+    busy_keys: frozenset[UniqueKey] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """Store `new`; the answer will be `ids`, of which `holders` had been there."""
+
+    new: Sequence[NewJob]
+    ids: Sequence[JobId]
+    holders: frozenset[JobId]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    accepted: Accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    error: PenstockError
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """A twin's transaction is under way: look again when it is over."""
+
+
+Resolution = Store | Replay | Refuse | Again
+
+
+def resolve(batch: Sequence[Submission], found: Found) -> list[Resolution]:
+    """What to do with each submission; `found` learns what those before it will store."""
+    return [_resolve(one, found) for one in batch]
+
+
+def _resolve(one: Submission, found: Found) -> Resolution:
+    key = one.key
+    if key is not None:
+        answer = found.answers.get(key.id)
+        if answer is not None:
+            return _answered(one, key, answer)
+        if key.id in found.busy_requests:
+            return Refuse(KeyBusy("a request with this Idempotency-Key is under way"))
+    resolution = _placed(one, found)
+    if key is not None and isinstance(resolution, Store):
+        # A second one in this batch is as if the first were still under way: it is.
+        found.busy_requests |= {key.id}
+    return resolution
+
+
+def _answered(one: Submission, key: RequestKey, answer: Answer) -> Resolution:
+    if answer.body != key.body:
+        return Refuse(KeyReused("this Idempotency-Key was used for another body"))
+    accepted = answer.accepted
+    ours = {job.id for job in one.jobs}
+    replayed = ours.isdisjoint(accepted.ids)  # else this is the answer to our own first sending
+    return Replay(Accepted(accepted.at, accepted.ids, accepted.holders, replayed))
+
+
+def _placed(one: Submission, found: Found) -> Resolution:
+    keys = one.unique_keys()
+    if not found.busy_keys.isdisjoint(keys):
+        return Again()
+    ids: list[JobId] = []
+    new: list[NewJob] = []
+    held: dict[int, JobId] = {}
+    taken: dict[UniqueKey, JobId] = {}  # by this submission; counts only if it is stored
+    for i, job in enumerate(one.jobs):
+        holder = None
+        if job.unique_key is not None:
+            key = (job.queue, job.unique_key)
+            holder = found.holders.get(key) or taken.setdefault(key, job.id)
+        if holder is None or holder == job.id:  # its own id: it was stored by an earlier sending
+            ids.append(job.id)
+            new.append(job)
+            continue
+        ids.append(holder)
+        if not job.return_holder:
+            held[i] = holder
+    if held:
+        return Refuse(DuplicateJob(held))
+    found.holders.update(taken)
+    return Store(new, ids, frozenset(ids) - {job.id for job in new})

@@ -1,0 +1,150 @@
+"""Submissions into Postgres: jobs with their places, their unique keys, the stored answers.
+
+In: what was submitted. Out: the time of the commit, or what the keys made of each submission.
+Always holds: nobody waits for a twin of its key (pitfalls.md, A11), and a key is taken in the
+transaction that makes its job. If we die before the commit nothing is stored; after it, the same
+submission sent again finds its own ids and is passed over.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from penstock.clock import ServerClock
+from penstock.domain.errors import StoreUnavailable
+from penstock.domain.ids import JobId
+from penstock.domain.job import NewJob
+from penstock.domain.submission import (
+    Accepted,
+    Answer,
+    Found,
+    Resolution,
+    Store,
+    Submission,
+    UniqueKey,
+    resolve,
+)
+from penstock.store import rows
+from penstock.store.jobs import ROWS_MAX
+from penstock.store.postgres import Postgres, Record, Transaction
+
+K = TypeVar("K")
+
+LOCKS_MAX = 500  # keys of a batch: each takes a slot of Postgres' one table of locks
+
+
+class KeysMoved(StoreUnavailable):
+    """A unique key was taken while we looked; nothing is stored, so send it again."""
+
+
+class Submissions:
+    """`clock` is kept from falling behind what Postgres' answers prove. Answers count for
+    `answers_kept_s` seconds."""
+
+    def __init__(self, postgres: Postgres, clock: ServerClock, answers_kept_s: float) -> None:
+        self._pg = postgres
+        self._clock = clock
+        self._answers_kept_s = answers_kept_s
+
+    async def store(self, jobs: Sequence[NewJob]) -> datetime:
+        """Stores jobs without keys, all or nothing; the time of it by Postgres."""
+        if len(jobs) <= ROWS_MAX:
+            found = await self._pg.rows("submit_jobs", *rows.submission(jobs))
+            at: datetime = found[0][0]
+        else:
+            async with self._pg.transaction() as transaction:
+                at = await _insert(transaction, jobs)
+        self._clock.at_least(at.timestamp())
+        return at
+
+    async def store_keyed(self, batch: Sequence[Submission]) -> list[tuple[Resolution, datetime]]:
+        """Stores what its keys let in, in one transaction; what became of each, and when.
+
+        KeysMoved where the batch must be sent again.
+        """
+        async with self._pg.transaction() as transaction:
+            found, at = await self._look(transaction, batch)
+            resolved = resolve(batch, found)
+            new = [job for one in resolved if isinstance(one, Store) for job in one.new]
+            if new:
+                at = await _insert(transaction, new)
+            await _keep_answers(transaction, batch, resolved, at)
+        self._clock.at_least(at.timestamp())
+        return [(one, at) for one in resolved]
+
+    async def _look(
+        self, transaction: Transaction, batch: Sequence[Submission]
+    ) -> tuple[Found, datetime]:
+        """Locks what keys it can, then sees who has them; the time by Postgres."""
+        requests = [one.key.id for one in batch if one.key is not None]
+        uniques = list({key for one in batch for key in one.unique_keys()})
+        lockable = uniques if len(uniques) <= LOCKS_MAX else []
+        names = [f"request {id_.hex()}" for id_ in requests]
+        names += [f"unique {queue}/{key}" for queue, key in lockable]
+        ((at, free),) = await transaction.rows("lock_keys", names)
+        found = Found(
+            busy_requests=_busy(requests, free),
+            busy_keys=_busy(lockable, free[len(requests) :]),
+        )
+        if requests:
+            args = (requests, self._answers_kept_s)
+            stored = await transaction.rows("stored_answers", *args)
+            found.answers = {row[0]: _answer(row) for row in stored}
+        if uniques:
+            found.holders = await _holders(transaction, uniques)
+        return found, at
+
+    async def answer(self, key_id: bytes) -> Answer | None:
+        """What a request with this key was answered, if it was and that still counts."""
+        found = await self._pg.read("stored_answers", [key_id], self._answers_kept_s)
+        return _answer(found[0]) if found else None
+
+
+def first_ready_at(job: NewJob, now: datetime) -> datetime:
+    """When a job submitted at `now` is first due; the same rule as submit_jobs."""
+    if job.delay_s is not None:
+        return now + timedelta(seconds=job.delay_s)
+    return max(job.run_at, now) if job.run_at else now
+
+
+async def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> datetime:
+    """Stores jobs, at least one; the time of the last statement."""
+    found: list[Record] = []
+    for start in range(0, len(jobs), ROWS_MAX):
+        part = rows.submission(jobs[start : start + ROWS_MAX])
+        found = await transaction.rows("submit_jobs", *part)
+        if found[0][1]:
+            raise KeysMoved("unique keys were taken meanwhile")
+    return found[0][0]  # type: ignore[no-any-return]
+
+
+async def _holders(
+    transaction: Transaction, uniques: Sequence[UniqueKey]
+) -> dict[UniqueKey, JobId]:
+    queues, keys = [queue for queue, _ in uniques], [key for _, key in uniques]
+    found = await transaction.rows("unique_holders", queues, keys)
+    return {uniques[row[0]]: JobId(row[1]) for row in found}
+
+
+async def _keep_answers(
+    transaction: Transaction,
+    batch: Sequence[Submission],
+    resolved: Sequence[Resolution],
+    at: datetime,
+) -> None:
+    answers = [
+        (one.key.id, one.key.body, at, done.ids, list(done.holders))
+        for one, done in zip(batch, resolved, strict=True)
+        if one.key is not None and isinstance(done, Store)
+    ]
+    if answers:
+        await transaction.many("store_answer", answers)
+
+
+def _answer(row: Record) -> Answer:
+    _id, body, at, ids, holders = row
+    return Answer(body, Accepted(at, ids, frozenset(holders), replayed=True))
+
+
+def _busy(keys: Sequence[K], free: Sequence[bool]) -> frozenset[K]:
+    return frozenset(key for key, is_free in zip(keys, free, strict=False) if not is_free)
