@@ -4,11 +4,16 @@
 cases are sent all the same: they must be refused as documented, only not accepted.
 """
 
+import itertools
 from typing import Any
 
 import schemathesis
 from schemathesis import Case, HookContext, Response
 from schemathesis.core.failures import Failure
+
+from penstock.api.openapi_parts import REQUEST_HEADERS
+
+EXAMPLE_KEY = REQUEST_HEADERS["Idempotency-Key"]["example"]
 
 # Details of faults, each a rule that a schema has no words for.
 RULES_BEYOND_A_SCHEMA = {
@@ -26,6 +31,20 @@ RULES_BEYOND_A_SCHEMA = {
 RULES_ACROSS_REQUESTS = {
     "/problems/idempotency-key-reuse": "a key belongs to the first body that came with it",
 }
+
+
+_numbers = itertools.count()
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """The example of an Idempotency-Key stands for a new one each time, as its text says.
+
+    Not in cases that are wrong on purpose: a change here would hide what is wrong with them.
+    """
+    is_right = case.meta is not None and case.meta.generation.mode.is_positive
+    if is_right and case.headers.get("Idempotency-Key") == EXAMPLE_KEY:
+        case.headers["Idempotency-Key"] = f"{EXAMPLE_KEY}-{next(_numbers)}"
 
 
 @schemathesis.hook
