@@ -1,9 +1,11 @@
 """Settings: the order of sources, and what a wrong one says."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -20,6 +22,7 @@ from penstock.settings import (
     near_misses,
     survey,
 )
+from tests.support.tokens import public_pem, rsa_key, signer
 
 SECRETS = {
     "PENSTOCK_POSTGRES__DSN": "postgres://penstock:hush@127.0.0.1/penstock",
@@ -151,7 +154,9 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
     assert "both set" in refusal(environ)
 
     del environ["PENSTOCK_AUTH__JWT_SECRET"]
-    assert load(environ).auth.jwt_secret.get_secret_value() == "s" * 40
+    secret = load(environ).auth.jwt_secret
+    assert secret is not None
+    assert secret.get_secret_value() == "s" * 40
 
     file.unlink()
     with pytest.raises(SettingsError, match=r"PENSTOCK_AUTH__JWT_SECRET_FILE .* can't be read"):
@@ -257,6 +262,111 @@ def test_a_section_can_be_had_without_the_secrets_of_the_others() -> None:
 def test_the_given_keys_are_those_that_a_source_sets(config_dir: Path) -> None:
     environ = {"PENSTOCK_REDIS__URL": "redis://x", "PENSTOCK_ENV": "production"}
     assert given_keys(environ, config_dir) == {"redis.url", "http.port", "http.keepalive_s"}
+
+
+def public_keys(entries: object) -> dict[str, str]:
+    return {"PENSTOCK_AUTH__PUBLIC_KEYS": json.dumps(entries)}
+
+
+def shown_keys(environ: dict[str, str], config_dir: Path | None = None) -> object:
+    settings = describe(load({**SECRETS, **environ}, config_dir))
+    return next(setting.value for setting in settings if setting.key == "auth.public_keys")
+
+
+def test_public_keys_come_as_text_or_from_files_and_are_shown(tmp_path: Path) -> None:
+    pem, jwks = tmp_path / "key.pem", tmp_path / "jwks.json"
+    pem.write_text(signer("RS256").public_pem)
+    members = [signer("ES256", n).jwk(kid=f"k{n}") for n in range(2)]
+    jwks.write_text(json.dumps({"keys": members}))
+    entries = [
+        {"pem": signer("EdDSA").public_pem, "algorithm": "EdDSA"},
+        {"kid": "mine", "file": str(pem)},
+        {"file": str(jwks), "algorithm": "ES256"},
+    ]
+    assert shown_keys(public_keys(entries)) == [
+        "EdDSA (pem)",
+        f"RS256 mine ({pem})",
+        f"ES256 k0, ES256 k1 ({jwks})",
+    ]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({"auth": {"public_keys": entries}}))
+    assert shown_keys({}, tmp_path) == shown_keys(public_keys(entries))
+
+
+def test_a_public_key_makes_the_secret_optional() -> None:
+    without = {k: v for k, v in SECRETS.items() if "SECRET" not in k}
+    entry = {"pem": signer("EdDSA").public_pem}
+    assert load({**without, **public_keys([entry])}).auth.jwt_secret is None
+    with pytest.raises(SettingsError) as lacking:
+        load({**without, **public_keys([])})
+    for word in ("auth.jwt_secret", "auth.public_keys", "PENSTOCK_AUTH__PUBLIC_KEYS"):
+        assert word in str(lacking.value)
+
+
+EDDSA = signer("EdDSA").public_pem
+PRIVATE = signer("EdDSA").private_pem
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([{}], "0: needs a pem or a file"),
+        ([{"pem": EDDSA, "file": "/x"}], "0: needs a pem or a file, and not both"),
+        ([{"pem": EDDSA, "algorithm": "RS256"}], "0: pem EdDSA RS256"),
+        ([{"pem": EDDSA, "algorithm": "HS256"}], "0.algorithm: ES256"),
+        ([{"pem": EDDSA, "algoritm": "EdDSA"}], "0.algoritm:"),
+        ([{"pem": EDDSA, "kid": "a b"}], "0.kid:"),
+        ([{"pem": EDDSA}, {"pem": EDDSA}], "two EdDSA keys without a kid"),
+        ([{"pem": EDDSA, "kid": "k"}] * 2, "two EdDSA keys with the kid k"),
+        ([{"pem": EDDSA}, {"pem": PRIVATE}], "1: pem private key"),
+        ([{"file": "/nowhere/x.pem"}], "0: /nowhere/x.pem can't be read No such file"),
+        ([{"file": "/"}], "0: / can't be read"),
+        ([{"file": PRIVATE}], "0: file path"),
+        ([PRIVATE], "0:"),
+        ([{"pem": public_pem(rsa_key(1024))}], "0: pem RSA with 1024 bits"),
+        ([{"pem": EDDSA, "kid": f"k{n}"} for n in range(21)], "20"),
+    ],
+)
+def test_a_wrong_public_key_is_named_by_its_place_and_not_repeated(
+    entries: object, words: str
+) -> None:
+    message = refusal(public_keys(entries))
+    told = [message, *(str(setting.value) for setting in survey(public_keys(entries)))]
+    for word in ("auth.public_keys", "PENSTOCK_AUTH__PUBLIC_KEYS", *words.split()):
+        assert word in message
+    for line in (EDDSA + PRIVATE).splitlines():
+        assert line.startswith("-----") or not any(line in text for text in told)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\xff\xfe", "is no text"),
+        (b"x" * 300_000, "more than 262144 characters"),
+        (b'{"keys": []}', "is no JWK set"),
+        (b'{"keys": [{"kty": "oct", "k": "hush"}]}', "keys[0] shared secret"),
+        (PRIVATE.encode(), "holds a private key"),
+    ],
+)
+def test_a_wrong_file_of_keys_is_named(tmp_path: Path, content: bytes, words: str) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(content)
+    message = refusal(public_keys([{"file": str(file)}]))
+    for word in (str(file), *words.split()):
+        assert word in message
+    assert "hush" not in message
+
+
+def test_a_kid_beside_a_jwk_set_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text('{"keys": []}')
+    assert "drop kid" in refusal(public_keys([{"file": str(file), "kid": "k"}]))
+
+
+@pytest.mark.parametrize("text", [EDDSA, '{"kty": "OKP", "crv": "Ed25519", "x": "hushhush"}'])
+def test_a_public_key_is_no_secret_to_sign_with(text: str) -> None:
+    message = refusal({"PENSTOCK_AUTH__JWT_SECRET": text})
+    assert "goes to auth.public_keys" in message
+    assert text not in message
 
 
 @given(st.text("ABCDEFGHIJKLMNOPQRSTUVWXYZ_", min_size=1, max_size=30), st.text(max_size=20))

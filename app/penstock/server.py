@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.api import app
-from penstock.api.auth import TokenRules, Verifier, shared_secret
+from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
 from penstock.domain.errors import PenstockError
 from penstock.domain.readiness import Readiness
@@ -24,7 +24,7 @@ from penstock.engine import Engine, Rooms
 from penstock.handlers.registry import Registry
 from penstock.loops import supervise
 from penstock.queue.redis import RedisDoor
-from penstock.settings import Settings
+from penstock.settings import Auth, Settings
 from penstock.store import migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
@@ -175,20 +175,13 @@ async def _told(work: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
 
 
 def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
-    rules = TokenRules(
-        settings.auth.issuer,
-        settings.auth.audience,
-        settings.auth.token_max_age_s,
-        settings.auth.leeway_s,
-    )
-    secret = shared_secret(settings.auth.jwt_secret.get_secret_value())
     return Door(
         submitter=engine.submitter,
         changes=engine.changes,
         reads=engine.reads,
         waiters=engine.waiters,
         minter=engine.minter,
-        verifier=Verifier(secret, rules),
+        verifier=_verifier(settings.auth),
         now_ms=engine.pg_clock.now_ms,
         payload_errors=rooms.registry.payload_errors,
         readiness=lambda: _readiness(rooms, engine),
@@ -206,6 +199,15 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
             timeout_s=settings.jobs.timeout_s,
         ),
     )
+
+
+def _verifier(auth: Auth) -> Verifier:
+    secret = auth.jwt_secret.get_secret_value() if auth.jwt_secret is not None else None
+    public = [key for source in auth.public_keys for key in source.keys]
+    rules = TokenRules(
+        auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
+    )
+    return Verifier(key_set(secret, public), rules)
 
 
 def _readiness(rooms: Rooms, engine: Engine) -> Readiness:

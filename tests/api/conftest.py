@@ -11,7 +11,7 @@ import jwt
 import pytest
 
 from penstock.api.app import serve
-from penstock.api.auth import TokenRules, Verifier, shared_secret
+from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Door, Limits
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
@@ -37,7 +37,7 @@ def door() -> Door:
         reads=nothing,
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
-        verifier=Verifier(shared_secret(SECRET), TokenRules()),
+        verifier=Verifier(key_set(SECRET), TokenRules()),
         now_ms=lambda: NOW_MS,
         payload_errors=payload_errors,
         readiness=lambda: Readiness(ready=True),

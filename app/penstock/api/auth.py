@@ -1,12 +1,14 @@
 """Who asks: a bearer token becomes a `Caller`, or 401.
 
-In: the request's headers. Out: the caller with roles and queues. Always holds: the algorithm
-comes from our key and never from the token; a token is checked once and then known by its text
-until it expires (a check costs 30 us); no token and no part of one is logged or answered.
+In: the request's headers. Out: the caller with roles and queues. Always holds: a token may choose
+among our keys, but the algorithm is that of our key; it costs one signature at most; it is checked
+once and then known by its text until it expires; no token and no part of one is logged or answered.
 """
 
-import re
-from collections.abc import Callable
+import base64
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,19 +17,25 @@ from multidict import MultiMapping
 
 from penstock import clock
 from penstock.api.problems import Problem
-from penstock.domain.caller import Caller, Role
+from penstock.domain.caller import Caller, Role, too_much
+from penstock.keys import PublicKey, PublicMaterial, is_kid
 
 _SEEN_MAX = 10_000  # tokens that we remember
+_SEEN_MAX_BYTES = 8 * 1024 * 1024  # what they weigh together
 _SUB_MAX = 255
-_GLOBS_MAX = 100
-_GLOB_CHARS_MAX = 100
 _ROLES_MAX = 100
-_KID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _ROLE_NAMES = frozenset(Role)
 
 # Headers by which a token would bring or point to its own key, or change what is signed.
 _FOREIGN_KEYS = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "zip", "b64"})
+
+# The header `typ` in small letters, "" where there is none, by what auth.token_type says.
+_ACCESS_TOKEN = frozenset({"at+jwt", "application/at+jwt"})
+_TYPES: dict[str | None, frozenset[str]] = {
+    None: _ACCESS_TOKEN | {"jwt", ""},
+    "JWT": frozenset({"jwt"}),
+    "at+jwt": _ACCESS_TOKEN,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +43,41 @@ class Key:
     """A key and the one algorithm that it is for."""
 
     algorithm: str
-    material: str | bytes
+    material: str | PublicMaterial
 
 
-# Finds the key for a token's `kid`. A set of public keys is another such function; where it is
-# fetched from afar, its miss is the place to fetch again.
-FindKey = Callable[[str | None], Key | None]
+# Finds the key that a token asks for by its `kid` and `alg`. Where keys are fetched from afar, its
+# miss is the place to fetch again.
+FindKey = Callable[[str | None, str], Key | None]
 
 
-def shared_secret(secret: str) -> FindKey:
-    """HS256 with one secret for all tokens, whatever their `kid`."""
-    key = Key("HS256", secret)
-    return lambda _kid: key
+def key_set(secret: str | None, public: Iterable[PublicKey] = ()) -> FindKey:
+    """HS256 with a secret, and public keys. Two keys of one algorithm differ in their kid.
+
+    The key of a token is that of its kid; else the one of its algorithm that has no kid (the secret
+    is such a one); else, if the token has no kid, the only one of its algorithm.
+    """
+    keys = [(key.kid, Key(key.algorithm, key.material)) for key in public]
+    if secret is not None:
+        keys.append((None, Key("HS256", secret)))
+    named = {(kid, key.algorithm): key for kid, key in keys}
+    counts = Counter(key.algorithm for _, key in keys)
+    only = {key.algorithm: key for _, key in keys if counts[key.algorithm] == 1}
+
+    def find(kid: str | None, algorithm: str) -> Key | None:
+        found = named.get((kid, algorithm)) or named.get((None, algorithm))
+        return only.get(algorithm) if found is None and kid is None else found
+
+    return find
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a token must keep to. `issuer` and `audience` are checked where they are set."""
+    """What a token must keep to. The first three are checked where they are set."""
 
     issuer: str | None = None
     audience: str | None = None
+    token_type: str | None = None  # JWT or at+jwt
     token_max_age_s: int = 400 * 24 * 3600
     leeway_s: int = 30
 
@@ -73,6 +96,7 @@ class Verifier:
         self._rules = rules
         self._now_s = now_s
         self._seen: dict[str, tuple[Caller, int]] = {}
+        self._seen_bytes = 0
 
     def caller(self, headers: MultiMapping[str]) -> Caller:
         """The caller whom the one Authorization header names. Raises a 401 problem."""
@@ -88,7 +112,7 @@ class Verifier:
             ) from None
 
     def _check(self, token: str) -> Caller:
-        self._seen.pop(token, None)
+        self._forget(token)
         claims = self._claims(token, self._key(token))
         exp = claims["exp"]
         if type(exp) is not int:
@@ -100,26 +124,24 @@ class Verifier:
         return caller
 
     def _key(self, token: str) -> Key:
-        try:
-            header = jwt.get_unverified_header(token)
-        except Exception:  # whatever a hostile token does to the parser, it is no token
-            raise Refused("the token can't be read") from None
-        kid, typ = header.get("kid"), header.get("typ", "JWT")
+        """Our key for the token, by a header that nobody has vouched for yet."""
+        header = _decoded(token, 0)
+        kid, typ, algorithm = header.get("kid"), header.get("typ", ""), header.get("alg")
         if not _FOREIGN_KEYS.isdisjoint(header):
             raise Refused("the token has a header that we don't accept")
-        if not isinstance(typ, str) or typ.lower() not in _TYPES:
+        if not isinstance(typ, str) or typ.lower() not in _TYPES[self._rules.token_type]:
             raise Refused("the token is of another type")
-        if kid is not None and not (isinstance(kid, str) and _KID.fullmatch(kid)):
+        if kid is not None and not is_kid(kid):
             raise Refused("the token's kid has not the right form")
-        key = self._find_key(kid)
+        key = self._find_key(kid, algorithm) if isinstance(algorithm, str) else None
         if key is None:
-            raise Refused("the token's key is unknown")
+            raise Refused("the token's key is unknown, or not for its algorithm")
         return key
 
     def _claims(self, token: str, key: Key) -> dict[str, Any]:
         rules = self._rules
         try:
-            return jwt.decode(
+            jwt.decode(
                 token,
                 key.material,
                 algorithms=[key.algorithm],
@@ -138,11 +160,23 @@ class Verifier:
             raise Refused("the token isn't valid yet") from None
         except Exception:
             raise Refused("the token isn't valid here") from None
+        return _decoded(token, 1)
 
     def _remember(self, token: str, caller: Caller, exp: int) -> None:
-        while len(self._seen) >= _SEEN_MAX:
-            del self._seen[next(iter(self._seen))]
         self._seen[token] = (caller, exp)
+        self._seen_bytes += _weight(token, caller)
+        while len(self._seen) > _SEEN_MAX or self._seen_bytes > _SEEN_MAX_BYTES:
+            self._forget(next(iter(self._seen)))
+
+    def _forget(self, token: str) -> None:
+        known = self._seen.pop(token, None)
+        if known is not None:
+            self._seen_bytes -= _weight(token, known[0])
+
+
+def _weight(token: str, caller: Caller) -> int:
+    """Bytes, about: of each glob Python keeps 60 more than its text, which the token has too."""
+    return len(token) + 60 * len(caller.queues or ())
 
 
 def _bearer(headers: MultiMapping[str]) -> str:
@@ -155,6 +189,29 @@ def _bearer(headers: MultiMapping[str]) -> str:
     return token
 
 
+def _decoded(token: str, part: int) -> dict[str, Any]:
+    """A part of a token as JSON: 0 is the header, 1 the claims."""
+    try:
+        text = token.split(".", 2)[part]
+        decoded = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        value = json.loads(decoded.decode(), object_pairs_hook=_each_once)
+    except Refused:
+        raise
+    except Exception:  # whatever a hostile token does to the parser, it is no token
+        raise Refused("the token can't be read") from None
+    if not isinstance(value, dict):
+        raise Refused("the token can't be read")
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two with one name, others may go by the first where we would go by the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Refused("the token has a name twice")
+    return found
+
+
 def _sub(claims: dict[str, Any]) -> str:
     sub = claims["sub"]
     if not isinstance(sub, str) or not 0 < len(sub) <= _SUB_MAX or not sub.isprintable():
@@ -165,7 +222,7 @@ def _sub(claims: dict[str, Any]) -> str:
 def _roles(claims: dict[str, Any]) -> frozenset[Role]:
     """The roles that we know; others may be meant for somebody else."""
     names = claims.get("roles", [])
-    if not _are_texts(names, _ROLES_MAX, _SUB_MAX):
+    if not _are_texts(names) or len(names) > _ROLES_MAX:
         raise Refused("the token's roles must be a list of names")
     return frozenset(Role(name) for name in names if name in _ROLE_NAMES)
 
@@ -174,14 +231,12 @@ def _queues(claims: dict[str, Any]) -> tuple[str, ...] | None:
     if "queues" not in claims:
         return None
     globs = claims["queues"]
-    if not _are_texts(globs, _GLOBS_MAX, _GLOB_CHARS_MAX):
+    if not _are_texts(globs):
         raise Refused("the token's queues must be a list of names or globs")
+    if limit := too_much(globs):
+        raise Refused(f"the token's queues are too much: {limit}")
     return tuple(globs)
 
 
-def _are_texts(value: Any, items_max: int, chars_max: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) <= items_max
-        and all(isinstance(item, str) and len(item) <= chars_max for item in value)
-    )
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, SecretStr, TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
@@ -20,7 +20,7 @@ from penstock.settings.sources import (
     Found,
     SettingsError,
     gather,
-    is_secret,
+    is_told,
     known_fields,
     variable_of,
 )
@@ -100,7 +100,9 @@ def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[S
 def _tried(key: str, info: FieldInfo, found: Found) -> object:
     if key not in found.values:
         return "(missing)" if info.is_required() else _shown(info.get_default())
-    whole: Any = Annotated[info.annotation, *info.metadata]
+    whole: Any = info.annotation
+    if info.metadata:
+        whole = Annotated[whole, *info.metadata]
     adapter: TypeAdapter[object] = TypeAdapter(whole)
     try:
         return _shown(adapter.validate_python(found.values[key]))
@@ -133,7 +135,9 @@ def _value(settings: Settings, key: str) -> object:
 def _shown(value: object) -> object:
     if isinstance(value, SecretStr):
         return MASK
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return value
 
 
 def _refusal(error: ValidationError, found: Found, section: str = "") -> SettingsError:
@@ -161,12 +165,14 @@ def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     loc = ([section] if section else []) + [str(part) for part in error["loc"]]
     key = next((k for k in (".".join(loc[:2]), loc[0]) if k in known_fields()), ".".join(loc))
     text = _said(error["msg"])
-    if error["type"] == "missing":
-        for missing in _required(key):
-            name = variable_of(missing)
-            yield f"{missing} is required: set {name}, or {name}_FILE to a file that holds it"
+    if error["type"] == "lacking":  # one of several, which the rule names itself
+        yield text
+    elif error["type"] == "missing" and len(loc) == 2:
+        name = variable_of(key)
+        yield f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
     elif key in known_fields():
-        yield _wrong(key, text, found)
+        inner = ".".join(loc[2:]) if "." in key else ""
+        yield _wrong(key, f"{inner}: {text}" if inner else text, found)
     else:  # a rule across settings names them itself
         places_of = {f"{k}: {origin}" for k, origin in found.origins.items() if k in text}
         yield f"{text}; they come from {'; '.join(sorted(places_of)) or 'the defaults'}"
@@ -176,19 +182,8 @@ def _said(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should", "it should")
 
 
-def _required(key: str) -> list[str]:
-    """The keys that a missing one stands for: a whole section lacks its required settings."""
-    info = Settings.model_fields.get(key)
-    if info is None or not isinstance(info.annotation, type):
-        return [key]
-    if not issubclass(info.annotation, BaseModel):
-        return [key]
-    inner = info.annotation.model_fields.items()
-    return [f"{key}.{name}" for name, field in inner if field.is_required()]
-
-
 def _wrong(key: str, text: str, found: Found) -> str:
     info = known_fields()[key]
-    given = "" if is_secret(info) else f" = {found.values.get(key)!r}"
+    given = f" = {found.values.get(key)!r}" if is_told(info) else ""
     source = found.origins.get(key, "default")
     return f"{key}{given} from {source}: {text} ({info.description})"

@@ -20,6 +20,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
+
+from penstock.settings.key_source import KeySource
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -79,7 +82,19 @@ def _redis_url(secret: SecretStr) -> SecretStr:
 def _long_secret(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < JWT_SECRET_MIN_BYTES:
         raise ValueError(f"must have at least {JWT_SECRET_MIN_BYTES} bytes")
+    if secret.get_secret_value().lstrip().startswith(("-----BEGIN", "{")):
+        raise ValueError("must be random text: a key in PEM or JWK form goes to auth.public_keys")
     return secret
+
+
+def _told_apart(sources: tuple[KeySource, ...]) -> tuple[KeySource, ...]:
+    """A token picks its key by algorithm and kid, so these must differ."""
+    names = [(key.algorithm, key.kid) for source in sources for key in source.keys]
+    for algorithm, kid in names:
+        if names.count((algorithm, kid)) > 1:
+            which = f"with the kid {kid}" if kid else "without a kid"
+            raise ValueError(f"there are two {algorithm} keys {which}")
+    return sources
 
 
 Cidr = Annotated[str, AfterValidator(_cidr)]
@@ -144,15 +159,36 @@ class Redis(Section):
 class Auth(Section):
     """Who may ask."""
 
-    jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] = Field(
-        description="key of the HS256 tokens, 32 bytes at least"
+    jwt_secret: Annotated[SecretStr, AfterValidator(_long_secret)] | None = Field(
+        None, description="key of the HS256 tokens, 32 bytes at least"
+    )
+    # Not repeated in errors: somebody may have put a private key there.
+    public_keys: Annotated[tuple[KeySource, ...], AfterValidator(_told_apart)] = Field(
+        (),
+        max_length=20,
+        repr=False,
+        description="keys of RS256, ES256 and EdDSA tokens: {kid, pem} or {file} (PEM, JWK set)",
     )
     issuer: str | None = Field(None, description="the `iss` a token must have; none = any")
     audience: str | None = Field(None, description="the `aud` a token must have; none = any")
+    token_type: Literal["JWT", "at+jwt"] | None = Field(
+        None, description="the `typ` a token must have; none = either, or none"
+    )
     token_max_age_s: int = Field(
         400 * DAY_S, ge=60, le=4000 * DAY_S, description="longest life of a token"
     )
     leeway_s: int = Field(30, ge=0, le=300, description="clock difference that is forgiven")
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> Self:
+        if self.jwt_secret is None and not self.public_keys:
+            raise PydanticCustomError(
+                "lacking",
+                "auth.jwt_secret is required, or auth.public_keys: set PENSTOCK_AUTH__JWT_SECRET, "
+                "or PENSTOCK_AUTH__JWT_SECRET_FILE to a file that holds it, "
+                "or PENSTOCK_AUTH__PUBLIC_KEYS",
+            )
+        return self
 
 
 class Worker(Section):

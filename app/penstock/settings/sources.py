@@ -58,7 +58,8 @@ class Found:
 
     def nested(self) -> dict[str, Any]:
         """The values as pydantic wants them: `http.port` is in `["http"]["port"]`."""
-        tree: dict[str, Any] = {}
+        # A section that nothing is said of is there too, so that each setting it lacks is named.
+        tree: dict[str, Any] = {name: {} for name in sections()}
         for key, value in self.values.items():
             section, dot, name = key.partition(".")
             if dot:
@@ -117,6 +118,11 @@ def known_fields() -> dict[str, FieldInfo]:
     return fields
 
 
+def sections() -> frozenset[str]:
+    """The names that settings are grouped under."""
+    return frozenset(key.partition(".")[0] for key in known_fields() if "." in key)
+
+
 def variable_of(key: str) -> str:
     """The environment variable of a dotted key: http.port -> PENSTOCK_HTTP__PORT."""
     return PREFIX + key.upper().replace(".", "__")
@@ -125,6 +131,11 @@ def variable_of(key: str) -> str:
 def is_secret(info: FieldInfo) -> bool:
     """Whether a value must never be shown, and may come from a file."""
     return _holds(info.annotation, SecretStr)
+
+
+def is_told(info: FieldInfo) -> bool:
+    """Whether an error may repeat what was given."""
+    return info.repr and not is_secret(info)
 
 
 def _yaml_files(config_dir: Path, environment: str) -> Iterator[Path]:
@@ -169,9 +180,9 @@ def _yaml_tree(path: Path) -> dict[str, Any]:
 
 
 def _flat(tree: dict[str, Any], path: Path) -> Iterator[tuple[str, Any]]:
-    sections = {key.partition(".")[0] for key in known_fields() if "." in key}
+    groups = sections()
     for name, value in tree.items():
-        if name not in sections or value is None:
+        if name not in groups or value is None:
             yield str(name), value
         elif isinstance(value, dict):
             yield from ((f"{name}.{inner}", v) for inner, v in value.items())

@@ -1,12 +1,15 @@
 -- Queues: their switch, their settings, their counts.
 
 -- name: add_queues
--- Enters names while there are fewer than $2 queues.
+-- Enters those names that are new, all or none, if that makes no more than $2 queues.
+WITH n AS MATERIALIZED (
+    SELECT u.queue FROM unnest($1::text[]) AS u(queue)
+    WHERE NOT EXISTS (SELECT 1 FROM queues q WHERE q.queue = u.queue)
+)
 INSERT INTO queues (queue)
-SELECT n.queue FROM unnest($1::text[]) AS n(queue)
-WHERE NOT EXISTS (SELECT 1 FROM queues q WHERE q.queue = n.queue)
-ORDER BY n.queue
-LIMIT greatest($2::bigint - (SELECT count(*) FROM queues), 0)
+SELECT queue FROM n
+WHERE (SELECT count(*) FROM queues) + (SELECT count(*) FROM n) <= $2::bigint
+ORDER BY queue
 ON CONFLICT DO NOTHING;
 
 -- name: queues_among
