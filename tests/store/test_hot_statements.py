@@ -112,6 +112,10 @@ def at_once(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(ids,)]
 
 
+def these(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(ids, False)]
+
+
 def submission(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [tuple(rows.submission([making.new_job() for _ in ids]))]
 
@@ -159,9 +163,9 @@ HOT = [
     Hot("cancel_running", [JOBS, RUNNING], each),
     Hot("retry_ended", [JOBS, ENDED], each),
     Hot("state_of", [JOBS, DUE], each),
-    Hot("job", [JOBS, DUE], each, is_read=True, of="that is due"),
-    Hot("job", [JOBS, RUNNING], each, is_read=True, of="that runs"),
-    Hot("job", [JOBS, ENDED, ATTEMPTS], each, is_read=True, of="that ended"),
+    Hot("jobs", [JOBS, DUE], these, is_read=True, of="that are due"),
+    Hot("jobs", [JOBS, RUNNING], these, is_read=True, of="that run"),
+    Hot("jobs", [JOBS, ENDED, ATTEMPTS], these, is_read=True, of="that ended"),
     Hot("ended_among", [ENDED], at_once, is_read=True),
 ]
 
