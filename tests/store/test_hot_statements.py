@@ -18,7 +18,8 @@ import asyncpg
 import pytest
 
 from penstock.domain.ids import JobId, WorkerId
-from penstock.store import postgres, queries, rows
+from penstock.store import lists, postgres, queries, rows
+from penstock.store.lists import HIGHEST, LOWEST
 from tests.support import making
 from tests.support.database import TABLES
 from tests.support.figures import figures
@@ -138,6 +139,26 @@ def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
     ]
 
 
+def listing(
+    queues: list[str] | None = None,
+    kinds: list[str] | None = None,
+    states: list[str] | None = None,
+    tags: list[str] | None = None,
+    *,
+    few: bool = False,
+) -> Callable[[list[JobId], WorkerId], Calls]:
+    """One page of 50, over all ids there are."""
+    window = (HIGHEST, LOWEST, lists._FEW if few else lists.LOOKS_MAX, 51)
+    return lambda *_: [(*window, queues, kinds, states, tags)]
+
+
+TAGGED = """
+INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
+                  created_by, tags)
+SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '',
+       ARRAY['common', 'customer-' || n % 1000]
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
@@ -167,6 +188,23 @@ HOT = [
     Hot("jobs", [JOBS, RUNNING], these, is_read=True, of="that run"),
     Hot("jobs", [JOBS, ENDED, ATTEMPTS], these, is_read=True, of="that ended"),
     Hot("ended_among", [ENDED], at_once, is_read=True),
+    Hot("list_due", [DUE], listing(kinds=["kind-0"]), 51, is_read=True),
+    Hot("list_due", [DUE], listing(kinds=["nobody's"]), 1, is_read=True, of="without any"),
+    Hot(
+        "list_due_few", [DUE], listing(queues=["default"], few=True), 1, is_read=True, of="of many"
+    ),
+    Hot("list_due_few", [DUE], listing(kinds=["nobody's"], few=True), 0, is_read=True),
+    Hot("list_running", [RUNNING], listing(kinds=["nobody's"]), 1, is_read=True),
+    Hot("list_ended", [ENDED], listing(), 51, is_read=True),
+    Hot("list_ended", [ENDED], listing(["nobody's"]), 1, is_read=True, of="without any"),
+    Hot("list_ended_of_queues", [ENDED], listing(["default"], None, ["dead"]), 51, is_read=True),
+    Hot("list_ended_of_kinds", [ENDED], listing(None, ["echo"], ["dead"]), 51, is_read=True),
+    Hot("list_ended_of_states", [ENDED], listing(None, None, ["dead"]), 51, is_read=True),
+    Hot("list_tagged", [TAGGED, ENDED], listing(tags=["common"]), 51, is_read=True),
+    Hot("list_tagged", [TAGGED, ENDED], listing(tags=["x"]), 1, is_read=True, of="without any"),
+    Hot(
+        "list_tagged_few", [TAGGED, ENDED], listing(tags=["customer-7"], few=True), 50, is_read=True
+    ),
 ]
 
 

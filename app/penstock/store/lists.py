@@ -9,6 +9,7 @@ is left to the next one.
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from penstock import clock
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, State
 from penstock.domain.view import JobView
@@ -20,12 +21,15 @@ LOOKS_MAX = 20_000  # rows that one page looks at
 PAGE_BYTES = 4 * 1024 * 1024  # of payloads, results and errors: a page ends when it has more
 LOWEST, HIGHEST = JobId(bytes(16)), JobId(b"\xff" * 16)
 
-_QUEUES_MAX = 1000  # with more of them, looking at all jobs is cheaper
-_PROBED_MAX = 5000  # rows looked at where each costs a look at another table
+_QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
+_PROBED_MAX = 2500  # rows looked at where each costs a look at another table
 _FEW = 5000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
 _SLICE = 10  # jobs read at once with payloads and results, which may have a MiB each
 
+_REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
+
+_Tags = tuple[str, ...]
 _Read = Callable[..., Awaitable[list[Record]]]
 
 
@@ -61,13 +65,15 @@ class Lists:
     def __init__(self, postgres: Postgres, health: Health) -> None:
         self._pg = postgres
         self._health = health
+        self._common: set[_Tags] = set()
+        self._common_until = 0.0
 
     async def jobs(self, of: JobFilter, limit: int, *, whole: bool = False) -> JobPage:
         """A page of `limit` jobs at most, or of fewer and `next` where it had to stop looking.
         `whole`: with payloads and results. Raises StoreUnavailable."""
         with self._health.watch():
             async with self._pg.snapshot() as read:
-                found = await _Search(read, of, limit + 1).run()
+                found = await _Search(read, of, limit + 1, self._remembered()).run()
                 ids = sorted(found.ids, reverse=True)
                 following = found.reached if found.reached != LOWEST else None
                 if len(ids) > limit:
@@ -77,12 +83,20 @@ class Lists:
             following = items[-1].id
         return JobPage(items, following)
 
+    def _remembered(self) -> set[_Tags]:
+        """Tags that were common a moment ago."""
+        now = clock.monotonic()
+        if now > self._common_until or len(self._common) > _REMEMBERED_MAX:
+            self._common, self._common_until = set(), now + _REMEMBERED_S
+        return self._common
+
 
 class _Search:
     """Looks in the places that the filter allows for, until it has `count` jobs."""
 
-    def __init__(self, read: _Read, of: JobFilter, count: int) -> None:
+    def __init__(self, read: _Read, of: JobFilter, count: int, common: set[_Tags]) -> None:
         self._read = read
+        self._common = common
         self._of = of
         self._count = count
         states = of.states or frozenset(State)
@@ -98,17 +112,30 @@ class _Search:
         return await self._tagged()
 
     async def _tagged(self) -> _Found:
-        """A common tag by looking at the newest jobs, a rare one by the index of tags."""
+        """A common tag by looking at many jobs, a rare one by the index of tags."""
         if self._has_successes:
             found = await self._ask("list_tagged", _COMMON)
-            if len(found.ids) >= self._count or found.reached == LOWEST:
-                return found
-        few = await self._few("list_tagged_few")
+        else:
+            found = await self._in_places(_PROBED_MAX)
+        if self._is_done(found):
+            return found
+        few = await self._few_tagged()
         if few is not None:
             return few
         if self._has_successes:
             return await self._ask("list_tagged", _PROBED_MAX if self._of.states else LOOKS_MAX)
-        return await self._in_places(_PROBED_MAX)
+        return found
+
+    async def _few_tagged(self) -> _Found | None:
+        """All that have the tags, if they are few. To find that they aren't costs the more the
+        more they are, so that is remembered for a while."""
+        tags = tuple(self._of.tags or ())
+        if tags in self._common:
+            return None
+        few = await self._few("list_tagged_few")
+        if few is None:
+            self._common.add(tags)
+        return few
 
     async def _in_places(self, looks_max: int) -> _Found:
         share = looks_max // max(bool(self._live) + self._runs + bool(self._ended), 1)
@@ -118,7 +145,7 @@ class _Search:
         if self._runs:
             found.append(await self._ask("list_running", share))
         if self._ended:
-            found.append(await self._ask(self._ended_query(), share))
+            found.append(await self._over(share))
         return _merged(found)
 
     async def _due(self, looks_max: int) -> _Found:
@@ -129,12 +156,25 @@ class _Search:
                 return few
         return await self._ask("list_due", looks_max)
 
-    def _ended_query(self) -> str:
+    async def _over(self, looks_max: int) -> _Found:
+        """By the index of queues or of kinds; by both, if the first doesn't do: a common kind of a
+        rare queue is as good a question as a rare kind of a common queue."""
+        ways = []
         if self._of.queues is not None and len(self._of.queues) <= _QUEUES_MAX:
-            return "list_ended_of_queues"
+            ways.append("list_ended_of_queues")
         if self._of.kinds is not None:
-            return "list_ended_of_kinds"
-        return "list_ended" if self._has_successes else "list_ended_of_states"
+            ways.append("list_ended_of_kinds")
+        if not ways:
+            ways.append("list_ended" if self._has_successes else "list_ended_of_states")
+        best = await self._ask(ways[0], looks_max // len(ways))
+        for way in ways[1:]:
+            if self._is_done(best):
+                break
+            best = min(best, await self._ask(way, looks_max // len(ways)), key=_depth)
+        return best
+
+    def _is_done(self, found: _Found) -> bool:
+        return len(found.ids) >= self._count or found.reached == LOWEST
 
     async def _few(self, query: str) -> _Found | None:
         """All that there is, if it is little."""
@@ -159,6 +199,10 @@ class _Search:
             *(of.below, of.since, looks_max, self._count),
             *(of.queues, of.kinds, None if states is None else list(states), of.tags),
         )
+
+
+def _depth(found: _Found) -> JobId:
+    return found.reached
 
 
 def _merged(found: Iterable[_Found]) -> _Found:

@@ -132,7 +132,7 @@ WITH h AS MATERIALIZED (
     ORDER BY e.job_id DESC LIMIT $4 + 1
 ),
 l AS MATERIALIZED (SELECT queue, state, job_id FROM h ORDER BY job_id DESC LIMIT $4),
-share AS MATERIALIZED (SELECT $3 / greatest(count(*), 1) AS rows FROM l),
+share AS MATERIALIZED (SELECT greatest($3 / greatest(count(*), 1), 1) AS rows FROM l),
 m AS MATERIALIZED (
     SELECT e.job_id, l.state, l.queue
     FROM l CROSS JOIN LATERAL (
@@ -167,7 +167,7 @@ UNION ALL
 -- name: list_ended_of_kinds
 -- By lanes, each a kind and a state; they share what may be looked at.
 WITH l AS MATERIALIZED (
-    SELECT k.kind, s.state, $3 / count(*) OVER () AS rows
+    SELECT k.kind, s.state, greatest($3 / count(*) OVER (), 1) AS rows
     FROM unnest($6::text[]) AS k(kind) CROSS JOIN unnest($7::text[]) AS s(state)
 ),
 m AS MATERIALIZED (
@@ -201,7 +201,7 @@ UNION ALL
 -- name: list_ended_of_states
 -- By states other than succeeded, which have a small index of their own.
 WITH l AS MATERIALIZED (
-    SELECT s.state, $3 / count(*) OVER () AS rows FROM unnest($7::text[]) AS s(state)
+    SELECT s.state, greatest($3 / count(*) OVER (), 1) AS rows FROM unnest($7::text[]) AS s(state)
 ),
 m AS MATERIALIZED (
     SELECT e.job_id, l.state
