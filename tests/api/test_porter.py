@@ -100,14 +100,14 @@ async def test_a_path_that_does_not_exist_is_404(
     ("method", "path", "allow"),
     [
         ("GET", "/v1/jobs/batch", "POST"),
-        ("DELETE", "/v1/jobs", "POST"),
+        ("DELETE", "/v1/jobs", "GET, POST"),
         ("PUT", f"/v1/jobs/{ID}", "GET"),
         ("HEAD", f"/v1/jobs/{ID}", "GET"),
         ("OPTIONS", "/v1/queues", "GET"),
         ("HEAD", "/livez", "GET"),
         ("OPTIONS", "/metrics", "GET"),
         ("PATCH", "/v1/queues/a", "GET"),
-        ("TRACE", "/v1/jobs", "POST"),
+        ("TRACE", "/v1/jobs", "GET, POST"),
     ],
 )
 async def test_another_method_is_405_and_names_those_that_are(

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.api import docs, health, jobs, queues, shapes
+from penstock.api import docs, health, jobs, lists, queues, shapes, workers
 from penstock.api.routes import Handler
 
 TAGS = {
     "jobs": "Submit work, follow it, stop it, run it again.",
     "queues": "The lines in which jobs stand.",
+    "workers": "Who runs the jobs.",
     "operations": "What machines and people ask of one replica. No token is needed.",
 }
 
@@ -130,19 +131,28 @@ CALLS: Mapping[Handler, Call] = {
         {200: Gives("The job.", shapes.Job)},
         sends=("Prefer",),
     ),
+    lists.jobs: Call(
+        "listJobs",
+        "jobs",
+        "List jobs",
+        "The jobs that the token opens, newest first. Filters narrow: any of the values of one "
+        "name, and all of the names. A page may be short and still have a `next_cursor`: go on "
+        "until that is null.",
+        {200: Gives("A page of jobs.", shapes.Jobs)},
+    ),
     jobs.attempts: Call(
         "listAttempts",
         "jobs",
         "List a job's attempts",
         "What has been tried so far, oldest first; the one under way has no `outcome` yet.",
-        {200: Gives("All attempts.", shapes.Attempts)},
+        {200: Gives("A page of attempts.", shapes.Attempts)},
     ),
     jobs.logs: Call(
         "listLogs",
         "jobs",
         "List what a job logged",
         "The lines that the handler logged, oldest first, of all attempts.",
-        {200: Gives("All lines.", shapes.Logs)},
+        {200: Gives("A page of lines.", shapes.Logs)},
     ),
     jobs.cancel: Call(
         "cancelJob",
@@ -167,7 +177,7 @@ CALLS: Mapping[Handler, Call] = {
         "queues",
         "List queues",
         "All queues that the token opens, by name, with their jobs counted.",
-        {200: Gives("The queues.", shapes.Queues)},
+        {200: Gives("A page of queues.", shapes.Queues)},
     ),
     queues.show: Call(
         "showQueue",
@@ -192,6 +202,13 @@ CALLS: Mapping[Handler, Call] = {
         "Within a second its jobs are started again. A queue that is new is made.",
         {200: Gives("The queue.", shapes.Queue)},
         problems=("too-many-queues",),
+    ),
+    workers.list_all: Call(
+        "listWorkers",
+        "workers",
+        "List workers",
+        "Who runs jobs, newest first, those that were given up of late among them.",
+        {200: Gives("A page of workers.", shapes.Workers)},
     ),
     health.livez: Call(
         "live",

@@ -38,6 +38,8 @@ PROBLEMS: Mapping[str, Slug] = {
     "bad-request": Slug(HTTPStatus.BAD_REQUEST, "Not a valid request"),
     "not-json": Slug(HTTPStatus.BAD_REQUEST, "The body isn't JSON"),
     "unknown-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "Unknown query parameter"),
+    "bad-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "A query parameter breaks a rule"),
+    "bad-cursor": Slug(HTTPStatus.BAD_REQUEST, "Not a cursor of this query"),
     "unauthenticated": Slug(HTTPStatus.UNAUTHORIZED, "A valid token is needed"),
     "forbidden": Slug(HTTPStatus.FORBIDDEN, "The token doesn't allow this"),
     "forbidden-queue": Slug(HTTPStatus.FORBIDDEN, "The token doesn't open this queue"),

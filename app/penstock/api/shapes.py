@@ -116,6 +116,13 @@ class Job(_JobBasics):
     result: Annotated[Any, _says("What the handler gave back.", {"to": "ada@example.com"})]
 
 
+class ListedJob(_JobBasics):
+    """A job in a list: without payload and result, if they weren't asked for."""
+
+    payload: NotRequired[Annotated[Any, _says("With `include=payload`.", {"to": "ada"})]]
+    result: NotRequired[Annotated[Any, _says("With `include=result`.", {"to": "ada"})]]
+
+
 class Brief(TypedDict):
     """One job of a batch."""
 
@@ -199,6 +206,24 @@ class Queue(TypedDict):
     settings: QueueSettings
 
 
+class Worker(TypedDict):
+    """Who runs jobs: a replica."""
+
+    id: Annotated[Id, _says("Its name in this life.", _WORKER)]
+    host: Annotated[str, _says("The machine that it runs on.", "penstock-7d4b9c")]
+    version: Annotated[str, _says("Of its code.", "0.1.0")]
+    queues: Annotated[list[str], _says("Names and globs that it serves and you see.", ["*"])]
+    kinds: Annotated[list[str], _says("What it has handlers for.", ["echo", "http"])]
+    slots: Annotated[Count, _says("How many jobs it runs at once.", 116)]
+    running: Annotated[Count, _says("How many it runs now.", 8)]
+    started_at: Annotated[Time, _says("When this life began.", "2026-11-17T07:20:00.000Z")]
+    last_heartbeat_at: Annotated[Time, _says("Its last sign of life.", "2026-11-18T11:06:39.512Z")]
+    state: Annotated[
+        Literal["live", "condemned"],
+        _says("`condemned`: given up, its jobs run elsewhere.", "live"),
+    ]
+
+
 class Live(TypedDict):
     """The event loop turns."""
 
@@ -272,4 +297,18 @@ class Queues(TypedDict):
     """A page of queues."""
 
     items: list[Queue]
+    next_cursor: NextCursor
+
+
+class Jobs(TypedDict):
+    """A page of jobs."""
+
+    items: list[ListedJob]
+    next_cursor: NextCursor
+
+
+class Workers(TypedDict):
+    """A page of workers."""
+
+    items: list[Worker]
     next_cursor: NextCursor
