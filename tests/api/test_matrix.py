@@ -72,6 +72,9 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("GET", "/metrics"): Row(ANYBODY),
+    ("GET", "/openapi.json"): Row(ANYBODY),
+    ("GET", "/docs"): Row(ANYBODY),
+    ("GET", "/docs/{file}"): Row(ANYBODY, path="/docs/init.js"),
 }
 
 
