@@ -103,6 +103,11 @@ def test_rooms_import_only_their_row(path: Path) -> None:
         )
 
 
+def test_ui_holds_static_files_only() -> None:
+    found = {path.suffix for path in (PACKAGE / "ui").rglob("*") if path.is_file()}
+    assert found <= {".html", ".js", ".mjs", ".css", ".svg", ".md"}, "code belongs in api/"
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_each_library_has_one_door(path: Path) -> None:
     for name in imports(path):

@@ -51,6 +51,7 @@ from penstock.settings import Settings
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.line import Line
+from penstock.store.lists import Lists
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
@@ -134,6 +135,7 @@ class Engine:
         self.jobs, self.line = Jobs(postgres), Line(postgres)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
+        self.lists = Lists(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:

@@ -179,6 +179,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
         submitter=engine.submitter,
         changes=engine.changes,
         reads=engine.reads,
+        lists=engine.lists,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),

@@ -35,6 +35,7 @@ def door() -> Door:
         submitter=nothing,
         changes=nothing,
         reads=nothing,
+        lists=nothing,
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),

@@ -60,6 +60,7 @@ class Row:
 ROWS: Mapping[Call, Row] = {
     ("POST", "/v1/jobs"): Row(SUBMITTERS, 201, foreign=403, body=job),
     ("POST", "/v1/jobs/batch"): Row(SUBMITTERS, 201, foreign=403, body=batch),
+    ("GET", "/v1/jobs"): Row(VIEWERS, lists=True),
     ("GET", "/v1/jobs/{id}"): Row(VIEWERS, foreign=404),
     ("GET", "/v1/jobs/{id}/attempts"): Row(VIEWERS, foreign=404),
     ("GET", "/v1/jobs/{id}/logs"): Row(VIEWERS, foreign=404),
@@ -69,9 +70,13 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/v1/queues/{name}"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/queues/{name}/pause"): Row(OPERATORS, foreign=404),
     ("POST", "/v1/queues/{name}/resume"): Row(OPERATORS, foreign=404),
+    ("GET", "/v1/workers"): Row(VIEWERS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("GET", "/metrics"): Row(ANYBODY),
+    ("GET", "/openapi.json"): Row(ANYBODY),
+    ("GET", "/docs"): Row(ANYBODY),
+    ("GET", "/docs/{file}"): Row(ANYBODY, path="/docs/init.js"),
 }
 
 

@@ -85,7 +85,7 @@ async def test_metrics_count_requests_by_route_and_not_by_path(
         "/", "/v1", "/v1/", "/v1/jobs/", "/v1/jobs/a/b", "/v1/jobs/a/attempts/1", "//v1/jobs",
         "/v1//jobs", "/v1/jobs/../queues", "/v1/jobs/%2e%2e/queues", "/V1/jobs", "/v1/workflows",
         "/v1/schedules", "/v1/events", "/v2/jobs", "/metrics/", "/livez;x", "/v1/queues/a%2Fpause",
-        "/{}", "/v1/{}", "/openapi.json",
+        "/{}", "/v1/{}", "/openapi.json/", "/docs/", "/docs/../livez",
     ],
 )  # fmt: skip
 async def test_a_path_that_does_not_exist_is_404(
@@ -100,14 +100,14 @@ async def test_a_path_that_does_not_exist_is_404(
     ("method", "path", "allow"),
     [
         ("GET", "/v1/jobs/batch", "POST"),
-        ("DELETE", "/v1/jobs", "POST"),
+        ("DELETE", "/v1/jobs", "GET, POST"),
         ("PUT", f"/v1/jobs/{ID}", "GET"),
         ("HEAD", f"/v1/jobs/{ID}", "GET"),
         ("OPTIONS", "/v1/queues", "GET"),
         ("HEAD", "/livez", "GET"),
         ("OPTIONS", "/metrics", "GET"),
         ("PATCH", "/v1/queues/a", "GET"),
-        ("TRACE", "/v1/jobs", "POST"),
+        ("TRACE", "/v1/jobs", "GET, POST"),
     ],
 )
 async def test_another_method_is_405_and_names_those_that_are(
@@ -196,7 +196,8 @@ async def test_every_call_under_v1_needs_a_token_with_the_role_of_the_table(
 
 def test_only_what_machines_ask_is_open() -> None:
     open_ = {route.path for route in ROUTES if route.role is None}
-    assert open_ == {"/livez", "/readyz", "/metrics"}
+    docs = {"/openapi.json", "/docs", "/docs/{file}"}
+    assert open_ == {"/livez", "/readyz", "/metrics"} | docs
 
 
 @pytest.mark.parametrize(

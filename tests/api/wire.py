@@ -7,6 +7,8 @@ from typing import Any
 
 import orjson
 
+from tests.support.contract import contract
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -56,6 +58,9 @@ async def call(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(sent + (body or b""))
-        return await read_answer(reader, with_body=method != "HEAD")
+        answer = await read_answer(reader, with_body=method != "HEAD")
     finally:
         await close(writer)
+    if method != "HEAD":
+        contract().check(method, target, answer.status, answer.headers, answer.body)
+    return answer

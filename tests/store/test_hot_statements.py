@@ -18,7 +18,8 @@ import asyncpg
 import pytest
 
 from penstock.domain.ids import JobId, WorkerId
-from penstock.store import postgres, queries, rows
+from penstock.store import lists, postgres, queries, rows
+from penstock.store.lists import HIGHEST, LOWEST
 from tests.support import making
 from tests.support.database import TABLES
 from tests.support.figures import figures
@@ -133,6 +134,10 @@ def at_once(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(ids,)]
 
 
+def these(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(ids, False)]
+
+
 def submission(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [tuple(rows.submission([making.new_job() for _ in ids]))]
 
@@ -164,6 +169,26 @@ def holders(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(["default"] * len(ids), [str(n + 1) for n in range(len(ids))])]
 
 
+def listing(
+    queues: list[str] | None = None,
+    kinds: list[str] | None = None,
+    states: list[str] | None = None,
+    tags: list[str] | None = None,
+    *,
+    few: bool = False,
+) -> Callable[[list[JobId], WorkerId], Calls]:
+    """One page of 50, over all ids there are."""
+    window = (HIGHEST, LOWEST, lists._FEW if few else lists.LOOKS_MAX, 51)
+    return lambda *_: [(*window, queues, kinds, states, tags)]
+
+
+TAGGED = """
+INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
+                  created_by, tags)
+SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '',
+       ARRAY['common', 'customer-' || n % 1000]
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
@@ -194,10 +219,27 @@ HOT = [
     Hot("cancel_running", [JOBS, RUNNING], each),
     Hot("retry_ended", [JOBS, ENDED], each),
     Hot("state_of", [JOBS, DUE], each),
-    Hot("job", [JOBS, DUE], each, is_read=True, of="that is due"),
-    Hot("job", [JOBS, RUNNING], each, is_read=True, of="that runs"),
-    Hot("job", [JOBS, ENDED, ATTEMPTS], each, is_read=True, of="that ended"),
+    Hot("jobs", [JOBS, DUE], these, is_read=True, of="that are due"),
+    Hot("jobs", [JOBS, RUNNING], these, is_read=True, of="that run"),
+    Hot("jobs", [JOBS, ENDED, ATTEMPTS], these, is_read=True, of="that ended"),
     Hot("ended_among", [ENDED], at_once, is_read=True),
+    Hot("list_due", [DUE], listing(kinds=["kind-0"]), 51, is_read=True),
+    Hot("list_due", [DUE], listing(kinds=["nobody's"]), 1, is_read=True, of="without any"),
+    Hot(
+        "list_due_few", [DUE], listing(queues=["default"], few=True), 1, is_read=True, of="of many"
+    ),
+    Hot("list_due_few", [DUE], listing(kinds=["nobody's"], few=True), 0, is_read=True),
+    Hot("list_running", [RUNNING], listing(kinds=["nobody's"]), 1, is_read=True),
+    Hot("list_ended", [ENDED], listing(), 51, is_read=True),
+    Hot("list_ended", [ENDED], listing(["nobody's"]), 1, is_read=True, of="without any"),
+    Hot("list_ended_of_queues", [ENDED], listing(["default"], None, ["dead"]), 51, is_read=True),
+    Hot("list_ended_of_kinds", [ENDED], listing(None, ["echo"], ["dead"]), 51, is_read=True),
+    Hot("list_ended_of_states", [ENDED], listing(None, None, ["dead"]), 51, is_read=True),
+    Hot("list_tagged", [TAGGED, ENDED], listing(tags=["common"]), 51, is_read=True),
+    Hot("list_tagged", [TAGGED, ENDED], listing(tags=["x"]), 1, is_read=True, of="without any"),
+    Hot(
+        "list_tagged_few", [TAGGED, ENDED], listing(tags=["customer-7"], few=True), 50, is_read=True
+    ),
 ]
 
 

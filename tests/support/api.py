@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import jwt
 
+from tests.support.contract import contract
 from tests.support.replica import SECRET
 from tests.support.waiting import eventually
 
@@ -68,11 +69,15 @@ class Api:
         headers: dict[str, str] | None = None,
         url: str | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The answer itself, for its headers."""
+        """The answer itself, for its headers, once it was found to be as documented."""
         total = aiohttp.ClientTimeout(total=30)
         async with self._session.request(
             method, (url or self.url) + path, json=body, headers=headers, timeout=total
         ) as answer:
+            raw = await answer.read()
+            contract().check(method, path, answer.status, answer.headers, raw)
+            if answer.ok:
+                contract().check_accepted(method, path, body)
             yield answer
 
     async def get(self, path: str) -> Any:

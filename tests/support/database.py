@@ -16,6 +16,7 @@ from penstock.domain.verdict import decide
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs, Settlement
 from penstock.store.line import Line
+from penstock.store.lists import Lists
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
@@ -46,6 +47,7 @@ class Database:
     queues: Queues
     workers: Workers
     reads: Reads
+    lists: Lists
 
     async def empty(self) -> None:
         """As after the migrations, but for the counters of the tables' statistics."""
@@ -122,6 +124,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             Queues(postgres, 10_000),
             Workers(postgres),
             Reads(postgres, health),
+            Lists(postgres, health),
         )
     finally:
         await session.close()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from aiohttp import web
+from pydantic import BaseModel
 
 from penstock.api.bodies import Body
 from penstock.api.door import Door
@@ -13,10 +14,12 @@ NOBODY = Caller("", frozenset())  # who asks where no token is needed
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """`key` is the part of the path that varies: an id or a name, decoded but not checked."""
+    """`key` is the part of the path that varies: an id or a name, decoded but not checked.
+    `query` is what the route asks for, `Route.asks`."""
 
     door: Door
     request: web.BaseRequest
     caller: Caller
     key: str
     body: Body
+    query: BaseModel | None = None

@@ -10,6 +10,7 @@ from penstock.commands.submit import Submitter
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
+from penstock.store.lists import Lists
 from penstock.store.reads import Reads
 from penstock.telemetry.metrics import Metrics
 
@@ -46,6 +47,7 @@ class Door:
     submitter: Submitter
     changes: Changes
     reads: Reads
+    lists: Lists
     waiters: Waiters
     minter: Minter
     verifier: Verifier
@@ -57,3 +59,4 @@ class Door:
     limits: Limits = field(default_factory=Limits)
     defaults: Defaults = field(default_factory=Defaults)
     kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own
+    document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here

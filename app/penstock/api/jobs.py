@@ -5,6 +5,7 @@ we die before, the caller gets no answer and may find it accepted or not.
 """
 
 import asyncio
+import struct
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,9 @@ from penstock import clock
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
 from penstock.api.idempotency import request_key
+from penstock.api.lists import cut, page
 from penstock.api.problems import Fault, Problem, duplicate, named, not_found, step
+from penstock.api.queries import Cursors, PageQuery
 from penstock.api.submissions import Intake, Origin
 from penstock.api.traces import traceparent
 from penstock.domain import ids
@@ -25,6 +28,8 @@ from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import JobView
 
+_NUMBER = struct.Struct(">i")  # positions in lists: an attempt,
+_LINE = struct.Struct(">ii")  # and a line of one
 _SLICE = 250  # jobs validated before others get their turn
 _GLANCE_S = 0.05  # shortest time between two looks at a job that is waited for
 
@@ -76,14 +81,28 @@ async def show(ask: Ask) -> web.Response:
 
 async def attempts(ask: Ask) -> web.Response:
     """What has been tried, oldest first."""
+    query = ask.query
+    assert isinstance(query, PageQuery)
+    cursors = Cursors(f"attempts {ask.key}", query, ask.caller)
+    (after,) = _NUMBER.unpack(cursors.position(_NUMBER.size) or _NUMBER.pack(0))
     job = await _own(ask)
-    return views.page([views.attempt(one) for one in await ask.door.reads.attempts(job.id)])
+    found = await ask.door.reads.attempts(job.id, after, query.limit + 1)
+    following = cut(query, found, lambda view: _NUMBER.pack(view.attempt))
+    items = [views.attempt(one) for one in found]
+    return page(ask, items, cursors.cursor(following) if following else None)
 
 
 async def logs(ask: Ask) -> web.Response:
     """What the handler logged, oldest first."""
+    query = ask.query
+    assert isinstance(query, PageQuery)
+    cursors = Cursors(f"logs {ask.key}", query, ask.caller)
+    attempt, seq = _LINE.unpack(cursors.position(_LINE.size) or _LINE.pack(0, 0))
     job = await _own(ask)
-    return views.page([views.log_line(line) for line in await ask.door.reads.logs(job.id)])
+    found = await ask.door.reads.logs(job.id, (attempt, seq), query.limit + 1)
+    following = cut(query, found, lambda view: _LINE.pack(view.attempt, view.seq))
+    items = [views.log_line(line) for line in found]
+    return page(ask, items, cursors.cursor(following) if following else None)
 
 
 async def cancel(ask: Ask) -> web.Response:

@@ -8,10 +8,12 @@ without its text; nothing of a request is logged otherwise.
 
 import re
 import secrets
+from dataclasses import replace
 
 from aiohttp import web
+from pydantic import BaseModel
 
-from penstock.api import problems
+from penstock.api import openapi, problems, queries
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, expect_nothing, read_object, size_of
 from penstock.api.door import Door
@@ -31,8 +33,9 @@ class Porter:
     """Answers requests for one door."""
 
     def __init__(self, door: Door) -> None:
-        self._door = door
-        self._table = Table([r for r in ROUTES if door.serves_api or r.role is None])
+        served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
+        self._door = replace(door, document=openapi.written(served, door.limits))
+        self._table = Table(served)
         self._taken_bytes = 0  # of bodies whose requests are under way
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -43,32 +46,29 @@ class Porter:
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
-            caller = self._caller(request, route, query)
-            response = await self._answer(request, route, caller, key)
+            caller = self._caller(request, route)
+            ask = Ask(self._door, request, caller, key, NOTHING, _asked(route, query))
+            response = await self._answer(ask, route)
         except Exception as error:
             response = _refusal(error, request_id, place)
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
         seal(response, request_id)
         return response
 
-    def _caller(self, request: web.BaseRequest, route: Route, query: str) -> Caller:
-        """Who asks, if he may; and no parameters that nobody knows."""
+    def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
+        """Who asks, if he may."""
         if route.role is None:
             return NOBODY
         caller = self._door.verifier.caller(request.headers)
         if not caller.may(route.role):
             raise Problem("forbidden", f"this needs the role {route.role}")
-        if query:
-            name = query.partition("=")[0].partition("&")[0]
-            raise Problem("unknown-query-parameter", f"there is no parameter {name[:64]!r} here")
         return caller
 
-    async def _answer(
-        self, request: web.BaseRequest, route: Route, caller: Caller, key: str
-    ) -> web.Response:
+    async def _answer(self, ask: Ask, route: Route) -> web.Response:
         """Reads the body, while there is room for it, and calls the handler."""
+        request = ask.request
         if request.method == "GET":
-            return await route.handler(Ask(self._door, request, caller, key, NOTHING))
+            return await route.handler(ask)
         limit = self._limit(route.takes)
         size = size_of(request, limit)
         if self._taken_bytes + size > self._door.limits.bodies_max_bytes:
@@ -77,7 +77,7 @@ class Porter:
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, limit, self._door.limits.body_timeout_s)
-            return await route.handler(Ask(self._door, request, caller, key, body))
+            return await route.handler(replace(ask, body=body))
         finally:
             self._taken_bytes -= size
 
@@ -90,7 +90,7 @@ def seal(response: web.Response, request_id: str) -> None:
     """Sets what every answer carries."""
     headers = response.headers
     headers["X-Request-Id"] = request_id
-    headers["Cache-Control"] = "no-store"
+    headers.setdefault("Cache-Control", "no-store")
     headers["X-Content-Type-Options"] = "nosniff"
     headers["Server"] = "penstock"
 
@@ -102,6 +102,15 @@ def new_request_id() -> str:
 def _request_id(request: web.BaseRequest) -> str:
     sent = request.headers.get("X-Request-Id")
     return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else new_request_id()
+
+
+def _asked(route: Route, query: str) -> BaseModel | None:
+    """The parameters; where a call has none, or needs no token, nobody reads them."""
+    if route.asks is not None:
+        return queries.parse(route.asks, query)
+    if query and route.role is not None:
+        raise queries.unknown(query.partition("=")[0].partition("&")[0], None)
+    return None
 
 
 def _clean(path: str, query: str) -> str:

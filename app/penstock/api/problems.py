@@ -39,6 +39,8 @@ PROBLEMS: Mapping[str, Slug] = {
     "bad-request": Slug(HTTPStatus.BAD_REQUEST, "Not a valid request"),
     "not-json": Slug(HTTPStatus.BAD_REQUEST, "The body isn't JSON"),
     "unknown-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "Unknown query parameter"),
+    "bad-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "A query parameter breaks a rule"),
+    "bad-cursor": Slug(HTTPStatus.BAD_REQUEST, "Not a cursor of this query"),
     "unauthenticated": Slug(HTTPStatus.UNAUTHORIZED, "A valid token is needed"),
     "forbidden": Slug(HTTPStatus.FORBIDDEN, "The token doesn't allow this"),
     "forbidden-queue": Slug(HTTPStatus.FORBIDDEN, "The token doesn't open this queue"),
@@ -168,8 +170,8 @@ def _unavailable(error: Unavailable, done: str, members: dict[str, str]) -> Prob
     return Problem("store-unavailable", detail, headers={"Retry-After": "1"}, members=members)
 
 
-def answer(problem: Problem) -> web.Response:
-    """The problem as a response of type application/problem+json."""
+def document(problem: Problem) -> dict[str, Any]:
+    """The problem as RFC 9457 writes it down."""
     slug = PROBLEMS[problem.slug]
     body: dict[str, Any] = {
         "type": f"/problems/{problem.slug}",
@@ -180,9 +182,14 @@ def answer(problem: Problem) -> web.Response:
     }
     if problem.faults:
         body["errors"] = [{"pointer": f.pointer, "detail": f.detail} for f in problem.faults]
+    return body
+
+
+def answer(problem: Problem) -> web.Response:
+    """The problem as a response of type application/problem+json."""
     return web.Response(
-        status=slug.status,
-        body=orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE),
+        status=problem.status,
+        body=orjson.dumps(document(problem), option=orjson.OPT_APPEND_NEWLINE),
         headers={"Content-Type": "application/problem+json", **problem.headers},
     )
 

@@ -6,16 +6,29 @@ from aiohttp import web
 
 from penstock.api import views
 from penstock.api.ask import Ask
+from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import not_found
+from penstock.api.queries import Cursors, PageQuery, bad
 from penstock.domain.job import NAME_PATTERN
 
 _NAME = re.compile(NAME_PATTERN)
 
 
 async def list_all(ask: Ask) -> web.Response:
-    """The queues that the caller may see."""
-    found = await ask.door.reads.queues()
-    return views.page([views.queue(view) for view in found if ask.caller.sees(view.name)])
+    """The queues that the caller may see, by name."""
+    query = ask.query
+    assert isinstance(query, PageQuery)
+    cursors = Cursors("queues", query, ask.caller)
+    after = _after(cursors.position())
+    names = await own_queues(ask, ask.caller)
+    if names is None:
+        found = await ask.door.reads.queues(after, query.limit + 1)
+    else:
+        later = sorted(name for name in names if name > after)
+        found = await ask.door.reads.queues_named(later[: query.limit + 1])
+    following = cut(query, found, lambda view: str(view.name).encode())
+    items = [views.queue(view) for view in found]
+    return page(ask, items, cursors.cursor(following) if following else None)
 
 
 async def show(ask: Ask) -> web.Response:
@@ -40,6 +53,13 @@ async def _answer(ask: Ask, name: str) -> web.Response:
     if view is None:
         raise not_found()
     return views.answer(views.queue(view))
+
+
+def _after(position: bytes | None) -> str:
+    name = (position or b"").decode("ascii", "replace")
+    if name and not _NAME.fullmatch(name):
+        raise bad("cursor", "names no queue")
+    return name
 
 
 def _name(ask: Ask) -> str:

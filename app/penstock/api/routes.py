@@ -12,10 +12,12 @@ from enum import Enum
 from urllib.parse import unquote
 
 from aiohttp import web
+from pydantic import BaseModel
 
-from penstock.api import health, jobs, queues
+from penstock.api import docs, health, jobs, lists, queues, workers
 from penstock.api.ask import Ask
 from penstock.api.problems import Problem, not_found
+from penstock.api.queries import JobsQuery, PageQuery
 from penstock.domain.caller import Role
 
 Handler = Callable[[Ask], Awaitable[web.Response]]
@@ -31,13 +33,18 @@ class Takes(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call. `role` is None where no token is asked for; `{…}` in `path` varies."""
+    """One call. `role` is None where no token is asked for; `{…}` in `path` varies.
+
+    `asks` has a field for each query parameter. What the document says of a call stands in
+    `openapi_calls.CALLS`.
+    """
 
     method: str
     path: str
     role: Role | None
     handler: Handler
     takes: Takes = Takes.NOTHING
+    asks: type[BaseModel] | None = None  # the query parameters; None: there are none
 
 
 _VARYING = re.compile(r"\{\w+\}")
@@ -45,19 +52,24 @@ _ANY = "{}"  # stands for a varying segment in the tree; matches itself, as it d
 
 ROUTES = (
     Route("POST", "/v1/jobs", Role.SUBMITTER, jobs.submit, Takes.JOB),
+    Route("GET", "/v1/jobs", Role.VIEWER, lists.jobs, asks=JobsQuery),
     Route("POST", "/v1/jobs/batch", Role.SUBMITTER, jobs.submit_batch, Takes.BATCH),
     Route("GET", "/v1/jobs/{id}", Role.VIEWER, jobs.show),
-    Route("GET", "/v1/jobs/{id}/attempts", Role.VIEWER, jobs.attempts),
-    Route("GET", "/v1/jobs/{id}/logs", Role.VIEWER, jobs.logs),
+    Route("GET", "/v1/jobs/{id}/attempts", Role.VIEWER, jobs.attempts, asks=PageQuery),
+    Route("GET", "/v1/jobs/{id}/logs", Role.VIEWER, jobs.logs, asks=PageQuery),
     Route("POST", "/v1/jobs/{id}/cancel", Role.SUBMITTER, jobs.cancel),
     Route("POST", "/v1/jobs/{id}/retry", Role.OPERATOR, jobs.retry),
-    Route("GET", "/v1/queues", Role.VIEWER, queues.list_all),
+    Route("GET", "/v1/queues", Role.VIEWER, queues.list_all, asks=PageQuery),
     Route("GET", "/v1/queues/{name}", Role.VIEWER, queues.show),
     Route("POST", "/v1/queues/{name}/pause", Role.OPERATOR, queues.pause),
     Route("POST", "/v1/queues/{name}/resume", Role.OPERATOR, queues.resume),
+    Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),
     Route("GET", "/metrics", None, health.metrics),
+    Route("GET", "/openapi.json", None, docs.openapi),
+    Route("GET", "/docs", None, docs.page),
+    Route("GET", "/docs/{file}", None, docs.asset),
 )
 
 

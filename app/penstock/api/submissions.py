@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
-from penstock.api.bodies import payload_text
+from penstock.api.bodies import DEPTH_MAX, payload_text
 from penstock.api.door import Door
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named, step
 from penstock.domain.ids import JobId
@@ -84,36 +84,103 @@ Instant = Annotated[
 ]
 
 
+def _says(description: str) -> Any:
+    """What the document tells of a field."""
+    return Field(description=description)
+
+
 @with_config(_CLOSED)
 class BackoffBody(TypedDict, total=False):
-    """How long to wait after a failure."""
+    """How long to wait after a failure: by default 2 s, doubled each time, up to 1 h."""
 
-    kind: Literal["exponential", "linear", "fixed"]
-    base_s: Annotated[float, Field(ge=0, le=_DAY_S)]
-    factor: Annotated[float, Field(ge=1, le=100)]
-    max_s: Annotated[float, Field(ge=0, le=30 * _DAY_S)]
-    jitter: Literal["full", "equal", "none"]
+    kind: Annotated[
+        Literal["exponential", "linear", "fixed"],
+        _says("`linear`: base_s times the failures; `exponential`: times factor each time."),
+    ]
+    base_s: Annotated[float, Field(ge=0, le=_DAY_S), _says("The first wait in seconds.")]
+    factor: Annotated[float, Field(ge=1, le=100), _says("What `exponential` multiplies by.")]
+    max_s: Annotated[float, Field(ge=0, le=30 * _DAY_S), _says("The longest wait in seconds.")]
+    jitter: Annotated[
+        Literal["full", "equal", "none"],
+        _says("How much of the wait d is left to chance: 0 to d, d/2 to d, or nothing."),
+    ]
 
 
-@with_config(_CLOSED)
+# Of these pairs one says what the other says in another way.
+_EITHER = (("run_at", "delay_s"), ("expires_at", "ttl_s"))
+
+
+def _consistent(schema: dict[str, Any]) -> None:
+    """Tells JSON Schema what `_contradictions` finds."""
+    schema["not"] = {"anyOf": [{"required": list(pair)} for pair in _EITHER]}
+    schema["dependentRequired"] = {"on_conflict": ["unique_key"]}
+
+
+@with_config(ConfigDict(**_CLOSED, json_schema_extra=_consistent))
 class JobBody(TypedDict, total=False):
-    """A job as it is submitted."""
+    """A job as it is submitted. What is left out has the kind's default, or the server's."""
 
-    kind: Required[Name]
-    payload: Any
-    queue: Name
-    priority: Annotated[int, Field(ge=0, le=9), BeforeValidator(_whole)]
-    run_at: Instant
-    delay_s: Annotated[float, Field(ge=0, le=AHEAD_MAX_S)]
-    max_attempts: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)]
+    kind: Required[Annotated[Name, _says("The handler that is to run it, known here or not.")]]
+    payload: Annotated[
+        Any,
+        _says(
+            f"Any JSON, at most {DEPTH_MAX} levels deep, without NUL in its strings and with "
+            "integers within ±2^53. A kind that is known here checks it at once."
+        ),
+    ]
+    queue: Annotated[Name, _says("The line to stand in; `default` if the kind has no other.")]
+    priority: Annotated[
+        int,
+        Field(ge=0, le=9),
+        BeforeValidator(_whole),
+        _says("9 runs first; 5 by default. Waiting outweighs priority in the end."),
+    ]
+    run_at: Annotated[
+        Instant, _says("Not before; at most five years ahead. The past is now. Excludes `delay_s`.")
+    ]
+    delay_s: Annotated[
+        float, Field(ge=0, le=AHEAD_MAX_S), _says("Not before so many seconds from now.")
+    ]
+    max_attempts: Annotated[
+        int,
+        Field(ge=1, le=100),
+        BeforeValidator(_whole),
+        _says("How often it may fail before it is dead; 5 by default."),
+    ]
     backoff: BackoffBody
-    timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S)]
-    on_lost: Literal["retry", "dead"]
-    expires_at: Instant
-    ttl_s: Annotated[float, Field(gt=0, le=AHEAD_MAX_S)]
-    unique_key: Annotated[Printable, Field(max_length=255)]
-    on_conflict: Literal["reject", "return"]
-    tags: Annotated[list[Tag], Field(max_length=16)]
+    timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S), _says("For one attempt; 300 by default.")]
+    on_lost: Annotated[
+        Literal["retry", "dead"],
+        _says(
+            "When a worker is lost with it: run again (the default), or give up, for work that "
+            "must never run twice."
+        ),
+    ]
+    expires_at: Annotated[
+        Instant,
+        _says(
+            "Cancelled, reason `expired`, if it hasn't started by then; later than `run_at`, at "
+            "most five years ahead. Never by default. Excludes `ttl_s`."
+        ),
+    ]
+    ttl_s: Annotated[
+        float,
+        Field(gt=0, le=AHEAD_MAX_S),
+        _says("`expires_at` as seconds from now; more than `delay_s`."),
+    ]
+    unique_key: Annotated[
+        Printable,
+        Field(max_length=255),
+        _says("At most one job of the queue that isn't over has this key."),
+    ]
+    on_conflict: Annotated[
+        Literal["reject", "return"],
+        _says(
+            "When another job has the `unique_key`: `reject` with 409 (the default), or `return` "
+            "that job with 200. Needs `unique_key`."
+        ),
+    ]
+    tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
 
 
 JOB_BODY: TypeAdapter[JobBody] = TypeAdapter(JobBody)
@@ -234,10 +301,6 @@ class Intake:
         for one in found:
             pointer = at + "".join(map(step, one["loc"]))
             self.faults.append(Fault(pointer, _detail(one)))
-
-
-# Of these pairs one says what the other says in another way.
-_EITHER = (("run_at", "delay_s"), ("expires_at", "ttl_s"))
 
 
 def _contradictions(body: Mapping[str, Any], at: str) -> Iterator[Fault]:

@@ -1,10 +1,10 @@
-"""What is answered: jobs, attempts, log lines and queues as the JSON of api.md.
+"""What is answered: jobs, attempts, log lines, queues and workers as the JSON of api.md.
 
 In: what the store read, or what was just submitted. Out: dicts for orjson. JSON that we keep as
 text (payload, result, error) goes out as that text, without being decoded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +16,7 @@ from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.retry import Backoff
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView
+from penstock.domain.view import AttemptView, JobView, LogView, QueueView, WorkerView
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -37,9 +37,9 @@ def answer(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=text, status=status, headers=_JSON)
 
 
-def page(items: Sequence[Any]) -> web.Response:
-    """A whole list in the envelope of pages."""
-    return answer({"items": items, "next_cursor": None})
+def page(items: Sequence[Any], cursor: str | None = None) -> web.Response:
+    """A list in the envelope of pages; `cursor` is that of the next page, if there is one."""
+    return answer({"items": items, "next_cursor": cursor})
 
 
 def job(view: JobView) -> dict[str, Any]:
@@ -71,6 +71,15 @@ def job(view: JobView) -> dict[str, Any]:
         "expires_at": _time(view.expires_at),
         **_UNSET,
     }
+
+
+def listed_job(view: JobView, included: Collection[str]) -> dict[str, Any]:
+    """A job in a list: its payload and result only where they are asked for."""
+    shown = job(view)
+    for name in ("payload", "result"):
+        if name not in included:
+            del shown[name]
+    return shown
 
 
 def standing(new: NewJob, at: datetime) -> tuple[State, datetime]:
@@ -151,6 +160,22 @@ def queue(view: QueueView) -> dict[str, Any]:
             "dead_per_s": round(view.dead_per_s, 3),
         },
         "settings": {"priority_aging_s": view.priority_aging_s},
+    }
+
+
+def worker(view: WorkerView, queues: Sequence[str]) -> dict[str, Any]:
+    """`queues`: those of its globs that the caller may read."""
+    return {
+        "id": ids.text(view.id),
+        "host": view.host,
+        "version": view.version,
+        "queues": queues,
+        "kinds": view.kinds,
+        "slots": view.slots,
+        "running": view.running,
+        "started_at": rfc3339(view.started_at),
+        "last_heartbeat_at": rfc3339(view.last_heartbeat_at),
+        "state": "condemned" if view.condemned else "live",
     }
 
 

@@ -1,5 +1,6 @@
-"""What readers see: a job, its attempts and logs, a queue. Filled by store, shown by api."""
+"""What readers see: jobs, their attempts and logs, queues, workers. From store, shown by api."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -54,10 +55,13 @@ class AttemptView:
 
 @dataclass(frozen=True, slots=True)
 class LogView:
+    """One line; `seq` numbers those of an attempt."""
+
     at: datetime
     attempt: int
     level: str
     message: str
+    seq: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +75,19 @@ class QueueView:
     oldest_ready_age_s: float | None
     succeeded_per_s: float
     dead_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """Who runs jobs. `queues` are globs; `running` counts the attempts under its name."""
+
+    id: bytes
+    host: str
+    version: str
+    queues: Sequence[str]
+    kinds: Sequence[str]
+    slots: int
+    started_at: datetime
+    last_heartbeat_at: datetime
+    condemned: bool
+    running: int

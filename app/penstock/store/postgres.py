@@ -6,7 +6,7 @@ back what had not committed; what had committed is found again by fence, id or a
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -93,6 +93,15 @@ class Postgres:
         """Runs a query of a reader, on the readers' pool."""
         async with self._connection(self._read) as con:
             return await con.fetch(self._sql[query], *args)
+
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[Callable[..., Awaitable[list[Record]]]]:
+        """Runs queries of a reader that must agree with one another, on one connection."""
+        async with (
+            self._connection(self._read) as con,
+            con.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield lambda query, *args: con.fetch(self._sql[query], *args)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Transaction"]:

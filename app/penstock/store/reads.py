@@ -1,14 +1,14 @@
-"""What readers ask Postgres for: a job, its attempts and logs, queues with their counts."""
+"""What readers ask Postgres for: a job, its attempts and logs, queues and counts, workers."""
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock import clock
 from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView
+from penstock.domain.view import AttemptView, JobView, LogView, QueueView, WorkerView
 from penstock.store import rows
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -16,8 +16,19 @@ from penstock.store.postgres import Postgres, Record
 _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
+_STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
 
-_Counts = tuple[list[Record], list[Record]]  # rows of live_counts and of ended_counts
+LIMIT_MAX = 200  # of a page
+
+
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Jobs by queue: how many in which state, how long the oldest ready one has waited, and how
+    many ended in a state within the last minute."""
+
+    by_state: dict[str, dict[State, int]]
+    oldest: dict[str, float]
+    recent: dict[tuple[str, State], int]
 
 
 class Reads:
@@ -30,14 +41,20 @@ class Reads:
         self._counts_until = 0.0
 
     async def job(self, id_: JobId) -> JobView | None:
-        found = await self._read("job", id_)
-        return _job(found[0]) if found else None
+        found = await self._read("jobs", [id_], True)
+        return job_view(found[0]) if found else None
 
-    async def attempts(self, id_: JobId) -> list[AttemptView]:
-        return [AttemptView(*row) for row in await self._read("attempts", id_)]
+    async def attempts(
+        self, id_: JobId, after: int = 0, limit: int = LIMIT_MAX
+    ) -> list[AttemptView]:
+        """The first attempts after that number, oldest first."""
+        return [AttemptView(*row) for row in await self._read("attempts", id_, after, limit)]
 
-    async def logs(self, id_: JobId) -> list[LogView]:
-        return [LogView(*row) for row in await self._read("logs", id_)]
+    async def logs(
+        self, id_: JobId, after: tuple[int, int] = (0, -1), limit: int = LIMIT_MAX
+    ) -> list[LogView]:
+        """The first lines after that one (its attempt and its number in it), oldest first."""
+        return [LogView(*row) for row in await self._read("logs", id_, *after, limit)]
 
     async def ended_among(self, ids: Sequence[JobId]) -> list[JobId]:
         return [JobId(row[0]) for row in await self._read("ended_among", ids)]
@@ -47,32 +64,37 @@ class Reads:
         found = await self._read("states_among", list(ids))
         return {JobId(row[0]): State(row[1]) for row in found}
 
-    async def queue(self, name: str) -> QueueView | None:
-        return next((one for one in await self.queues() if one.name == name), None)
+    async def queue_names(self) -> list[str]:
+        return [row[0] for row in await self._read("queue_names")]
 
-    async def queues(self) -> list[QueueView]:
-        """All queues that ever were, by name."""
-        settings = await self._read("queue_settings")
-        live, ended = await self._counted()
-        counts: dict[str, dict[State, int]] = defaultdict(lambda: dict.fromkeys(State, 0))
-        oldest: dict[str, float] = {}
-        recent: dict[tuple[str, str], int] = {}
-        for queue, state, count, age in live:
-            counts[queue][State(state)] = count
-            if state == State.READY:
-                oldest[queue] = age
-        for queue, state, count, last_minute in ended:
-            counts[queue][State(state)] = count
-            recent[queue, state] = last_minute
+    async def queue(self, name: str) -> QueueView | None:
+        found = await self.queues_named([name])
+        return found[0] if found else None
+
+    async def queues_named(self, names: Sequence[str]) -> list[QueueView]:
+        """Those of them that there are, by name."""
+        settings = await self._read("queues_named", names)
+        return self._views(settings, await self._counted())
+
+    async def queues(self, after: str = "", limit: int = LIMIT_MAX) -> list[QueueView]:
+        """The first queues after that name, by name: all that ever were."""
+        settings = await self._read("queue_page", after, limit)
+        return self._views(settings, await self._counted())
+
+    async def workers(self, below: bytes, limit: int) -> list[WorkerView]:
+        """The newest workers below that id, newest first."""
+        return [WorkerView(*row) for row in await self._read("workers", below, limit)]
+
+    def _views(self, settings: Sequence[Record], counts: _Counts) -> list[QueueView]:
         return [
             QueueView(
                 name=queue,
                 paused=paused,
                 priority_aging_s=aging_s,
-                counts=counts[queue],
-                oldest_ready_age_s=oldest.get(queue),
-                succeeded_per_s=recent.get((queue, State.SUCCEEDED), 0) / _MINUTE_S,
-                dead_per_s=recent.get((queue, State.DEAD), 0) / _MINUTE_S,
+                counts=counts.by_state.get(queue, {}),
+                oldest_ready_age_s=counts.oldest.get(queue),
+                succeeded_per_s=counts.recent.get((queue, State.SUCCEEDED), 0) / _MINUTE_S,
+                dead_per_s=counts.recent.get((queue, State.DEAD), 0) / _MINUTE_S,
             )
             for queue, paused, aging_s in settings
         ]
@@ -91,7 +113,8 @@ class Reads:
     async def _count(self) -> _Counts:
         began = clock.monotonic()
         try:
-            return await self._read("live_counts"), await self._read("ended_counts")
+            live, ended = await self._read("live_counts"), await self._read("ended_counts")
+            return _counts(live, ended)
         except BaseException:
             self._counting = None  # a failure is nothing to remember
             raise
@@ -100,7 +123,23 @@ class Reads:
             self._counts_until = began + max(_COUNT_AGE_S, _COUNT_SHARE * spent)
 
 
-def _job(row: Record) -> JobView:
+def _counts(live: Sequence[Record], ended: Sequence[Record]) -> _Counts:
+    by_state: dict[str, dict[State, int]] = {}
+    oldest: dict[str, float] = {}
+    recent: dict[tuple[str, State], int] = {}
+    for queue, name, count, age in live:
+        state = _STATES[name]
+        by_state.setdefault(queue, {})[state] = count
+        if state is State.READY:
+            oldest[queue] = age
+    for queue, name, count, last_minute in ended:
+        state = _STATES[name]
+        by_state.setdefault(queue, {})[state] = count
+        recent[queue, state] = last_minute
+    return _Counts(by_state, oldest, recent)
+
+
+def job_view(row: Record) -> JobView:
     return JobView(
         id=JobId(row["job_id"]),
         queue=row["queue"],

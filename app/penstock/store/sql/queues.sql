@@ -23,6 +23,16 @@ UPDATE queues SET paused = $2 WHERE queue = $1;
 -- name: queue_settings
 SELECT queue, paused, priority_aging_s FROM queues ORDER BY queue;
 
+-- name: queue_names
+SELECT queue FROM queues;
+
+-- name: queue_page
+-- The first $2 queues after name $1.
+SELECT queue, paused, priority_aging_s FROM queues WHERE queue > $1 ORDER BY queue LIMIT $2;
+
+-- name: queues_named
+SELECT queue, paused, priority_aging_s FROM queues WHERE queue = ANY($1::text[]) ORDER BY queue;
+
 -- name: fold_counts
 -- Deltas that no longer count for the throughput join the one that has no time. Safe to run on
 -- several replicas at once: each takes what no other has locked.

@@ -1,12 +1,18 @@
 -- What readers ask for; on their own pool, never in the way of a settlement.
 
--- name: job
+-- name: jobs
+-- These jobs, in this order; payloads and results only if $2. `now()`, not clock_timestamp(): what
+-- is read in one snapshot is told of one moment.
+SELECT v.*
+FROM unnest($1::uuid[]) WITH ORDINALITY AS i(job_id, n)
+CROSS JOIN LATERAL (
 SELECT j.job_id, j.queue, j.kind,
-       CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
+       CASE WHEN d.job_id IS NOT NULL AND d.ready_at > now() THEN 'scheduled'
             WHEN d.job_id IS NOT NULL THEN 'ready'
             WHEN r.job_id IS NOT NULL THEN 'running'
             ELSE e.state END AS state,
-       j.priority, j.payload, e.result, coalesce(e.error, a.error) AS error,
+       j.priority, CASE WHEN $2 THEN j.payload ELSE 'null' END AS payload,
+       CASE WHEN $2 THEN e.result END AS result, coalesce(e.error, a.error) AS error,
        coalesce(d.attempt, r.attempt, e.attempt) AS attempt,
        coalesce(d.failures, r.failures, e.failures) AS failures,
        j.max_attempts, j.on_lost, j.backoff, j.timeout_s, coalesce(d.ready_at, j.run_at) AS run_at,
@@ -21,18 +27,26 @@ LEFT JOIN LATERAL (
     SELECT started_at, worker_id, CASE WHEN e.state = 'succeeded' THEN NULL ELSE error END AS error
     FROM attempts t WHERE t.job_id = j.job_id ORDER BY attempt DESC LIMIT 1
 ) a ON true
-WHERE j.job_id = $1;
+WHERE j.job_id = i.job_id LIMIT 1
+) v
+ORDER BY i.n;
 
 -- name: attempts
+-- The first $3 attempts of a job after number $2, the one under way among them.
 SELECT attempt, worker_id, started_at, finished_at, outcome, error, next_run_at
-FROM attempts WHERE job_id = $1
-UNION ALL
-SELECT attempt, worker_id, started_at, NULL, NULL, NULL, NULL
-FROM job_running WHERE job_id = $1
-ORDER BY attempt;
+FROM (
+    (SELECT attempt, worker_id, started_at, finished_at, outcome, error, next_run_at
+     FROM attempts WHERE job_id = $1 AND attempt > $2 ORDER BY attempt LIMIT $3)
+    UNION ALL
+    SELECT attempt, worker_id, started_at, NULL, NULL, NULL, NULL
+    FROM job_running WHERE job_id = $1 AND attempt > $2
+) a
+ORDER BY attempt LIMIT $3;
 
 -- name: logs
-SELECT at, attempt, level, message FROM job_logs WHERE job_id = $1 ORDER BY attempt, seq;
+-- The first $4 lines of a job after line $3 of attempt $2.
+SELECT at, attempt, level, message, seq FROM job_logs
+WHERE job_id = $1 AND (attempt, seq) > ($2, $3) ORDER BY attempt, seq LIMIT $4;
 
 -- name: states_among
 -- Where these jobs stand.

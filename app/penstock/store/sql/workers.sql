@@ -68,3 +68,10 @@ DELETE FROM workers WHERE worker_id = $1;
 DELETE FROM workers
 WHERE condemned_at < clock_timestamp() - interval '1 minute'
   AND NOT EXISTS (SELECT 1 FROM job_running r WHERE r.worker_id = workers.worker_id);
+
+-- name: workers
+-- The newest $2 workers below id $1, with what runs under their names.
+SELECT w.worker_id, w.host, w.version, w.queues, w.kinds, w.slots, w.started_at, w.beat_at,
+       w.condemned_at IS NOT NULL,
+       (SELECT count(*) FROM job_running r WHERE r.worker_id = w.worker_id)
+FROM workers w WHERE w.worker_id < $1 ORDER BY w.worker_id DESC LIMIT $2;

@@ -1,0 +1,197 @@
+"""Query strings: one model for each list, one parser for all, one cursor.
+
+In: the query string as it came. Out: a validated model, or 400. Always holds: a parameter that
+nobody knows, that stands twice where it mayn't or that can't be read is refused, never ignored: a
+typo must not widen a query.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Annotated, Any, Literal, get_origin
+from urllib.parse import unquote_to_bytes
+
+import orjson
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from penstock.api.problems import Problem
+from penstock.domain.caller import Caller
+from penstock.domain.job import NAME_PATTERN, State
+
+LIMIT_DEFAULT, LIMIT_MAX = 50, 200
+REPEATS_MAX = 100  # values of one name
+_ECHO_MAX = 64  # characters of a caller's own names that we repeat
+_BOUND_BYTES = 8  # of a cursor: the query that it belongs to
+_POSITION_MAX = 64  # bytes of a cursor: where the last page ended
+
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_NUMBER = re.compile(r"[0-9]{1,6}")
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+
+
+def _digits(value: object) -> object:
+    """Pydantic would take " 5_0 " for a number."""
+    if isinstance(value, str) and not _NUMBER.fullmatch(value):
+        raise PydanticCustomError("digits", "must be a number in digits")
+    return value
+
+
+def _instant(value: object) -> datetime:
+    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
+        raise PydanticCustomError(
+            "instant", "must be an RFC 3339 time with its zone (a + is written %2B in a URL)"
+        )
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise PydanticCustomError("instant", "is not a time that exists") from None
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Instant = Annotated[
+    datetime,
+    PlainValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "date-time"}),
+]
+
+
+class PageQuery(BaseModel):
+    """What every list takes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    limit: Annotated[int, BeforeValidator(_digits)] = Field(
+        LIMIT_DEFAULT, ge=1, le=LIMIT_MAX, description="most items of the page"
+    )
+    cursor: str | None = Field(
+        None, max_length=128, description="`next_cursor` of the page before, of the same query"
+    )
+
+    def filters(self) -> dict[str, Any]:
+        """What a cursor is bound to: all that decides which items there are."""
+        return self.model_dump(mode="json", exclude={"limit", "cursor", "include"})
+
+
+class JobsQuery(PageQuery):
+    """Filters of jobs: any of the values of one name, and all of the names."""
+
+    queue: list[Name] = Field([], max_length=REPEATS_MAX, description="in one of these queues")
+    state: list[State] = Field([], max_length=REPEATS_MAX, description="in one of these states")
+    kind: list[Name] = Field([], max_length=REPEATS_MAX, description="of one of these kinds")
+    tag: list[Tag] = Field([], max_length=REPEATS_MAX, description="with one of these tags")
+    created_after: Instant | None = Field(None, description="created then or later")
+    created_before: Instant | None = Field(None, description="created before then")
+    include: Literal["payload", "result", "payload,result", "result,payload"] | None = Field(
+        None, description="what is left out of lists otherwise; such pages may be short"
+    )
+
+
+def parse(model: type[BaseModel], query: str) -> BaseModel:
+    """The parameters of a raw query string. Raises 400."""
+    values: dict[str, Any] = {}
+    for pair in query.split("&"):
+        if not pair:
+            continue
+        raw_name, _, raw_value = pair.partition("=")
+        name, value = _decoded(raw_name), _decoded(raw_value)
+        field = model.model_fields.get(name)
+        if field is None:
+            raise unknown(name, model)
+        if get_origin(field.annotation) is list:
+            values.setdefault(name, []).append(value)
+        elif name in values:
+            raise bad(name, "stands twice, which it may not")
+        else:
+            values[name] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise bad(str(first["loc"][0]), _lower(first["msg"])) from None
+
+
+def unknown(name: str, model: type[BaseModel] | None) -> Problem:
+    """400 for a parameter that this call doesn't have."""
+    known = f"; there are {', '.join(model.model_fields)}" if model else ""
+    detail = f"there is no parameter {name[:_ECHO_MAX]!r} here{known}"
+    return Problem("unknown-query-parameter", detail)
+
+
+def bad(name: str, why: str) -> Problem:
+    """400 for a parameter with a value that can't be."""
+    return Problem("bad-query-parameter", f"{name}: {why}", members={"parameter": name})
+
+
+class Cursors:
+    """Makes and reads the cursors of one query of one caller.
+
+    A cursor says where the last page ended, and which query it belongs to: its name, its filters
+    and the queues that the caller may see. It is not signed: a forged one names another place to go
+    on from, in a list of which its bearer may see every item anyway.
+    """
+
+    def __init__(self, name: str, query: PageQuery, caller: Caller) -> None:
+        text = orjson.dumps([name, query.filters(), caller.queues], option=orjson.OPT_SORT_KEYS)
+        self._bound = blake2b(text, digest_size=_BOUND_BYTES).digest()
+        self._cursor = query.cursor
+
+    def position(self, size: int | None = None) -> bytes | None:
+        """Where to go on, in `size` bytes if that is given; None at the start. Raises 400."""
+        if self._cursor is None:
+            return None
+        try:
+            raw = base64.b64decode(self._cursor + "=" * (-len(self._cursor) % 4), b"-_", True)
+        except (binascii.Error, ValueError):
+            raise _bad_cursor() from None
+        bound, position = raw[:_BOUND_BYTES], raw[_BOUND_BYTES:]
+        is_ours = bound == self._bound and self.cursor(position) == self._cursor
+        if not is_ours or not position or size not in (None, len(position)):
+            raise _bad_cursor()
+        return position
+
+    def cursor(self, position: bytes) -> str:
+        """The cursor for the page after this position."""
+        assert len(position) <= _POSITION_MAX, position
+        return base64.urlsafe_b64encode(self._bound + position).rstrip(b"=").decode()
+
+
+def _bad_cursor() -> Problem:
+    detail = "the cursor is none of this query: take next_cursor as it is, and keep the filters"
+    return Problem("bad-cursor", detail, members={"parameter": "cursor"})
+
+
+def _decoded(text: str) -> str:
+    """Undoes the percent-encoding, as forms are sent: + is a space."""
+    if _BROKEN_ESCAPE.search(text):
+        raise Problem("bad-request", "the query has a % that begins no escape; write %25")
+    try:
+        decoded = unquote_to_bytes(text.replace("+", " ")).decode()
+    except UnicodeError:
+        raise Problem("bad-request", "the query isn't UTF-8") from None
+    if "\0" in decoded:
+        raise Problem("bad-request", "the URL has a NUL in it")
+    return decoded
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def one_of(values: Sequence[str]) -> list[str] | None:
+    """The values of a filter, each once; None when it isn't used."""
+    return sorted(set(values)) or None
