@@ -23,18 +23,18 @@ async def test_what_a_long_attempt_logs_is_kept_while_it_runs(
     run = wired.engine.pool.find(id_)
     assert run is not None
     run.context.log.info("one")
-    assert await wired.engine.upkeep.keep_logs() == 1.0
+    assert await wired.engine.upkeep.keep_reports() == 1.0
     assert await messages(wired, id_) == ["one"]
     run.context.log.info("two")
     await postgres_wire.cut()
-    keeping = asyncio.create_task(wired.engine.upkeep.keep_logs())
+    keeping = asyncio.create_task(wired.engine.upkeep.keep_reports())
     await asyncio.sleep(0.05)
     assert not keeping.done(), "lines that were taken are not lost"
     await postgres_wire.mend()
     async with asyncio.timeout(5):
         await keeping
     run.context.log.info("three")
-    await wired.engine.upkeep.keep_logs()
+    await wired.engine.upkeep.keep_reports()
     assert await messages(wired, id_) == ["one", "two", "three"]
     run.context.log.info("four")
     let_go(id_)

@@ -65,6 +65,25 @@ ENDED = """
 INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
 SELECT id, 'default', 'echo', 'dead', 1, 1, 0, now() FROM unnest($1::uuid[]) i(id)
 """
+ENDED_LONG_AGO = """
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
+SELECT id, 'queue-' || n % 5, 'echo', CASE WHEN n % 10 = 0 THEN 'succeeded' ELSE 'dead' END, 1, 1,
+       0, now() - interval '1 day' + n * interval '1 ms'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+LOGS = """
+INSERT INTO job_logs (job_id, attempt, seq, at, level, message)
+SELECT id, 1, 1, now(), 'info', 'a line' FROM unnest($1::uuid[]) i(id)
+"""
+PROGRESS = """
+INSERT INTO job_progress (job_id, attempt, percent, at)
+SELECT id, 1, 50, now() - interval '1 s' FROM unnest($1::uuid[]) i(id)
+"""
+KEYS = """
+INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
+SELECT id, '', now() - interval '1 day' + n * interval '1 ms', '{}', '{}'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 ATTEMPTS = """
 INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
 SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
@@ -134,6 +153,16 @@ def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
     ]
 
 
+def log_lines(ids: list[JobId], _worker: WorkerId) -> Calls:
+    n = len(ids)
+    return [(ids, [2] * n, [1] * n, [1.0] * n, ["info"] * n, ["a line"] * n)]
+
+
+def reports(ids: list[JobId], _worker: WorkerId) -> Calls:
+    n = len(ids)
+    return [(ids, [1] * n, [60.0] * n, ["a message"] * n, [2e9] * n)]
+
+
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
@@ -160,9 +189,19 @@ HOT = [
     Hot("retry_ended", [JOBS, ENDED], each),
     Hot("state_of", [JOBS, DUE], each),
     Hot("job", [JOBS, DUE], each, is_read=True, of="that is due"),
-    Hot("job", [JOBS, RUNNING], each, is_read=True, of="that runs"),
+    Hot("job", [JOBS, RUNNING, PROGRESS], each, is_read=True, of="that runs"),
     Hot("job", [JOBS, ENDED, ATTEMPTS], each, is_read=True, of="that ended"),
     Hot("ended_among", [ENDED], at_once, is_read=True),
+    Hot("add_logs", [JOBS, RUNNING, LOGS], log_lines, answers=0),
+    Hot("add_progress", [JOBS, RUNNING], reports, answers=0, of="for the first time"),
+    Hot("add_progress", [JOBS, RUNNING, PROGRESS], reports, answers=0, of="again"),
+    Hot(
+        "prune_ended",
+        [JOBS, ENDED_LONG_AGO, ATTEMPTS, LOGS, PROGRESS],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
+        answers=1,
+    ),
+    Hot("prune_idempotency_keys", [KEYS], lambda *_: [(60.0, THROUGH)], answers=1),
 ]
 
 
@@ -253,6 +292,8 @@ async def through(
             found = await statement.fetchmany(calls)
     spent_ms = (time.perf_counter() - began) * 1000
     assert hot.answers in (None, len(found)), "it did not go through"
+    if hot.query.startswith("prune_"):
+        assert found[0][0] == THROUGH, "it did not take as many as it could"
     return spent_ms
 
 

@@ -26,6 +26,7 @@ WHO = Identity("host", 1, "0", ("*",), ("echo",), 10)
 TTL_S = 10.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
+    *("job_progress", "idempotency_keys"),
     *("queues", "queue_counts", "workers"),
 )
 

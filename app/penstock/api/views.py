@@ -15,7 +15,7 @@ from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.job import NewJob, State
 from penstock.domain.retry import Backoff
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView
+from penstock.domain.view import AttemptView, JobView, LogView, ProgressView, QueueView
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -28,7 +28,6 @@ _UNSET: dict[str, Any] = {
     "name": None,
     "depends_on": [],
     "run_if": None,
-    "progress": None,
 }
 
 
@@ -68,6 +67,7 @@ def job(view: JobView) -> dict[str, Any]:
         "worker": ids.text(view.worker) if view.worker is not None else None,
         "traceparent": view.traceparent,
         "created_by": view.created_by,
+        "progress": _progress(view.progress),
         **_UNSET,
     }
 
@@ -159,6 +159,10 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
         "max_s": backoff.max_s,
         "jitter": backoff.jitter,
     }
+
+
+def _progress(view: ProgressView | None) -> dict[str, Any] | None:
+    return None if view is None else {"percent": view.percent, "message": view.message}
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

@@ -9,6 +9,14 @@ from penstock.domain.retry import Backoff
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressView:
+    """How far the latest attempt says that it has come, 0 to 100."""
+
+    percent: float
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """One job as it stands now. `payload`, `result` and `error` are JSON text."""
 
@@ -35,6 +43,7 @@ class JobView:
     tags: tuple[str, ...]
     traceparent: str | None
     created_by: str
+    progress: ProgressView | None = None
 
 
 @dataclass(frozen=True, slots=True)

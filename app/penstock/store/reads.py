@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from penstock import clock
 from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView
+from penstock.domain.view import AttemptView, JobView, LogView, ProgressView, QueueView
 from penstock.store import rows
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -120,4 +120,5 @@ def _job(row: Record) -> JobView:
         tags=tuple(row["tags"] or ()),
         traceparent=row["traceparent"],
         created_by=row["created_by"],
+        progress=None if (at := row["percent"]) is None else ProgressView(at, row["message"]),
     )
