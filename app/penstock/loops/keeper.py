@@ -102,7 +102,8 @@ class Keeper:
             self._main.call_soon_threadsafe(self._tell, worker, beat)
 
     def _tell(self, worker: bytes, beat: Beat) -> None:
-        self.begun.set()
+        if beat.alive:
+            self.begun.set()
         self._on_beat(worker, beat)
 
     def _end_if_stalled(self) -> None:
