@@ -98,6 +98,9 @@ def test_settings_are_frozen() -> None:
         ({"PENSTOCK_ENV": "../../etc"}, "PENSTOCK_ENV ../../etc"),
         ({"PENSTOCK_WORKER__TTL_S": "4"}, "worker.ttl_s (4) worker.beat_s (2) PENSTOCK_WORKER"),
         ({"PENSTOCK_QUEUE__RENEW_S": "10"}, "queue.lease_s (10) queue.renew_s (10) PENSTOCK_"),
+        ({"PENSTOCK_RETENTION__DEAD_S": "59"}, "retention.dead_s must be 0 for ever at least 60"),
+        ({"PENSTOCK_RETENTION__DEAD_S": "-1"}, "PENSTOCK_RETENTION__DEAD_S"),
+        ({"PENSTOCK_RETENTION__IDEMPOTENCY_S": "0"}, "PENSTOCK_RETENTION__IDEMPOTENCY_S"),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source_and_the_way_out(
@@ -375,3 +378,10 @@ def test_no_name_and_no_value_makes_anything_but_settings_or_a_settings_error(
 ) -> None:
     with suppress(SettingsError):
         load({**SECRETS, f"PENSTOCK_{name}": value})
+
+
+def test_ended_jobs_may_be_kept_for_ever_or_for_a_minute_at_least() -> None:
+    environ = {"PENSTOCK_RETENTION__DEAD_S": "0", "PENSTOCK_RETENTION__SUCCEEDED_S": "60"}
+    retention = load({**SECRETS, **environ}).retention
+    assert (retention.dead_s, retention.succeeded_s) == (0, 60)
+    assert (retention.cancelled_s, retention.skipped_s) == (7 * 86_400, 7 * 86_400)

@@ -34,6 +34,7 @@ from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.promoter import Promoter
+from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
@@ -55,14 +56,13 @@ from penstock.store.lists import Lists
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
+from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
-
-_ANSWERS_KEPT_S = 86_400.0  # of requests with an Idempotency-Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.submissions = Submissions(postgres, self.pg_clock, _ANSWERS_KEPT_S)
+        self.submissions = Submissions(postgres, self.pg_clock, settings.retention.idempotency_s)
         self.jobs, self.line = Jobs(postgres), Line(postgres)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
@@ -211,6 +211,7 @@ class Engine:
         self.expirer = Expirer(
             self.jobs, self.shelves, self.enqueuer, self.metrics, self.waiters.tell
         )
+        self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
         self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
@@ -237,13 +238,14 @@ class Engine:
             yield Loop("reaper", self.reaper.step)
             yield Loop("expirer", self.expirer.step)
             yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
+            yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
             yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
             yield Loop("deadlines", self.pool.check_deadlines, self.pool.checked)
             yield Loop("leases", self.renewer.renew)
-            yield Loop("logs", self.upkeep.keep_logs)
+            yield Loop("reports", self.upkeep.keep_reports)
 
     def _wire(self) -> None:
         """Who hears what from whom."""
@@ -282,8 +284,10 @@ class Engine:
         return Run(job, handler, context, deadline, self._lanes[job.kind])
 
     def _on_run_ended(self, run: Run, ending: Ending) -> None:
-        logs = run.log_rows()
-        self.settler.put(Outgoing(run.job, ending, logs, done=lambda: self.held.drop(run)))
+        logs, progress = run.log_rows(), run.progress_row()
+        self.settler.put(
+            Outgoing(run.job, ending, logs, progress, done=lambda: self.held.drop(run))
+        )
 
     def _on_slot_free(self) -> None:
         self.worker.wake.set()

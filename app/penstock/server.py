@@ -17,7 +17,7 @@ from typing import Any
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
-from penstock.domain.errors import PenstockError
+from penstock.domain.errors import PenstockError, StoreUnavailable
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine, Rooms
@@ -34,12 +34,17 @@ from penstock.telemetry.metrics import Metrics
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130
 _LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
+_SLACK_S = 1.0
 
 log = logs.get_logger(__name__)
 
 
 class NotMigrated(PenstockError):
     """The schema is older than the code."""
+
+
+class LoopCancelled(PenstockError):
+    """Handlers share our event loop, and one has cancelled what isn't its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
             )
             await replica.drain()
     failed = replica.failed.is_set()
-    if _is_held(replica):
+    if _is_held(replica) or await _is_clung_to():
         os._exit(EXIT_FAILED if failed else 0)
     if failed:
         replica.loops.result()
@@ -98,6 +103,16 @@ def _is_held(replica: Replica) -> bool:
     return any(not thread.daemon for thread in others) or not replica.loops.done()
 
 
+async def _is_clung_to() -> bool:
+    """Whether tasks that handlers left behind refuse to end."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.cancel()
+    if left:
+        _, left = await asyncio.wait(left, timeout=_LOOPS_END_S)
+    return bool(left)
+
+
 def _signalled(stop: asyncio.Event) -> None:
     if stop.is_set():
         os._exit(EXIT_INTERRUPTED)
@@ -110,17 +125,40 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms)
-        failed = asyncio.Event()
-        tasks = asyncio.create_task(_loops(engine, failed), name="loops")
         try:
-            async with app.serve(
-                _door(settings, rooms, engine), settings.http.host, settings.http.port
-            ) as port:
-                yield Replica(f"http://{_host(settings.http.host)}:{port}", engine, tasks, failed)
+            await _come_alive(engine, rooms.limits)
+            async with _turning(engine) as (tasks, failed):
+                door = _door(settings, rooms, engine, failed)
+                async with app.serve(door, settings.http.host, settings.http.port) as port:
+                    url = f"http://{_host(settings.http.host)}:{port}"
+                    yield Replica(url, engine, tasks, failed)
         finally:
-            tasks.cancel()
-            await asyncio.wait([tasks], timeout=_LOOPS_END_S)
             await engine.close()
+
+
+async def _come_alive(engine: Engine, limits: postgres.Limits) -> None:
+    """Enters this replica and gives its first sign of life: else it could be asked for work, and
+    be condemned for never having got through."""
+    await engine.registrar.step()
+    engine.keeper.start()
+    within_s = limits.connect_timeout_s + limits.command_timeout_s + _SLACK_S
+    try:
+        async with asyncio.timeout(within_s):
+            await engine.keeper.begun.wait()
+    except TimeoutError:
+        raise StoreUnavailable(f"no sign of life got through within {within_s:g} s") from None
+
+
+@asynccontextmanager
+async def _turning(engine: Engine) -> AsyncIterator[tuple["asyncio.Task[None]", asyncio.Event]]:
+    """The engine's loops under way; the event is set when one of them is over."""
+    failed = asyncio.Event()
+    tasks = asyncio.create_task(_loops(engine, failed), name="loops")
+    try:
+        yield tasks, failed
+    finally:
+        tasks.cancel()
+        await asyncio.wait([tasks], timeout=_LOOPS_END_S)
 
 
 @asynccontextmanager
@@ -153,28 +191,36 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
 
 async def _loops(engine: Engine, failed: asyncio.Event) -> None:
     """Everything that happens by itself; one bug ends it all, with its traceback."""
+    all_of_it = asyncio.current_task()
+    assert all_of_it is not None
     async with asyncio.TaskGroup() as group:
         for run in engine.runs():
-            group.create_task(_told(run(), failed))
+            group.create_task(_told(run(), failed, all_of_it))
         for loop in engine.loops:
             work = supervise.run(loop, engine.metrics)
-            group.create_task(_told(work, failed), name=loop.name)
-        engine.keeper.start()
+            group.create_task(_told(work, failed, all_of_it), name=loop.name)
 
 
-async def _told(work: Coroutine[Any, Any, None], failed: asyncio.Event) -> None:
-    """Tells of a bug at once: the group waits until the last handler has heeded its end."""
+async def _told(
+    work: Coroutine[Any, Any, None], failed: asyncio.Event, all_of_it: "asyncio.Task[None]"
+) -> None:
+    """Tells of a bug at once: the group waits until the last handler has heeded its end. A single
+    loop is never cancelled by us: then a handler did it, and nobody would do that loop's work."""
     try:
         await work
     except asyncio.CancelledError:
-        raise
+        if failed.is_set() or all_of_it.cancelling():
+            raise
+        log.error("loop_failed", why="it was cancelled, which only a handler can have done")
+        failed.set()
+        raise LoopCancelled("a loop was cancelled, which only a handler can have done") from None
     except BaseException:  # a group of them, or an exit, must not leave a zombie either
         log.exception("loop_failed")
         failed.set()
         raise
 
 
-def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
+def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Door:
     return Door(
         submitter=engine.submitter,
         changes=engine.changes,
@@ -185,7 +231,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine) -> Door:
         verifier=_verifier(settings.auth),
         now_ms=engine.pg_clock.now_ms,
         payload_errors=rooms.registry.payload_errors,
-        readiness=lambda: _readiness(rooms, engine),
+        readiness=lambda: _readiness(rooms, engine, failed),
         metrics=engine.metrics,
         serves_api="api" in settings.roles,
         limits=Limits(
@@ -211,8 +257,11 @@ def _verifier(auth: Auth) -> Verifier:
     return Verifier(key_set(secret, public), rules)
 
 
-def _readiness(rooms: Rooms, engine: Engine) -> Readiness:
+def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness:
     reasons = [f"{loop.name} is stuck" for loop in engine.loops if loop.is_stuck()]
+    reasons += [f"{loop.name} has ended" for loop in engine.loops if loop.ended]
+    if failed.is_set() and not reasons:
+        reasons.append("a part of the engine has failed")
     if rooms.health.down is not None:
         reasons.append("PostgreSQL does not answer")
     if engine.settler.is_stuck():

@@ -11,7 +11,7 @@ from penstock.clock import rfc3339
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.retry import Backoff
-from penstock.domain.view import AttemptView, JobView, QueueView
+from penstock.domain.view import AttemptView, JobView, ProgressView, QueueView
 
 ID = JobId(bytes.fromhex("019a97e1d5007000800000000000000f"))
 WORKER = bytes.fromhex("019a97e1d50070008000000000000001")
@@ -80,6 +80,13 @@ def test_a_job_is_shown_as_it_was_sent() -> None:
 )
 def test_only_a_cancelled_job_has_a_cancel_reason(state: State, reason: str | None) -> None:
     assert views.job(replace(VIEW, state=state))["cancel_reason"] == reason
+
+
+def test_progress_is_shown_once_there_is_some() -> None:
+    assert views.job(VIEW)["progress"] is None
+    for progress in (ProgressView(40.0, "half-way"), ProgressView(0.0, None)):
+        shown = orjson.loads(orjson.dumps(views.job(replace(VIEW, progress=progress))))
+        assert shown["progress"] == {"percent": progress.percent, "message": progress.message}
 
 
 SOON = timedelta(seconds=1.5)

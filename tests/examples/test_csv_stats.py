@@ -75,6 +75,14 @@ def test_each_column_is_described_by_its_kind() -> None:
     assert note == {"name": "note", "kind": "empty", "count": 0, "missing": 4}
 
 
+def test_it_tells_which_column_it_is_at() -> None:
+    ctx = context()
+    CSV_STATS.invoke(orjson.dumps({"csv": ORDERS}).decode(), ctx)
+    told = ctx.take_progress()
+    assert told is not None
+    assert (told.percent, told.message) == (80, "column note")
+
+
 def test_other_delimiters_are_read_when_named() -> None:
     result = stats("a;b\n1;x\n", delimiter=";")
     assert [column["name"] for column in result["columns"]] == ["a", "b"]

@@ -1,6 +1,9 @@
 """The context: what it shows of the job, its log with every limit, its deadline."""
 
 import threading
+from decimal import Decimal
+from fractions import Fraction
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,6 +11,7 @@ from hypothesis import strategies as st
 
 from penstock.clock import wall_s
 from penstock.handlers import Cancelled, LogLimits
+from penstock.handlers.context import PROGRESS_MESSAGE_MAX
 from tests.handlers.factory import JOB_ID, context
 
 
@@ -107,6 +111,98 @@ def test_threads_of_one_handler_lose_no_line() -> None:
         lines += ctx.take_logs()
     lines += ctx.take_logs()
     assert [line.seq for line in lines] == list(range(1, 4001))
+
+
+def test_the_latest_progress_is_taken_once() -> None:
+    ctx = context()
+    assert ctx.take_progress() is None
+    before = wall_s()
+    ctx.progress(10, "begun")
+    ctx.progress(12.5)
+    told = ctx.take_progress()
+    assert told is not None
+    assert (told.percent, told.message) == (12.5, None)
+    assert before <= told.at_s <= wall_s()
+    assert ctx.take_progress() is None
+    ctx.progress(12.5)
+    again = ctx.take_progress()
+    assert again is not None, "the same again is a sign of life"
+    assert again.at_s >= told.at_s
+
+
+@pytest.mark.parametrize("percent", [0, 100, 0.5, Fraction(1, 3)])
+def test_percent_is_any_number_of_the_range(percent: Any) -> None:
+    ctx = context()
+    ctx.progress(percent)
+    told = ctx.take_progress()
+    assert told is not None
+    assert (type(told.percent), told.percent) == (float, float(percent))
+
+
+@pytest.mark.parametrize(
+    ("percent", "message", "error", "words"),
+    [
+        (-0.1, None, ValueError, "percent must be 0 to 100, not -0.1"),
+        (100.1, None, ValueError, "percent must be 0 to 100"),
+        (float("nan"), None, ValueError, "percent must be 0 to 100, not nan"),
+        (float("inf"), None, ValueError, "percent must be 0 to 100"),
+        (10**400, None, ValueError, "percent must be 0 to 100"),
+        ("50", None, TypeError, "percent must be a number, not a str"),
+        (True, None, TypeError, "percent must be a number, not a bool"),
+        (None, None, TypeError, "percent must be a number, not a NoneType"),
+        (Decimal(5), None, TypeError, "percent must be a number, not a Decimal"),
+        (5, 5, TypeError, "message must be a text, not a int"),
+        (5, b"x", TypeError, "message must be a text, not a bytes"),
+    ],
+)
+def test_what_is_no_progress_is_refused_and_changes_nothing(
+    percent: Any, message: Any, error: type[Exception], words: str
+) -> None:
+    ctx = context()
+    with pytest.raises(error, match=words):
+        ctx.progress(percent, message)
+    assert ctx.take_progress() is None
+
+
+@given(st.text(max_size=600))
+def test_a_message_is_one_short_line_of_storable_text(message: str) -> None:
+    ctx = context()
+    ctx.progress(1, message)
+    told = ctx.take_progress()
+    assert told is not None
+    assert told.message is not None
+    told.message.encode()
+    assert len(told.message) <= PROGRESS_MESSAGE_MAX
+    assert "\0" not in told.message
+    assert len(told.message.splitlines()) <= 1
+
+
+def test_a_long_message_shows_that_it_was_cut() -> None:
+    ctx = context()
+    for message, kept in (("x" * 256, "x" * 256), ("x" * 10_000_000, "x" * 255 + "…")):
+        ctx.progress(1, message)
+        told = ctx.take_progress()
+        assert told is not None
+        assert told.message == kept
+
+
+def test_threads_may_report_while_reports_are_taken() -> None:
+    ctx, taken = context(), []
+
+    def work() -> None:
+        for n in range(20_000):
+            ctx.progress(n / 200)
+        ctx.progress(100)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while thread.is_alive():
+        taken.append(ctx.take_progress())
+    thread.join()
+    taken.append(ctx.take_progress())
+    told = [one.percent for one in taken if one is not None]
+    assert told == sorted(told), "none is taken after a later one"
+    assert told[-1] == 100
 
 
 def test_the_time_left_runs_out() -> None:

@@ -1,12 +1,13 @@
 """echo, sleep and fail, as api.md describes them."""
 
+import asyncio
 from typing import Any
 
 import orjson
 import pytest
 
 from penstock.domain.attempt import Outcome
-from penstock.handlers import Registry
+from penstock.handlers import Registry, samples
 from tests.handlers.factory import context, handler_of, run
 
 SAMPLES = "penstock.handlers.samples"
@@ -25,6 +26,18 @@ async def test_sleep_tells_how_long() -> None:
     assert ending.result == '{"slept_s":0.01}'
     ending = await run(handler_of("sleep", SAMPLES), {"seconds": 0}, context())
     assert ending.result == '{"slept_s":0.0}'
+
+
+async def test_a_long_sleep_tells_how_far_it_has_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "_REPORT_S", 0.01)
+    ctx, told = context(), []
+    sleeping = asyncio.create_task(run(handler_of("sleep", SAMPLES), {"seconds": 0.1}, ctx))
+    while not sleeping.done():
+        await asyncio.sleep(0.005)
+        told.append(ctx.take_progress())
+    percents = [one.percent for one in told if one is not None]
+    assert len(percents) > 3
+    assert 0 <= percents[0] < percents[-1] < 100
 
 
 async def test_fail_fails_as_asked() -> None:

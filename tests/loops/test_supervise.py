@@ -168,3 +168,16 @@ async def test_only_a_long_step_is_stuck() -> None:
         await turns()
         assert not loop.is_stuck()
         assert loop.age_s() < 1
+
+
+async def test_a_loop_that_is_over_says_so() -> None:
+    steps, cancelled = Steps(ValueError("a bug")), Steps()
+    loop, other = Loop("x", steps.step), Loop("y", cancelled.step)
+    async with running(loop) as task:
+        await asyncio.wait([task])
+        assert loop.ended
+        task.exception()
+    async with running(other):
+        await cancelled.begun(1)
+        assert not other.ended
+    assert other.ended

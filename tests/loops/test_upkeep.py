@@ -2,6 +2,7 @@
 
 import asyncio
 
+from penstock.domain.ids import JobId
 from tests.support.gates import let_go
 from tests.support.making import SUCCESS
 from tests.support.still import Still
@@ -23,23 +24,80 @@ async def test_what_a_long_attempt_logs_is_kept_while_it_runs(
     run = wired.engine.pool.find(id_)
     assert run is not None
     run.context.log.info("one")
-    assert await wired.engine.upkeep.keep_logs() == 1.0
+    assert await wired.engine.upkeep.keep_reports() == 1.0
     assert await messages(wired, id_) == ["one"]
     run.context.log.info("two")
     await postgres_wire.cut()
-    keeping = asyncio.create_task(wired.engine.upkeep.keep_logs())
+    keeping = asyncio.create_task(wired.engine.upkeep.keep_reports())
     await asyncio.sleep(0.05)
     assert not keeping.done(), "lines that were taken are not lost"
     await postgres_wire.mend()
     async with asyncio.timeout(5):
         await keeping
     run.context.log.info("three")
-    await wired.engine.upkeep.keep_logs()
+    await wired.engine.upkeep.keep_reports()
     assert await messages(wired, id_) == ["one", "two", "three"]
     run.context.log.info("four")
     let_go(id_)
     await wired.in_places([id_], "succeeded")
     assert await messages(wired, id_) == ["one", "two", "three", "four"]
+
+
+async def progress(still: Still, id_: bytes) -> tuple[float, str | None] | None:
+    view = await still.db.reads.job(JobId(id_))
+    assert view is not None
+    told = view.progress
+    return None if told is None else (told.percent, told.message)
+
+
+async def test_progress_of_all_that_runs_is_kept_by_one_statement(still: Still) -> None:
+    ids = await still.submit(3, kind="gated")
+    await still.engine.worker.step()
+    contexts = [run.context for id_ in ids if (run := still.engine.pool.find(id_))]
+    contexts[0].progress(10)
+    contexts[1].progress(20, "b")
+    await still.engine.upkeep.keep_reports()
+    assert [await progress(still, id_) for id_ in ids] == [(10, None), (20, "b"), None]
+    versions = "SELECT array_agg(xmin::text ORDER BY job_id) FROM job_progress"
+    (first, second) = await still.db.session.fetchval(versions)
+    assert first == second, "one transaction"
+    contexts[1].progress(30, "c")
+    await still.engine.upkeep.keep_reports()
+    assert [await progress(still, id_) for id_ in ids] == [(10, None), (30, "c"), None]
+    (same, newer) = await still.db.session.fetchval(versions)
+    assert (same == first, newer == second) == (True, False), "only what has changed is written"
+    let_go(*ids)
+    await still.in_places(ids, "succeeded")
+    assert await progress(still, ids[1]) == (30, "c"), "what it told last stays"
+    assert await still.db.count("job_progress") == 2, "who tells nothing has no row"
+
+
+async def test_what_a_handler_tells_just_before_its_end_is_there_at_its_end(still: Still) -> None:
+    ids = await still.submit(2, kind="telling", payload="[40]")
+    ids += await still.submit(1, kind="telling-thread", payload="[10, 100]")
+    await still.engine.worker.step()
+    await still.in_places(ids, "succeeded")
+    assert [await progress(still, id_) for id_ in ids] == [(40, "told")] * 2 + [(100, "told")]
+
+
+async def test_a_report_that_waited_for_postgres_does_not_undo_a_later_one(
+    wired: Still, postgres_wire: Wire
+) -> None:
+    (id_,) = await wired.submit(kind="gated")
+    await wired.engine.worker.step()
+    run = wired.engine.pool.find(id_)
+    assert run is not None
+    run.context.progress(10, "early")
+    await postgres_wire.cut()
+    keeping = asyncio.create_task(wired.engine.upkeep.keep_reports())
+    await asyncio.sleep(0)
+    run.context.progress(90, "late")
+    let_go(id_)
+    await postgres_wire.mend()
+    async with asyncio.timeout(10):
+        await keeping
+    await wired.in_places([id_], "succeeded")
+    assert await progress(wired, id_) == (90, "late")
 
 
 async def test_counts_are_folded_when_they_age(still: Still) -> None:

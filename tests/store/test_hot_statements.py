@@ -87,6 +87,25 @@ ENDED = """
 INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
 SELECT id, 'default', 'echo', 'dead', 1, 1, 0, now() FROM unnest($1::uuid[]) i(id)
 """
+ENDED_LONG_AGO = """
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
+SELECT id, 'queue-' || n % 5, 'echo', CASE WHEN n % 10 = 0 THEN 'succeeded' ELSE 'dead' END, 1, 1,
+       0, now() - interval '1 day' + n * interval '1 ms'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+LOGS = """
+INSERT INTO job_logs (job_id, attempt, seq, at, level, message)
+SELECT id, 1, 1, now(), 'info', 'a line' FROM unnest($1::uuid[]) i(id)
+"""
+PROGRESS = """
+INSERT INTO job_progress (job_id, attempt, percent, at)
+SELECT id, 1, 50, now() - interval '1 s' FROM unnest($1::uuid[]) i(id)
+"""
+KEYS = """
+INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
+SELECT id, '', now() - interval '1 day' + n * interval '1 ms', '{}', '{}'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 ATTEMPTS = """
 INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
 SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
@@ -189,6 +208,18 @@ SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '',
        ARRAY['common', 'customer-' || n % 1000]
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+
+
+def log_lines(ids: list[JobId], _worker: WorkerId) -> Calls:
+    n = len(ids)
+    return [(ids, [2] * n, [1] * n, [1.0] * n, ["info"] * n, ["a line"] * n)]
+
+
+def reports(ids: list[JobId], _worker: WorkerId) -> Calls:
+    n = len(ids)
+    return [(ids, [1] * n, [60.0] * n, ["a message"] * n, [2e9] * n)]
+
+
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
@@ -220,7 +251,7 @@ HOT = [
     Hot("retry_ended", [JOBS, ENDED], each),
     Hot("state_of", [JOBS, DUE], each),
     Hot("jobs", [JOBS, DUE], these, is_read=True, of="that are due"),
-    Hot("jobs", [JOBS, RUNNING], these, is_read=True, of="that run"),
+    Hot("jobs", [JOBS, RUNNING, PROGRESS], these, is_read=True, of="that run"),
     Hot("jobs", [JOBS, ENDED, ATTEMPTS], these, is_read=True, of="that ended"),
     Hot("ended_among", [ENDED], at_once, is_read=True),
     Hot("list_due", [DUE], listing(kinds=["kind-0"]), 51, is_read=True),
@@ -240,6 +271,16 @@ HOT = [
     Hot(
         "list_tagged_few", [TAGGED, ENDED], listing(tags=["customer-7"], few=True), 50, is_read=True
     ),
+    Hot("add_logs", [JOBS, RUNNING, LOGS], log_lines, answers=0),
+    Hot("add_progress", [JOBS, RUNNING], reports, answers=0, of="for the first time"),
+    Hot("add_progress", [JOBS, RUNNING, PROGRESS], reports, answers=0, of="again"),
+    Hot(
+        "prune_ended",
+        [JOBS, ENDED_LONG_AGO, ATTEMPTS, LOGS, PROGRESS],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
+        answers=1,
+    ),
+    Hot("prune_idempotency_keys", [KEYS], lambda *_: [(60.0, THROUGH)], answers=1),
 ]
 
 
@@ -330,6 +371,8 @@ async def through(
             found = await statement.fetchmany(calls)
     spent_ms = (time.perf_counter() - began) * 1000
     assert hot.answers in (None, len(found)), "it did not go through"
+    if hot.query.startswith("prune_"):
+        assert found[0][0] == THROUGH, "it did not take as many as it could"
     return spent_ms
 
 

@@ -29,7 +29,7 @@ TTL_S = 10.0
 DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
-    *("queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
+    *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
 )
 
 

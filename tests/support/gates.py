@@ -31,6 +31,19 @@ def gated_thread(payload: Any, ctx: Context) -> Any:
     return payload
 
 
+@handler("telling")
+async def telling(payload: list[int], ctx: Context) -> None:
+    """Reports each of these percentages."""
+    for percent in payload:
+        ctx.progress(percent, "told")
+
+
+@handler("telling-thread")
+def telling_thread(payload: list[int], ctx: Context) -> None:
+    for percent in payload:
+        ctx.progress(percent, "told")
+
+
 @handler("gated-stubborn")
 async def gated_stubborn(ctx: Context) -> None:
     """Swallows its cancellation."""

@@ -1,8 +1,12 @@
 """Log lines: one line each, whatever is put into them."""
 
+import gc
 import io
 import logging
-from collections.abc import Iterator
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
 
 import orjson
 import pytest
@@ -15,7 +19,10 @@ from penstock.telemetry import logs
 def _as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
+    hooks = threading.excepthook, sys.unraisablehook
     yield
+    logging.captureWarnings(False)
+    threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
@@ -95,3 +102,60 @@ def test_libraries_speak_in_the_same_form_and_not_below_info() -> None:
         "aiohttp.server",
         "warning",
     )
+
+
+class Unhappy:
+    def __del__(self) -> None:
+        raise ValueError("in a finaliser")
+
+
+class Shy:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def fail() -> None:
+    raise ValueError("in a thread\nof its own")
+
+
+def leave() -> None:
+    raise SystemExit(3)
+
+
+def in_a_thread(target: Callable[[], None]) -> None:
+    thread = threading.Thread(target=target, name="mine")
+    thread.start()
+    thread.join()
+
+
+def test_what_python_would_print_by_itself_has_the_same_form(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    in_a_thread(fail)
+    in_a_thread(leave)  # an end like any other
+    Unhappy()
+    gc.collect()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        logging.captureWarnings(False)
+        logging.captureWarnings(True)  # within what pytest does with warnings
+        warnings.warn("beware", RuntimeWarning, stacklevel=1)
+        logging.captureWarnings(False)
+    threads, finaliser, warning = [orjson.loads(line) for line in lines(out)]
+    assert (threads["event"], threads["thread"], threads["level"]) == (
+        *("thread_failed", "mine"),
+        "error",
+    )
+    assert "ValueError: in a thread" in threads["exception"]
+    assert finaliser["event"] == "exception_ignored"
+    assert "__del__" in finaliser["of"]
+    assert "in a finaliser" in finaliser["exception"]
+    assert (warning["module"], warning["level"]) == ("py.warnings", "warning")
+    assert "beware" in warning["event"]
+    assert capfd.readouterr().err == ""
+
+
+def test_what_can_not_be_shown_is_told_by_its_class() -> None:
+    assert logs._shown(Shy()) == "<Shy>"

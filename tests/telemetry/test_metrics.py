@@ -5,7 +5,8 @@ import pytest
 from penstock.telemetry.metrics import NAMES_MAX, OTHER, Metrics
 
 EXPECTED = """
-penstock_jobs_submitted penstock_attempts penstock_jobs_ended penstock_stale_settlements
+penstock_jobs_submitted penstock_attempts penstock_jobs_ended penstock_jobs_pruned
+penstock_stale_settlements
 penstock_stale_claims penstock_reaped penstock_adopted penstock_reconciled penstock_leaked_slots
 penstock_slots penstock_batch_rows penstock_batch_seconds penstock_queue_wait_seconds
 penstock_http_requests penstock_redis_breaker_open penstock_loop_failures penstock_loop_lag_seconds

@@ -16,7 +16,14 @@ from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.retry import Backoff
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView, WorkerView
+from penstock.domain.view import (
+    AttemptView,
+    JobView,
+    LogView,
+    ProgressView,
+    QueueView,
+    WorkerView,
+)
 
 _JSON = {"Content-Type": "application/json"}
 
@@ -27,7 +34,6 @@ _UNSET: dict[str, Any] = {
     "name": None,
     "depends_on": [],
     "run_if": None,
-    "progress": None,
 }
 
 
@@ -69,6 +75,7 @@ def job(view: JobView) -> dict[str, Any]:
         "created_by": view.created_by,
         "unique_key": view.unique_key,
         "expires_at": _time(view.expires_at),
+        "progress": _progress(view.progress),
         **_UNSET,
     }
 
@@ -187,6 +194,10 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
         "max_s": backoff.max_s,
         "jitter": backoff.jitter,
     }
+
+
+def _progress(view: ProgressView | None) -> dict[str, Any] | None:
+    return None if view is None else {"percent": view.percent, "message": view.message}
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import click
 
 from penstock.cli.doors import explained, greet_redis
-from penstock.cli.looping import run
+from penstock.cli.looping import run, run_with_handlers
 
 if TYPE_CHECKING:
     from penstock.settings import Settings
@@ -40,7 +40,7 @@ def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) 
         sys.path.insert(0, here)  # users' handlers are where they work
     run(greet_redis(settings.redis))
     with explained(settings.postgres.dsn.get_secret_value()):
-        run(server(settings, on_ready))
+        run_with_handlers(server(settings, on_ready))
 
 
 def _parsed(text: str) -> tuple[str, ...]:

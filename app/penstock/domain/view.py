@@ -10,6 +10,14 @@ from penstock.domain.retry import Backoff
 
 
 @dataclass(frozen=True, slots=True)
+class ProgressView:
+    """How far the latest attempt says that it has come, 0 to 100."""
+
+    percent: float
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class JobView:
     """One job as it stands now. `payload`, `result` and `error` are JSON text."""
 
@@ -38,6 +46,7 @@ class JobView:
     created_by: str
     unique_key: str | None = None
     expires_at: datetime | None = None
+    progress: ProgressView | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a job does: the decorator, what handlers get and may raise, and how a call ends."""
 
-from penstock.handlers.context import Context, JobLog, LogLimits, LogLine, Services
+from penstock.handlers.context import Context, JobLog, LogLimits, LogLine, Progress, Services
 from penstock.handlers.errors import (
     AttemptFailed,
     BadPayload,
@@ -24,6 +24,7 @@ __all__ = [
     "LogLimits",
     "LogLine",
     "PermanentError",
+    "Progress",
     "Registry",
     "RetryLater",
     "Services",

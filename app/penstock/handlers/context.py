@@ -1,25 +1,27 @@
-"""What a handler gets besides its payload: its job, a log, the time left, shared services.
+"""What a handler gets besides its payload: its job, a log, progress, the time left, services.
 
 One is made for every attempt, so it costs next to nothing until it is used. Always holds: what a
-handler logs is bounded and safe to store and show, from whatever thread it comes. If we die, the
-lines that the worker has not taken yet are lost with the attempt.
+handler tells is bounded and safe to store and show, from whatever thread it comes. If we die, what
+the worker has not taken yet is lost with the attempt.
 """
 
 import threading
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from typing import Any, Literal
 
 from penstock.clock import monotonic, wall_s
 from penstock.domain.ids import text
 from penstock.domain.job import Started
 from penstock.egress.client import Egress
 from penstock.handlers.errors import Cancelled
-from penstock.handlers.text import cut, one_line
+from penstock.handlers.text import cut, one_line, shortened
 
 Level = Literal["debug", "info", "warning", "error"]
 
 LINE_MAX_BYTES = 8 * 1024
 LIMIT_REACHED = "log limit reached"
+PROGRESS_MESSAGE_MAX = 256  # characters
 
 _FIRST_USE = threading.Lock()  # several threads of one handler may be the first to log
 
@@ -47,6 +49,15 @@ class LogLine:
     level: Level
     message: str
     seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far an attempt has come. `at_s` is the host's time since 1970, and never goes back."""
+
+    percent: float
+    message: str | None
+    at_s: float
 
 
 class JobLog:
@@ -109,10 +120,30 @@ def _shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def _percent(value: Any) -> float:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number:
+        raise TypeError(f"percent must be a number, not a {type(value).__name__}")
+    if not 0 <= value <= 100:  # NaN is neither
+        raise ValueError(f"percent must be 0 to 100, not {value}")
+    return float(value)
+
+
+def _message(value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"message must be a text, not a {type(value).__name__}")
+    return shortened(value, PROGRESS_MESSAGE_MAX)
+
+
 class Context:
     """One attempt as its handler sees it."""
 
-    __slots__ = ("_cancel_reason", "_deadline", "_limits", "_log", "job", "services")
+    __slots__ = (
+        *("_cancel_reason", "_deadline", "_limits", "_log", "_progress", "_progress_taken"),
+        *("job", "services"),
+    )
 
     def __init__(
         self, job: Started, deadline: float, services: Services, limits: LogLimits
@@ -124,6 +155,8 @@ class Context:
         self._limits = limits
         self._log: JobLog | None = None
         self._cancel_reason: str | None = None
+        self._progress: Progress | None = None
+        self._progress_taken: Progress | None = None
 
     @property
     def job_id(self) -> str:
@@ -175,6 +208,24 @@ class Context:
     def take_logs(self) -> list[LogLine]:
         """For the worker: the lines since the last call."""
         return [] if self._log is None else self._log.take()
+
+    def progress(self, percent: float, message: str | None = None) -> None:
+        """Tells how far the attempt has come, 0 to 100, and what it is at. The job shows it.
+
+        As often as you like: only the latest is kept, and stored about once a second. It may go
+        back. A message is cut at 256 characters. Raises TypeError, ValueError.
+        """
+        before = self._progress
+        at_s = wall_s() if before is None else max(wall_s(), before.at_s)
+        self._progress = Progress(_percent(percent), _message(message), at_s)
+
+    def take_progress(self) -> Progress | None:
+        """For the worker: what was told last, if it was told since the last call."""
+        latest = self._progress
+        if latest is self._progress_taken:
+            return None
+        self._progress_taken = latest
+        return latest
 
     def remaining_s(self) -> float:
         """Seconds until the attempt's deadline; negative when it is over."""

@@ -32,7 +32,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def handler(kind: str) -> Callable[[F], F]:
-    """Marks an `async def` or a plain `def` as the handler of `kind`; registers nothing yet."""
+    """Marks an `async def` or a plain `def` as the handler of `kind`; registers nothing yet.
+
+    The attempt is over when the function returns. Tasks, timers and threads that it started and
+    didn't wait for live on, for they may belong to a client that later jobs use too; but nobody
+    waits for them, retries them or tells them of a cancel, and the process ends them when it ends.
+    So await what belongs to the job (`async with asyncio.TaskGroup()`).
+    """
     if not isinstance(kind, str):
         raise HandlerError('@handler needs the name of a kind: @handler("word-count")')
 

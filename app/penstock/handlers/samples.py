@@ -5,10 +5,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from penstock.clock import monotonic
+from penstock.handlers.context import Context
 from penstock.handlers.errors import AttemptFailed, PermanentError
 from penstock.handlers.registry import handler
 
 _DAY_S = 86_400
+_REPORT_S = 1.0
 
 
 class Sleep(BaseModel):
@@ -32,9 +35,13 @@ async def echo(payload: Any) -> Any:
 
 
 @handler("sleep")
-async def sleep(payload: Sleep) -> dict[str, float]:
-    """Waits without blocking anybody."""
-    await asyncio.sleep(payload.seconds)
+async def sleep(payload: Sleep, ctx: Context) -> dict[str, float]:
+    """Waits without blocking anybody, and tells how far it has come."""
+    until = monotonic() + payload.seconds
+    while (left_s := until - monotonic()) > _REPORT_S:
+        ctx.progress(100 * (1 - left_s / payload.seconds))
+        await asyncio.sleep(_REPORT_S)
+    await asyncio.sleep(max(left_s, 0))
     return {"slept_s": payload.seconds}
 
 

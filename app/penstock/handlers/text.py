@@ -33,6 +33,12 @@ def cut(text: str, bytes_max: int) -> str:
     return encoded[: max(bytes_max - 3, 0)].decode("utf-8", "ignore") + "…"
 
 
+def shortened(text: str, characters_max: int) -> str:
+    """`text` as one line of at most so many characters, with `…` where it was cut."""
+    line = one_line(text[: characters_max + 1])
+    return line if len(line) <= characters_max else line[: characters_max - 1] + "…"
+
+
 def printable(text: str) -> str:
     """U+FFFD for all control characters but tab and line ends, and for lone surrogates."""
     return _UNPRINTABLE.sub("\ufffd", text)

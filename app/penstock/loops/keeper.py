@@ -3,7 +3,8 @@
 A handler that blocks the event loop must not cost the replica its life, so the beat has its own
 thread, event loop and connection. It gives up only when the main loop hasn't turned for
 `stall_max_s`: then it shows where the main thread hangs and ends the process. If we die here, the
-beats end and the reaper of another replica takes over.
+beats end and the reaper of another replica takes over. `begun` is set when the first beat has been
+answered: no replica should serve before.
 """
 
 import asyncio
@@ -46,6 +47,7 @@ class Keeper:
         self._beat_s = settings.beat_s
         self._stall_max_s = settings.stall_max_s
         self._on_beat = on_beat
+        self.begun = asyncio.Event()
         self._main = asyncio.get_running_loop()
         self._turns = 0
         self._turns_seen = -1
@@ -97,7 +99,12 @@ class Keeper:
             self._me.beat_at = sent
             beat.tell(self._pg_clock)
         with suppress(RuntimeError):  # the main loop has ended
-            self._main.call_soon_threadsafe(self._on_beat, worker, beat)
+            self._main.call_soon_threadsafe(self._tell, worker, beat)
+
+    def _tell(self, worker: bytes, beat: Beat) -> None:
+        if beat.alive:
+            self.begun.set()
+        self._on_beat(worker, beat)
 
     def _end_if_stalled(self) -> None:
         """Adds up our own beats, not the clock: a process that was stopped as a whole (SIGSTOP, a

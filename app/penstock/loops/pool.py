@@ -3,9 +3,11 @@
 In: started attempts. Out: `on_ended(run, ending)`, exactly once a run. A slot is free when its
 handler has returned. If we die here, the running rows stay under our name and the reaper finds
 them. Plain functions share the pool: their coroutine waits for a thread, which nobody can stop.
+Tasks that a handler left behind are not ours: they live on, and nobody waits for them.
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +23,7 @@ from penstock.handlers.errors import failure_of
 from penstock.handlers.registry import Handler
 from penstock.loops.run import run_handler, stop_ending
 from penstock.settings import Worker as WorkerSettings
-from penstock.store.jobs import LogRow
+from penstock.store.jobs import LogRow, ProgressRow
 
 _TURN_S = 0.005  # for so long runs are begun before others on the event loop have their turn
 _CHECK_MAX_S = 1.0
@@ -50,6 +52,13 @@ class Run:
             (job.id, job.attempt, line.seq, line.at_s, line.level, line.message)
             for line in self.context.take_logs()
         ]
+
+    def progress_row(self) -> ProgressRow | None:
+        """How far the handler has come, if it said so since the last call."""
+        told = self.context.take_progress()
+        if told is None:
+            return None
+        return (self.job.id, self.job.attempt, told.percent, told.message, told.at_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,7 +108,7 @@ class Pool:
         async with asyncio.TaskGroup() as self._group:
             for lane in self.lanes:
                 for _ in range(lane.slots):
-                    self._group.create_task(self._worker(lane), name=f"pool:{lane.name}")
+                    self._employ(lane)
 
     def put(self, runs: Iterable[Run]) -> None:
         for run in runs:
@@ -150,21 +159,28 @@ class Pool:
         self.checked.clear()
         return max(nearest - now, _CHECK_MIN_S)
 
+    def _employ(self, lane: Lane) -> None:
+        """Adds a coroutine to the pool, with no context variable set."""
+        self._group.create_task(
+            self._worker(lane), name=f"pool:{lane.name}", context=contextvars.Context()
+        )
+
     async def _worker(self, lane: Lane) -> None:
         """One coroutine of the pool. It ends with the first cancellation that it meets, heeded or
-        swallowed by a handler, so that it can't reach the next run; another takes its place."""
+        swallowed by a handler, and with the first context variable that a handler left set, so
+        that neither can reach the next run; another takes its place."""
         try:
             await self._serve(lane)
         except asyncio.CancelledError:
             if self._is_closing():
                 raise
         if not self._is_closing():
-            self._group.create_task(self._worker(lane), name=f"pool:{lane.name}")
+            self._employ(lane)
 
     async def _serve(self, lane: Lane) -> None:
         task = asyncio.current_task()
         assert task is not None
-        while not task.cancelling():
+        while not task.cancelling() and not contextvars.copy_context():
             if not lane.waiting:
                 idle = asyncio.get_running_loop().create_future()
                 lane.idle.append(idle)

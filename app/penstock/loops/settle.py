@@ -9,8 +9,9 @@ not committed stands in job_running under our name, and the reaper settles it as
 import asyncio
 import random
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import orjson
 
@@ -24,7 +25,16 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import decide
 from penstock.queue.shelves import Off
-from penstock.store.jobs import ROW_BYTES, ROWS_MAX, Attempt, Jobs, LogRow, Settled, Settlement
+from penstock.store.jobs import (
+    ROW_BYTES,
+    ROWS_MAX,
+    Attempt,
+    Jobs,
+    LogRow,
+    ProgressRow,
+    Settled,
+    Settlement,
+)
 from penstock.store.rows import ms
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
@@ -32,6 +42,8 @@ from penstock.telemetry.metrics import Metrics
 _RETRY_FIRST_S = 0.02
 _RETRY_MAX_S = 0.5
 _STUCK_S = 30.0
+
+T = TypeVar("T")
 
 log = get_logger(__name__)
 
@@ -43,6 +55,7 @@ class Outgoing:
     job: Started
     ending: Ending
     logs: Sequence[LogRow] = ()
+    progress: ProgressRow | None = None
     cancel_requested: bool = False
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
     done: Callable[[], None] = field(default=lambda: None)
@@ -115,7 +128,7 @@ class Settler:
     async def _flush(self, batch: Sequence[Outgoing]) -> None:
         """Settles a batch however long Postgres is away: nobody else knows these outcomes."""
         began = self._flushing_since = clock.monotonic()
-        await self._keep_logs(batch)
+        await self._keep_reports(batch)
         await self._settle(batch)
         self._metrics.batch_rows("settle").observe(len(batch))
         self._metrics.batch_seconds("settle").observe(clock.monotonic() - began)
@@ -225,8 +238,11 @@ class Settler:
         _log_failures([one for one in settlements if (one.job.id, one.job.attempt) in settled])
         self._metrics.stale_settlements.inc(len(settlements) - len(settled))
 
-    async def _keep_logs(self, batch: Sequence[Outgoing]) -> None:
+    async def _keep_reports(self, batch: Sequence[Outgoing]) -> None:
+        """Before the settlement: who sees the end sees all that was told until then."""
         await keep_logs(self._jobs, [line for outgoing in batch for line in outgoing.logs])
+        told = [outgoing.progress for outgoing in batch if outgoing.progress is not None]
+        await keep_progress(self._jobs, told)
 
 
 def _log_failures(settlements: Sequence[Settlement]) -> None:
@@ -252,17 +268,28 @@ def _log_failures(settlements: Sequence[Settlement]) -> None:
 
 async def keep_logs(jobs: Jobs, lines: Sequence[LogRow]) -> None:
     """Writes log lines, however long it takes; a slice that Postgres refuses is dropped."""
+    await _keep(jobs.add_logs, lines, "log_lines_dropped")
+
+
+async def keep_progress(jobs: Jobs, told: Sequence[ProgressRow]) -> None:
+    """The same with reports of progress."""
+    await _keep(jobs.add_progress, told, "progress_dropped")
+
+
+async def _keep(
+    add: Callable[[Sequence[T]], Awaitable[None]], rows: Sequence[T], dropped: str
+) -> None:
     failures = 0
-    left = list(lines)
+    left = list(rows)
     while left:
         try:
-            await jobs.add_logs(left[:ROWS_MAX])
+            await add(left[:ROWS_MAX])
         except StoreUnavailable as error:
             failures += 1
             await _pause(failures, error)
             continue
         except BadRow as error:
-            log.error("log_lines_dropped", count=len(left[:ROWS_MAX]), why=str(error))
+            log.error(dropped, count=len(left[:ROWS_MAX]), why=str(error))
         del left[:ROWS_MAX]
 
 

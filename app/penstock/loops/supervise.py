@@ -33,6 +33,7 @@ class Loop:
     turned_at: float = field(default_factory=clock.monotonic)
     busy_since: float | None = None
     failures: int = 0
+    ended: bool = False  # its task is over: nobody turns it any more
 
     def age_s(self) -> float:
         """Seconds since its last step came to an end, good or bad."""
@@ -47,6 +48,13 @@ class Loop:
 
 async def run(loop: Loop, metrics: Metrics) -> None:
     """Repeats the loop's step until cancelled."""
+    try:
+        await _repeat(loop, metrics)
+    finally:
+        loop.ended = True
+
+
+async def _repeat(loop: Loop, metrics: Metrics) -> None:
     while True:
         loop.wake.clear()
         loop.busy_since = clock.monotonic()

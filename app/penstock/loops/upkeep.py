@@ -1,13 +1,13 @@
-"""Small loops: log lines of long attempts, counts, gauges."""
+"""Small loops: what long attempts log and report, counts, gauges."""
 
 from penstock import clock
 from penstock.loops.pool import Pool
-from penstock.loops.settle import keep_logs
+from penstock.loops.settle import keep_logs, keep_progress
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
 from penstock.telemetry.metrics import Metrics
 
-_LOGS_S = 1.0
+_REPORTS_S = 1.0
 _FOLD_S = 5.0
 _GAUGES_S = 1.0
 
@@ -20,11 +20,14 @@ class Upkeep:
         self._metrics = metrics
         self._gauged_at = clock.monotonic()
 
-    async def keep_logs(self) -> float:
-        """What attempts under way have logged; the rest is written when they are settled."""
-        for run in self._pool.busy():
-            await keep_logs(self._jobs, run.log_rows())
-        return _LOGS_S
+    async def keep_reports(self) -> float:
+        """What attempts under way have logged, and how far they have come: a statement for all of
+        them. The rest is written when they are settled."""
+        busy = self._pool.busy()
+        await keep_logs(self._jobs, [line for run in busy for line in run.log_rows()])
+        told = [row for run in busy if (row := run.progress_row()) is not None]
+        await keep_progress(self._jobs, told)
+        return _REPORTS_S
 
     async def fold_counts(self) -> float:
         await self._queues.fold_counts()

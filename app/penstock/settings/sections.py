@@ -29,6 +29,7 @@ MIB = 1024 * KIB
 DAY_S = 24 * 3600
 JWT_SECRET_MIN_BYTES = 32
 PORT_MAX = 65535
+KEPT_MIN_S = 60  # readers and late log lines must be done with a job before it goes
 
 _HOST = re.compile(
     r"(\[[^\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{0,5}))?"
@@ -97,8 +98,15 @@ def _told_apart(sources: tuple[KeySource, ...]) -> tuple[KeySource, ...]:
     return sources
 
 
+def _kept(seconds: float) -> float:
+    if 0 < seconds < KEPT_MIN_S:
+        raise ValueError(f"must be 0, which means for ever, or at least {KEPT_MIN_S}")
+    return seconds
+
+
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ImportName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
+Kept = Annotated[float, Field(ge=0, le=36_500 * DAY_S), AfterValidator(_kept)]
 QueueGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:*?\[\]!-]+$", max_length=100)]
 
 
@@ -264,6 +272,19 @@ class Jobs(Section):
     priority: int = Field(5, ge=0, le=9, description="place in the queue; 9 goes first")
 
 
+class Retention(Section):
+    """How long what is over is kept; a job goes with its attempts, its log and its result."""
+
+    succeeded_s: Kept = Field(7 * DAY_S, description="age at which succeeded jobs go; 0 = never")
+    dead_s: Kept = Field(30 * DAY_S, description="age at which dead jobs go; 0 = never")
+    cancelled_s: Kept = Field(7 * DAY_S, description="age at which cancelled jobs go; 0 = never")
+    skipped_s: Kept = Field(7 * DAY_S, description="age at which skipped jobs go; 0 = never")
+    idempotency_s: float = Field(
+        DAY_S, ge=KEPT_MIN_S, le=366 * DAY_S, description="time that an Idempotency-Key counts"
+    )
+    step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
+
+
 class Handlers(Section):
     """What jobs can do."""
 
@@ -319,6 +340,7 @@ class Settings(Section):
     worker: Worker = Worker()
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
+    retention: Retention = Retention()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
     log: Log = Log()

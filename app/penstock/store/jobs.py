@@ -17,6 +17,7 @@ ROW_BYTES = 8192  # of payload or result count as one row more: 16 MiB a stateme
 
 Attempt = tuple[JobId, int]  # one numbered try of a job
 LogRow = tuple[JobId, int, int, float, str, str]  # job, attempt, seq, wall seconds, level, message
+ProgressRow = tuple[JobId, int, float, str | None, float]  # job, attempt, percent, message, wall s
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +125,14 @@ class Jobs:
         return (found[0][0], found[0][1]) if found else None
 
     async def add_logs(self, lines: Sequence[LogRow]) -> None:
-        """Keeps log lines; those that are there already are passed over."""
+        """Keeps log lines; those that are there already are passed over, and those of jobs that
+        ended long ago."""
         await self._pg.rows("add_logs", *(list(column) for column in zip(*lines, strict=True)))
+
+    async def add_progress(self, told: Sequence[ProgressRow]) -> None:
+        """Keeps the latest of each job; what comes after a later report or of an attempt before
+        the latest is passed over, and that of jobs that ended long ago."""
+        await self._pg.rows("add_progress", *(list(column) for column in zip(*told, strict=True)))
 
 
 def _columns(batch: Sequence[Settlement]) -> list[list[object]]:

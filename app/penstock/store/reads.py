@@ -8,7 +8,14 @@ from datetime import UTC, datetime
 from penstock import clock
 from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
-from penstock.domain.view import AttemptView, JobView, LogView, QueueView, WorkerView
+from penstock.domain.view import (
+    AttemptView,
+    JobView,
+    LogView,
+    ProgressView,
+    QueueView,
+    WorkerView,
+)
 from penstock.store import rows
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -166,4 +173,5 @@ def job_view(row: Record) -> JobView:
         created_by=row["created_by"],
         unique_key=row["unique_key"],
         expires_at=row["expires_at"],
+        progress=None if (at := row["percent"]) is None else ProgressView(at, row["message"]),
     )

@@ -1,13 +1,14 @@
 """Log lines: one JSON object a line, or a readable console in development.
 
-In: `get_logger(__name__).info("job_replayed", job_id=...)`, and what libraries say to `logging`.
-Out: lines on one stream (standard output). Always holds: a line is one line, whatever a caller
-put into it; a value is cut at 1 KiB, a traceback at 16 KiB; nothing is written per request or per
-job at `info`.
+In: `get_logger(__name__).info("job_replayed", job_id=...)`, what libraries say to `logging`, and
+what Python would print by itself of threads, finalisers and warnings. Out: lines on one stream
+(standard output). Always holds: a line is one line, whatever a caller put into it; a value is cut
+at 1 KiB, a traceback at 16 KiB; nothing is written per request or per job at `info`.
 """
 
 import logging
 import sys
+import threading
 from typing import TextIO, cast
 
 import orjson
@@ -37,6 +38,7 @@ def set_up(level: str = "info", form: str = "auto", stream: TextIO | None = None
         cache_logger_on_first_use=True,
     )
     _take_over_stdlib(level, out, ahead, last)
+    _take_over_python()
 
 
 def _processors(console: bool) -> list[Processor]:
@@ -62,6 +64,37 @@ def _take_over_stdlib(level: str, out: TextIO, ahead: list[Processor], last: Pro
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.INFO))
+
+
+def _take_over_python() -> None:
+    """Python would write these on standard error, in lines that nobody can parse."""
+    threading.excepthook = _thread_failed
+    sys.unraisablehook = _ignored
+    logging.captureWarnings(True)
+
+
+def _thread_failed(args: threading.ExceptHookArgs) -> None:
+    """A thread that a handler or a library has started ended by an exception."""
+    if args.exc_type is SystemExit:
+        return  # an end like any other
+    name = args.thread.name if args.thread is not None else None
+    error = args.exc_value or args.exc_type()
+    get_logger(__name__).error("thread_failed", thread=name, exc_info=error)
+
+
+def _ignored(args: "sys.UnraisableHookArgs") -> None:
+    """An exception where none can be raised: in a finaliser, say."""
+    error = args.exc_value or args.exc_type()
+    get_logger(__name__).error(
+        "exception_ignored", what=args.err_msg, of=_shown(args.object), exc_info=error
+    )
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except Exception:  # foreign code
+        return f"<{type(value).__name__}>"
 
 
 def _name_module(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -91,6 +91,10 @@ class Metrics:
             (queues, None),
         )
 
+        self.jobs_pruned = Family(
+            Counter("penstock_jobs_pruned", "Ended jobs deleted by age.", ["state"], registry=r)
+        )
+
     def _count_mending(self, r: CollectorRegistry) -> None:
         self.stale_settlements = Counter(
             "penstock_stale_settlements", "Outcomes of attempts that were over.", registry=r

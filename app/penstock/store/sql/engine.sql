@@ -325,9 +325,37 @@ LEFT JOIN job_ended e USING (job_id)
 WHERE j.job_id = $1;
 
 -- name: add_logs
--- What handlers logged; safe to repeat.
+-- What handlers logged; safe to repeat. A job that ended long ago (half of the shortest retention)
+-- takes no more: the pruner may be at it, and what it doesn't see would stay for ever.
+WITH open AS MATERIALIZED (
+    SELECT job_id FROM jobs WHERE job_id = ANY($1::uuid[])
+    EXCEPT
+    SELECT job_id FROM job_ended
+    WHERE job_id = ANY($1::uuid[]) AND clock_timestamp() - finished_at > interval '30 s'
+)
 INSERT INTO job_logs (job_id, attempt, seq, at, level, message)
 SELECT job_id, attempt, seq, to_timestamp(at_s), level, message
 FROM unnest($1::uuid[], $2::int[], $3::int[], $4::float8[], $5::text[], $6::text[])
      AS l(job_id, attempt, seq, at_s, level, message)
+JOIN open USING (job_id)
 ON CONFLICT DO NOTHING;
+
+-- name: add_progress
+-- How far handlers say that they have come: the latest report of the latest attempt stands. Safe to
+-- repeat; in id order, so that two of these don't deadlock. `open` as in add_logs.
+WITH open AS MATERIALIZED (
+    SELECT job_id FROM jobs WHERE job_id = ANY($1::uuid[])
+    EXCEPT
+    SELECT job_id FROM job_ended
+    WHERE job_id = ANY($1::uuid[]) AND clock_timestamp() - finished_at > interval '30 s'
+)
+INSERT INTO job_progress AS p (job_id, attempt, percent, message, at)
+SELECT DISTINCT ON (job_id) job_id, attempt, percent, message, to_timestamp(at_s)
+FROM unnest($1::uuid[], $2::int[], $3::float8[], $4::text[], $5::float8[])
+     AS t(job_id, attempt, percent, message, at_s)
+JOIN open USING (job_id)
+ORDER BY job_id, attempt DESC, at_s DESC
+ON CONFLICT (job_id) DO UPDATE
+SET attempt = excluded.attempt, percent = excluded.percent, message = excluded.message,
+    at = excluded.at
+WHERE (p.attempt, p.at) <= (excluded.attempt, excluded.at);

@@ -18,7 +18,8 @@ SELECT j.job_id, j.queue, j.kind,
        j.max_attempts, j.on_lost, j.backoff, j.timeout_s, coalesce(d.ready_at, j.run_at) AS run_at,
        coalesce(r.started_at, a.started_at) AS started_at, e.finished_at, e.reason,
        coalesce(r.worker_id, a.worker_id) AS worker_id, j.tags, j.traceparent, j.created_by,
-       j.unique_key, j.expires_at
+       j.unique_key, j.expires_at,
+       p.percent, p.message
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)
 LEFT JOIN job_running r USING (job_id)
@@ -27,6 +28,8 @@ LEFT JOIN LATERAL (
     SELECT started_at, worker_id, CASE WHEN e.state = 'succeeded' THEN NULL ELSE error END AS error
     FROM attempts t WHERE t.job_id = j.job_id ORDER BY attempt DESC LIMIT 1
 ) a ON true
+LEFT JOIN job_progress p
+       ON p.job_id = j.job_id AND p.attempt = coalesce(d.attempt, r.attempt, e.attempt)
 WHERE j.job_id = i.job_id LIMIT 1
 ) v
 ORDER BY i.n;

@@ -1,0 +1,80 @@
+"""The pruner: ended jobs go when the time is over for which their state is kept.
+
+In: nothing. Out: whole jobs deleted, one statement a step, so a crash leaves no half of one.
+Always holds: a step is short, since it locks what it deletes (a retry of such a job waits for it):
+it begins with few rows and takes more while that is quick; and between two steps that found enough
+to do it rests, so that jobs that run are not slowed. Several may prune at once.
+"""
+
+import random
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from functools import partial
+
+from penstock import clock
+from penstock.domain.errors import StoreUnavailable
+from penstock.domain.job import State
+from penstock.settings import Retention as RetentionSettings
+from penstock.store.retention import Retention
+from penstock.store.rows import EPOCH
+from penstock.telemetry.metrics import Metrics
+
+_REST_S = 15.0  # when nothing is left to do
+_SHARE = 4  # while there is, a fourth of the time
+_FIRST_ROWS = 100
+_LONG_S = 0.2  # a statement that took longer was too large
+_FROM_START_S = 600.0  # so often a look goes to the very oldest, past what is deleted already
+
+
+class Pruner:
+    def __init__(self, retention: Retention, settings: RetentionSettings, metrics: Metrics) -> None:
+        self._retention = retention
+        self._metrics = metrics
+        self._rows_max = settings.step_max
+        self._keys_s = settings.idempotency_s
+        wanted = {
+            State.SUCCEEDED: settings.succeeded_s,
+            State.DEAD: settings.dead_s,
+            State.CANCELLED: settings.cancelled_s,
+            State.SKIPPED: settings.skipped_s,
+        }
+        self._kept_s = {state: seconds for state, seconds in wanted.items() if seconds}
+        self._since: dict[State, datetime] = {}
+        self._since_until = 0.0
+        self._rows = min(_FIRST_ROWS, self._rows_max)
+
+    async def step(self) -> float:
+        """One statement a state, and one for stored answers; the pause until the next step."""
+        began = clock.monotonic()
+        if began > self._since_until:
+            self._since, self._since_until = {}, began + _FROM_START_S
+        more = False
+        for state, kept_s in self._kept_s.items():
+            more |= await self._bounded(partial(self._prune, state, kept_s))
+        more |= await self._bounded(partial(self._retention.prune_idempotency_keys, self._keys_s))
+        if not more:
+            return _REST_S * random.uniform(0.75, 1.25)
+        return (_SHARE - 1) * (clock.monotonic() - began)
+
+    async def _prune(self, state: State, kept_s: float, rows: int) -> int:
+        since = self._since.get(state, EPOCH)
+        pruned = await self._retention.prune_ended(state, kept_s, since, rows)
+        if pruned.last is not None:
+            self._since[state] = pruned.last
+            self._metrics.jobs_pruned(state).inc(pruned.count)
+        return pruned.count
+
+    async def _bounded(self, prune: Callable[[int], Awaitable[int]]) -> bool:
+        """Prunes as many rows as go quickly; whether there may be more."""
+        rows, began = self._rows, clock.monotonic()
+        try:
+            found = await prune(rows)
+        except StoreUnavailable:  # perhaps because it took too long: jobs may have many log lines
+            self._rows = max(rows // 2, 1)
+            raise
+        spent = clock.monotonic() - began
+        if spent > _LONG_S:
+            self._rows = max(rows // 2, 1)
+        elif found == rows and spent < _LONG_S / 4:
+            self._rows = min(rows * 2, self._rows_max)
+        return found == rows
