@@ -22,10 +22,10 @@ PAGE_BYTES = 4 * 1024 * 1024  # of payloads, results and errors: a page ends whe
 LOWEST, HIGHEST = JobId(bytes(16)), JobId(b"\xff" * 16)
 
 _QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
-_PROBED_MAX = 2500  # rows looked at where each costs a look at another table
-_FEW = 5000  # what is read at once where it is all there is
+_PROBED_MAX = 1000  # rows looked at where each costs a look at another table
+_FEW = 3000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
-_SLICE = 10  # jobs read at once with payloads and results, which may have a MiB each
+_SLICE = 20  # jobs read at once with payloads and results, which may have a MiB each
 
 _REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
 
