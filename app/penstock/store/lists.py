@@ -132,7 +132,9 @@ class _Search:
         tags = tuple(self._of.tags or ())
         if tags in self._common:
             return None
+        await self._read("set_planner", "enable_bitmapscan", "on")
         few = await self._few("list_tagged_few")
+        await self._read("set_planner", "enable_bitmapscan", "off")
         if few is None:
             self._common.add(tags)
         return few

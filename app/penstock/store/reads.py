@@ -16,6 +16,7 @@ from penstock.store.postgres import Postgres, Record
 _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
+_LIVE = (State.READY, State.SCHEDULED, State.RUNNING)  # as live_counts has them
 _STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
 
 LIMIT_MAX = 200  # of a page
@@ -108,8 +109,10 @@ class Reads:
     async def _count(self) -> _Counts:
         began = clock.monotonic()
         try:
-            live, ended = await self._read("live_counts"), await self._read("ended_counts")
-            return _counts(live, ended)
+            with self._health.watch():
+                async with self._pg.snapshot() as read:  # a job that ends is counted once
+                    await read("set_planner", "enable_seqscan", "on")
+                    return _counts(await read("live_counts"), await read("ended_counts"))
         except BaseException:
             self._counting = None  # a failure is nothing to remember
             raise
@@ -122,10 +125,11 @@ def _counts(live: Sequence[Record], ended: Sequence[Record]) -> _Counts:
     by_state: dict[str, dict[State, int]] = {}
     oldest: dict[str, float] = {}
     recent: dict[tuple[str, State], int] = {}
-    for queue, name, count, age in live:
-        state = _STATES[name]
-        by_state.setdefault(queue, {})[state] = count
-        if state is State.READY:
+    for queue, *counts, age in live:
+        states = by_state.setdefault(queue, {})
+        for state, count in zip(_LIVE, counts, strict=True):
+            states[state] = states.get(state, 0) + count
+        if age is not None:
             oldest[queue] = age
     for queue, name, count, last_minute in ended:
         state = _STATES[name]

@@ -263,7 +263,8 @@ SELECT job_id, NULL FROM (
 ) r WHERE (SELECT count(*) FROM m) < $4;
 
 -- name: list_tagged_few
--- Where few jobs have a tag, all of them, by the index of tags.
+-- Where few jobs have a tag, all of them, by the index of tags: the one search that needs bitmaps,
+-- which readers otherwise do without.
 WITH c AS MATERIALIZED (
     SELECT job_id, queue, kind FROM jobs WHERE tags && $8::text[] LIMIT $3 + 1
 ),
