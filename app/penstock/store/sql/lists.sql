@@ -153,6 +153,13 @@ h AS MATERIALIZED (
     ORDER BY e.job_id DESC LIMIT $4 + 1
 ),
 l AS MATERIALIZED (SELECT queue, kind, state, job_id FROM h ORDER BY job_id DESC LIMIT $4),
+bottom AS MATERIALIZED (
+    SELECT job_id FROM l WHERE (SELECT count(*) FROM h) > $4 ORDER BY job_id LIMIT 1
+),
+low AS MATERIALIZED ( -- below the last of these heads, lanes that were left out have theirs
+    SELECT b.job_id, coalesce(uuid_send(b.job_id), uuid_send($2)) AS key
+    FROM (SELECT 1) AS one LEFT JOIN bottom b ON true
+),
 share AS MATERIALIZED (SELECT greatest($3 / greatest(count(*), 1), 1) AS rows FROM l),
 m AS MATERIALIZED (
     SELECT e.job_id, l.state, l.queue, l.kind
@@ -161,7 +168,7 @@ m AS MATERIALIZED (
         FROM (
             SELECT job_id, uuid_send(job_id) AS key FROM job_ended
             WHERE queue = l.queue AND kind = l.kind AND state = l.state
-              AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
+              AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= (SELECT key FROM low)
             ORDER BY uuid_send(job_id) DESC LIMIT (SELECT rows FROM share)
         ) w
         WHERE $8::text[] IS NULL
@@ -176,13 +183,13 @@ UNION ALL
     FROM l CROSS JOIN LATERAL (
         SELECT job_id FROM job_ended
         WHERE queue = l.queue AND kind = l.kind AND state = l.state
-          AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
+          AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= (SELECT key FROM low)
         ORDER BY uuid_send(job_id) DESC OFFSET (SELECT rows FROM share) - 1 LIMIT 1
     ) r
     WHERE (SELECT count(*) FROM m
            WHERE m.queue = l.queue AND m.kind = l.kind AND m.state = l.state) < $4
     UNION ALL
-    (SELECT job_id FROM l WHERE (SELECT count(*) FROM h) > $4 ORDER BY job_id LIMIT 1)
+    SELECT job_id FROM low WHERE job_id IS NOT NULL
  ) r ORDER BY job_id DESC LIMIT 1)
 UNION ALL
 SELECT NULL, NULL FROM few WHERE NOT yes;
