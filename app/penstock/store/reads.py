@@ -40,6 +40,8 @@ class Reads:
         self._health = health
         self._counting: asyncio.Future[_Counts] | None = None
         self._counts_until = 0.0
+        self._last: _Counts | None = None
+        self._last_until = 0.0
 
     async def job(self, id_: JobId) -> JobView | None:
         found = await self._read("jobs", [id_], True)
@@ -100,10 +102,15 @@ class Reads:
             return await self._pg.read(query, *args)
 
     async def _counted(self) -> _Counts:
-        """Live and ended counts, shared by all who ask at about the same time."""
-        if self._counting is None or clock.monotonic() > self._counts_until:
+        """Live and ended counts, shared by all who ask at about the same time. Whoever asks again
+        and again doesn't wait for a new count, but gets the last one meanwhile."""
+        now = clock.monotonic()
+        if self._counting is None or now > self._counts_until:
             self._counts_until = float("inf")  # until this count is done, nobody starts another
             self._counting = asyncio.ensure_future(self._count())
+            self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._last is not None and now < self._last_until:
+            return self._last
         return await asyncio.shield(self._counting)
 
     async def _count(self) -> _Counts:
@@ -112,13 +119,16 @@ class Reads:
             with self._health.watch():
                 async with self._pg.snapshot() as read:  # a job that ends is counted once
                     await read("set_planner", "enable_seqscan", "on")
-                    return _counts(await read("live_counts"), await read("ended_counts"))
+                    counts = _counts(await read("live_counts"), await read("ended_counts"))
+            self._last = counts
+            return counts
         except BaseException:
             self._counting = None  # a failure is nothing to remember
             raise
         finally:
             spent = clock.monotonic() - began
-            self._counts_until = began + max(_COUNT_AGE_S, _COUNT_SHARE * spent)
+            age_max = max(_COUNT_AGE_S, _COUNT_SHARE * spent)
+            self._counts_until, self._last_until = began + age_max, began + 2 * age_max
 
 
 def _counts(live: Sequence[Record], ended: Sequence[Record]) -> _Counts:
