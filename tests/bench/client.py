@@ -185,6 +185,7 @@ class Client:
     """Builds requests with one token, opens links, and makes single calls."""
 
     def __init__(self, url: str, bearer: str) -> None:
+        self.url = url
         address = urlsplit(url)
         assert address.hostname is not None
         assert address.port is not None
@@ -216,9 +217,15 @@ class Client:
     async def call(self, method: str, path: str, body: Any = None) -> Any:
         """The decoded body of an answer, which must be a 2xx."""
         async with self.links(1) as [link]:
-            link.owner = call = _Call()
-            link.send(self.request(method, path, body))
-            await asyncio.wait_for(call.done, _CALL_TIMEOUT_S)
-        if call.status // 100 != 2:
-            raise BenchError(f"{method} {path} answered {call.status}: {call.body[:500]!r}")
-        return orjson.loads(call.body)
+            status, answer = await self.ask(link, method, path, body)
+        if status // 100 != 2:
+            raise BenchError(f"{method} {path} answered {status}: {answer[:500]!r}")
+        return orjson.loads(answer)
+
+    async def ask(self, link: Link, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Status and body of one answer, on a link that rests."""
+        link.owner = call = _Call()
+        link.send(self.request(method, path, body))
+        await asyncio.wait_for(call.done, _CALL_TIMEOUT_S)
+        link.owner = None
+        return call.status, call.body

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
+from tests.bench import listing
 from tests.bench.client import Answer, Client, Flood, OpenLoop
 from tests.bench.figures import Figure, percentile
 from tests.bench.ledger import Start
@@ -39,11 +40,14 @@ class Scale:
     delay_s: float = 5.0
     idle_s: float = 10.0
     quiet_max_s: float = 120.0  # longest wait for quiet before the idle measure
+    listed: int = 1_000_000  # ended jobs under the lists, and a tenth as many due
+    pages: int = 100  # of each list
 
 
 QUICK = Scale(
-    jobs=2000, single_s=0.5, start_s=0.5, delayed=100, delay_s=1.0, idle_s=0.5, quiet_max_s=0.0
-)
+    jobs=2000, single_s=0.5, start_s=0.5, delayed=100, delay_s=1.0, idle_s=0.5, quiet_max_s=0.0,
+    listed=2000, pages=3,
+)  # fmt: skip
 
 Measure = Callable[[Stage, Scale], Awaitable[list[Figure]]]
 
@@ -158,6 +162,12 @@ async def memory(stage: Stage, _scale: Scale) -> list[Figure]:
     return [Figure("memory", "server", stage.usage.server_mib(), "MiB")]
 
 
+async def lists(stage: Stage, scale: Scale) -> list[Figure]:
+    """Pages of lists, a million ended jobs below them."""
+    await listing.seed(stage, scale.listed)
+    return await listing.measure(stage, scale.pages)
+
+
 MEASURES: dict[str, Measure] = {
     "bulk": bulk,
     "drain": drain,
@@ -166,6 +176,7 @@ MEASURES: dict[str, Measure] = {
     "late": late,
     "idle": idle,
     "memory": memory,
+    "lists": lists,
 }
 NEEDS = {"drain": "bulk"}
 

@@ -188,6 +188,22 @@ async def test_a_page_ends_when_its_payloads_become_too_large(
     assert seen == sorted(ids, reverse=True)
 
 
+async def test_a_kind_is_found_also_where_there_are_too_many_lanes_to_look_into_each(
+    db: Database,
+) -> None:
+    jobs = [
+        Placed(id_, "q", f"k{n}", State.DEAD if n % 2 else State.SUCCEEDED)
+        for n, id_ in enumerate(making.job_ids(1100))
+    ]
+    await place(db.session, jobs)
+    for of in (
+        JobFilter(kinds=["k0", "k7", "k1099"]),
+        JobFilter(queues=["q"], kinds=["k7"], states=frozenset({State.DEAD})),
+    ):
+        found, _ = await all_pages(db, of, 50)
+        assert [view.id for view in found] == listed(jobs, of)
+
+
 async def test_a_common_tag_is_remembered_as_one(
     db: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

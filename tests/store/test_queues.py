@@ -186,6 +186,31 @@ async def test_all_who_ask_at_about_the_same_time_share_one_count(db: Database) 
     assert fresh.counts[State.READY] == 1
 
 
+async def test_who_asks_again_gets_the_last_count_at_once_while_the_next_is_made(
+    db: Database,
+) -> None:
+    reads = Reads(db.postgres, db.health)
+    await db.queues.add(["default"])
+    before = await reads.queues()
+    await db.submit()
+    reads._counts_until = 0.0  # as after a second
+    assert await reads.queues() == before
+    assert reads._counting is not None
+    await reads._counting
+    (after,) = await reads.queues()
+    assert after.counts[State.READY] == 1
+
+
+async def test_a_count_of_long_ago_is_not_shown(db: Database) -> None:
+    reads = Reads(db.postgres, db.health)
+    await db.queues.add(["default"])
+    await reads.queues()
+    await db.submit()
+    reads._counts_until = reads._last_until = 0.0
+    (after,) = await reads.queues()
+    assert after.counts[State.READY] == 1
+
+
 async def agree(db: Database) -> None:
     rows: list[Any] = await db.session.fetch("SELECT queue, state FROM job_ended")
     places: dict[tuple[str, str], int] = {}

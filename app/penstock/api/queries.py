@@ -15,15 +15,7 @@ from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import unquote_to_bytes
 
 import orjson
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
 from penstock.api.problems import Problem
@@ -63,11 +55,7 @@ def _instant(value: object) -> datetime:
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Instant = Annotated[
-    datetime,
-    PlainValidator(_instant),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
+Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 
 class PageQuery(BaseModel):

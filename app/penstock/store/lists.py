@@ -22,10 +22,10 @@ PAGE_BYTES = 4 * 1024 * 1024  # of payloads, results and errors: a page ends whe
 LOWEST, HIGHEST = JobId(bytes(16)), JobId(b"\xff" * 16)
 
 _QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
-_PROBED_MAX = 2500  # rows looked at where each costs a look at another table
-_FEW = 5000  # what is read at once where it is all there is
+_PROBED_MAX = 1000  # rows looked at where each costs a look at another table
+_FEW = 3000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
-_SLICE = 10  # jobs read at once with payloads and results, which may have a MiB each
+_SLICE = 20  # jobs read at once with payloads and results, which may have a MiB each
 
 _REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
 
@@ -132,7 +132,9 @@ class _Search:
         tags = tuple(self._of.tags or ())
         if tags in self._common:
             return None
-        few = await self._few("list_tagged_few")
+        await self._read("set_planner", "enable_bitmapscan", "on")
+        few = await self._ask_if_few("list_tagged_few", _FEW)
+        await self._read("set_planner", "enable_bitmapscan", "off")
         if few is None:
             self._common.add(tags)
         return few
@@ -151,40 +153,33 @@ class _Search:
     async def _due(self, looks_max: int) -> _Found:
         queues, kinds = self._of.queues, self._of.kinds
         if (queues or kinds) and len(queues or ()) <= _QUEUES_MAX:
-            few = await self._few("list_due_few")
+            few = await self._ask_if_few("list_due_few", _FEW)
             if few is not None:
                 return few
         return await self._ask("list_due", looks_max)
 
     async def _over(self, looks_max: int) -> _Found:
-        """By the index of queues or of kinds; by both, if the first doesn't do: a common kind of a
-        rare queue is as good a question as a rare kind of a common queue."""
-        ways = []
-        if self._of.queues is not None and len(self._of.queues) <= _QUEUES_MAX:
-            ways.append("list_ended_of_queues")
-        if self._of.kinds is not None:
-            ways.append("list_ended_of_kinds")
-        if not ways:
-            ways.append("list_ended" if self._has_successes else "list_ended_of_states")
-        best = await self._ask(ways[0], looks_max // len(ways))
-        for way in ways[1:]:
-            if self._is_done(best):
-                break
-            best = min(best, await self._ask(way, looks_max // len(ways)), key=_depth)
-        return best
+        queues, kinds = self._of.queues, self._of.kinds
+        if (queues or kinds) and len(queues or ()) <= _QUEUES_MAX:
+            found = await self._ask_if_few("list_ended_of_lanes", looks_max)
+            if found is not None:
+                return found
+        query = "list_ended" if self._has_successes else "list_ended_of_states"
+        return await self._ask(query, looks_max)
 
     def _is_done(self, found: _Found) -> bool:
         return len(found.ids) >= self._count or found.reached == LOWEST
 
-    async def _few(self, query: str) -> _Found | None:
-        """All that there is, if it is little."""
-        found = await self._rows(query, _FEW)
-        if any(row[0] is None for row in found):
-            return None
-        return _Found([JobId(row[0]) for row in found])
-
     async def _ask(self, query: str, looks_max: int) -> _Found:
+        found = await self._ask_if_few(query, looks_max)
+        assert found is not None, query
+        return found
+
+    async def _ask_if_few(self, query: str, looks_max: int) -> _Found | None:
+        """What a query finds; None when it says that there is too much for it."""
         found = await self._rows(query, looks_max)
+        if found and found[-1][0] is None:
+            return None
         reached = [JobId(row[0]) for row in found if row[1] is None]
         return _Found(
             [JobId(row[0]) for row in found if row[1] is not None],
@@ -199,10 +194,6 @@ class _Search:
             *(of.below, of.since, looks_max, self._count),
             *(of.queues, of.kinds, None if states is None else list(states), of.tags),
         )
-
-
-def _depth(found: _Found) -> JobId:
-    return found.reached
 
 
 def _merged(found: Iterable[_Found]) -> _Found:

@@ -23,6 +23,7 @@ from penstock.store.postgres import Postgres, Record
 _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
+_LIVE = (State.READY, State.SCHEDULED, State.RUNNING)  # as live_counts has them
 _STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
 
 LIMIT_MAX = 200  # of a page
@@ -46,6 +47,8 @@ class Reads:
         self._health = health
         self._counting: asyncio.Future[_Counts] | None = None
         self._counts_until = 0.0
+        self._last: _Counts | None = None
+        self._last_until = 0.0
 
     async def job(self, id_: JobId) -> JobView | None:
         found = await self._read("jobs", [id_], True)
@@ -111,33 +114,44 @@ class Reads:
             return await self._pg.read(query, *args)
 
     async def _counted(self) -> _Counts:
-        """Live and ended counts, shared by all who ask at about the same time."""
-        if self._counting is None or clock.monotonic() > self._counts_until:
+        """Live and ended counts, shared by all who ask at about the same time. Whoever asks again
+        and again doesn't wait for a new count, but gets the last one meanwhile."""
+        now = clock.monotonic()
+        if self._counting is None or now > self._counts_until:
             self._counts_until = float("inf")  # until this count is done, nobody starts another
             self._counting = asyncio.ensure_future(self._count())
+            self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._last is not None and now < self._last_until:
+            return self._last
         return await asyncio.shield(self._counting)
 
     async def _count(self) -> _Counts:
         began = clock.monotonic()
         try:
-            live, ended = await self._read("live_counts"), await self._read("ended_counts")
-            return _counts(live, ended)
+            with self._health.watch():
+                async with self._pg.snapshot() as read:  # a job that ends is counted once
+                    await read("set_planner", "enable_seqscan", "on")
+                    counts = _counts(await read("live_counts"), await read("ended_counts"))
+            self._last = counts
+            return counts
         except BaseException:
             self._counting = None  # a failure is nothing to remember
             raise
         finally:
             spent = clock.monotonic() - began
-            self._counts_until = began + max(_COUNT_AGE_S, _COUNT_SHARE * spent)
+            age_max = max(_COUNT_AGE_S, _COUNT_SHARE * spent)
+            self._counts_until, self._last_until = began + age_max, began + 2 * age_max
 
 
 def _counts(live: Sequence[Record], ended: Sequence[Record]) -> _Counts:
     by_state: dict[str, dict[State, int]] = {}
     oldest: dict[str, float] = {}
     recent: dict[tuple[str, State], int] = {}
-    for queue, name, count, age in live:
-        state = _STATES[name]
-        by_state.setdefault(queue, {})[state] = count
-        if state is State.READY:
+    for queue, *counts, age in live:
+        states = by_state.setdefault(queue, {})
+        for state, count in zip(_LIVE, counts, strict=True):
+            states[state] = states.get(state, 0) + count
+        if age is not None:
             oldest[queue] = age
     for queue, name, count, last_minute in ended:
         state = _STATES[name]

@@ -4,7 +4,8 @@
 -- Parameters: $1 only ids below this one, $2 and from this one on; $3 so many rows are looked at,
 -- $4 so many answered; $5 queues, $6 kinds, $7 states, $8 tags, each null for any.
 -- Rows: (job_id, state); and, when $3 stopped the search, one without a state: from this id on
--- everything was looked at. `…_few` answers one row of nulls instead when there is too much.
+-- everything was looked at. One row of nulls instead: there is too much for
+-- this way to search.
 --
 -- Each has one way to be carried out, whatever the statistics: a window over one index, in the
 -- order of ids and lazily read, then filters. `$n IS NULL OR x IN (SELECT unnest($n))` is a hash
@@ -117,35 +118,61 @@ SELECT job_id, NULL FROM (
     ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $4;
 
--- name: list_ended_of_queues
--- By lanes, each a queue and a state. A page of $4 has jobs of $4 lanes at most, those with the
--- newest heads; they share what may be looked at.
-WITH h AS MATERIALIZED (
-    SELECT q.queue, s.state, e.job_id
-    FROM unnest($5::text[]) AS q(queue) CROSS JOIN unnest($7::text[]) AS s(state)
+-- name: list_ended_of_lanes
+-- By lanes, each a queue, a kind and a state; hops from one queue and kind to the next tell which
+-- there are. A page of $4 has jobs of $4 lanes at most, those with the newest heads; they share what
+-- may be looked at. With a thousand queues and kinds: one row of nulls.
+WITH RECURSIVE hop(queue, kind) AS (
+    SELECT n.queue, n.kind
+    FROM unnest(coalesce($5::text[], ARRAY[''])) AS q(queue)
+    CROSS JOIN LATERAL (
+        SELECT e.queue, e.kind FROM job_ended e
+        WHERE (e.queue, e.kind) > (q.queue, '') ORDER BY e.queue, e.kind LIMIT 1
+    ) n
+    WHERE $5::text[] IS NULL OR n.queue = q.queue
+    UNION ALL
+    SELECT n.queue, n.kind
+    FROM hop CROSS JOIN LATERAL (
+        SELECT e.queue, e.kind FROM job_ended e
+        WHERE (e.queue, e.kind) > (hop.queue, hop.kind) ORDER BY e.queue, e.kind LIMIT 1
+    ) n
+    WHERE $5::text[] IS NULL OR n.queue = hop.queue
+),
+p AS MATERIALIZED (SELECT queue, kind FROM hop LIMIT 1000),
+few AS MATERIALIZED (SELECT count(*) < 1000 AS yes FROM p),
+h AS MATERIALIZED (
+    SELECT p.queue, p.kind, s.state, e.job_id
+    FROM p CROSS JOIN unnest($7::text[]) AS s(state)
     CROSS JOIN LATERAL (
         SELECT job_id FROM job_ended
-        WHERE queue = q.queue AND state = s.state
+        WHERE queue = p.queue AND kind = p.kind AND state = s.state
           AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
         ORDER BY uuid_send(job_id) DESC LIMIT 1
     ) e
+    WHERE (SELECT yes FROM few) AND ($6::text[] IS NULL OR p.kind = ANY ($6::text[]))
     ORDER BY e.job_id DESC LIMIT $4 + 1
 ),
-l AS MATERIALIZED (SELECT queue, state, job_id FROM h ORDER BY job_id DESC LIMIT $4),
+l AS MATERIALIZED (SELECT queue, kind, state, job_id FROM h ORDER BY job_id DESC LIMIT $4),
+bottom AS MATERIALIZED (
+    SELECT job_id FROM l WHERE (SELECT count(*) FROM h) > $4 ORDER BY job_id LIMIT 1
+),
+low AS MATERIALIZED ( -- below the last of these heads, lanes that were left out have theirs
+    SELECT b.job_id, coalesce(uuid_send(b.job_id), uuid_send($2)) AS key
+    FROM (SELECT 1) AS one LEFT JOIN bottom b ON true
+),
 share AS MATERIALIZED (SELECT greatest($3 / greatest(count(*), 1), 1) AS rows FROM l),
 m AS MATERIALIZED (
-    SELECT e.job_id, l.state, l.queue
+    SELECT e.job_id, l.state, l.queue, l.kind
     FROM l CROSS JOIN LATERAL (
         SELECT job_id
         FROM (
-            SELECT job_id, kind, uuid_send(job_id) AS key FROM job_ended
-            WHERE queue = l.queue AND state = l.state
-              AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
+            SELECT job_id, uuid_send(job_id) AS key FROM job_ended
+            WHERE queue = l.queue AND kind = l.kind AND state = l.state
+              AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= (SELECT key FROM low)
             ORDER BY uuid_send(job_id) DESC LIMIT (SELECT rows FROM share)
         ) w
-        WHERE ($6::text[] IS NULL OR kind = ANY ($6::text[]))
-          AND ($8::text[] IS NULL
-               OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
+        WHERE $8::text[] IS NULL
+           OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id)
         ORDER BY key DESC LIMIT $4
     ) e
 )
@@ -155,48 +182,17 @@ UNION ALL
     SELECT r.job_id
     FROM l CROSS JOIN LATERAL (
         SELECT job_id FROM job_ended
-        WHERE queue = l.queue AND state = l.state
-          AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
+        WHERE queue = l.queue AND kind = l.kind AND state = l.state
+          AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= (SELECT key FROM low)
         ORDER BY uuid_send(job_id) DESC OFFSET (SELECT rows FROM share) - 1 LIMIT 1
     ) r
-    WHERE (SELECT count(*) FROM m WHERE m.queue = l.queue AND m.state = l.state) < $4
+    WHERE (SELECT count(*) FROM m
+           WHERE m.queue = l.queue AND m.kind = l.kind AND m.state = l.state) < $4
     UNION ALL
-    (SELECT job_id FROM l WHERE (SELECT count(*) FROM h) > $4 ORDER BY job_id LIMIT 1)
- ) r ORDER BY job_id DESC LIMIT 1);
-
--- name: list_ended_of_kinds
--- By lanes, each a kind and a state; they share what may be looked at.
-WITH l AS MATERIALIZED (
-    SELECT k.kind, s.state, greatest($3 / count(*) OVER (), 1) AS rows
-    FROM unnest($6::text[]) AS k(kind) CROSS JOIN unnest($7::text[]) AS s(state)
-),
-m AS MATERIALIZED (
-    SELECT e.job_id, l.state, l.kind
-    FROM l CROSS JOIN LATERAL (
-        SELECT job_id
-        FROM (
-            SELECT job_id, queue, uuid_send(job_id) AS key FROM job_ended
-            WHERE kind = l.kind AND state = l.state
-              AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
-            ORDER BY uuid_send(job_id) DESC LIMIT l.rows
-        ) w
-        WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
-          AND ($8::text[] IS NULL
-               OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
-        ORDER BY key DESC LIMIT $4
-    ) e
-)
-(SELECT job_id, state FROM m ORDER BY job_id DESC LIMIT $4)
+    SELECT job_id FROM low WHERE job_id IS NOT NULL
+ ) r ORDER BY job_id DESC LIMIT 1)
 UNION ALL
-(SELECT r.job_id, NULL
- FROM l CROSS JOIN LATERAL (
-     SELECT job_id FROM job_ended
-     WHERE kind = l.kind AND state = l.state
-       AND uuid_send(job_id) < uuid_send($1) AND uuid_send(job_id) >= uuid_send($2)
-     ORDER BY uuid_send(job_id) DESC OFFSET l.rows - 1 LIMIT 1
- ) r
- WHERE (SELECT count(*) FROM m WHERE m.kind = l.kind AND m.state = l.state) < $4
- ORDER BY r.job_id DESC LIMIT 1);
+SELECT NULL, NULL FROM few WHERE NOT yes;
 
 -- name: list_ended_of_states
 -- By states other than succeeded, which have a small index of their own.
@@ -263,7 +259,8 @@ SELECT job_id, NULL FROM (
 ) r WHERE (SELECT count(*) FROM m) < $4;
 
 -- name: list_tagged_few
--- Where few jobs have a tag, all of them, by the index of tags.
+-- Where few jobs have a tag, all of them, by the index of tags: the one search that needs bitmaps,
+-- which readers otherwise do without.
 WITH c AS MATERIALIZED (
     SELECT job_id, queue, kind FROM jobs WHERE tags && $8::text[] LIMIT $3 + 1
 ),

@@ -55,13 +55,13 @@ INSERT INTO queue_counts (queue, state, at, delta)
 SELECT queue, state, NULL, sum(delta) FROM d GROUP BY queue, state;
 
 -- name: live_counts
--- Jobs in the live places, by queue and state, and how long the oldest ready one has waited.
-SELECT queue, CASE WHEN ready_at <= now THEN 'ready' ELSE 'scheduled' END, count(*),
-       extract(epoch FROM now - min(ready_at))::float8
-FROM job_due, (SELECT clock_timestamp() AS now) t
-GROUP BY 1, 2, now
+-- Jobs in the live places, by queue: ready, scheduled, running; and for how long the oldest ready
+-- one has waited. All of them are counted: with seq scans allowed, 10 ms for 100,000.
+SELECT queue, count(*) FILTER (WHERE ready_at <= now()), count(*) FILTER (WHERE ready_at > now()),
+       0, extract(epoch FROM now() - min(ready_at) FILTER (WHERE ready_at <= now()))::float8
+FROM job_due GROUP BY queue
 UNION ALL
-SELECT queue, 'running', count(*), NULL FROM job_running GROUP BY queue;
+SELECT queue, 0, 0, count(*), NULL FROM job_running GROUP BY queue;
 
 -- name: ended_counts
 -- Ended jobs by queue and state: all, and those of the last minute.

@@ -1,5 +1,9 @@
 -- What readers ask for; on their own pool, never in the way of a settlement.
 
+-- name: set_planner
+-- Allows what readers otherwise do without, or forbids it again; until the transaction ends.
+SELECT set_config($1, $2, true);
+
 -- name: jobs
 -- These jobs, in this order; payloads and results only if $2. `now()`, not clock_timestamp(): what
 -- is read in one snapshot is told of one moment.
