@@ -265,3 +265,8 @@ def test_no_name_and_no_value_makes_anything_but_settings_or_a_settings_error(
 ) -> None:
     with suppress(SettingsError):
         load({**SECRETS, f"PENSTOCK_{name}": value})
+
+
+def test_one_caller_must_have_room_for_the_largest_batch() -> None:
+    message = refusal({"PENSTOCK_HTTP__BODIES_MAX_BYTES": str(20 * 2**20)})
+    assert "http.bodies_max_bytes (20971520) must be at least twice" in message

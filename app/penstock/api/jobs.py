@@ -5,15 +5,15 @@ we die before, the caller gets no answer and may find it accepted or not.
 """
 
 import asyncio
-from typing import Any
 
 from aiohttp import web
 
 from penstock import clock
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
-from penstock.api.problems import Fault, Problem, named, not_found, step
-from penstock.api.submissions import Intake, refusal
+from penstock.api.batches import listed, take_all, take_one, told
+from penstock.api.problems import Fault, Problem, named, not_found
+from penstock.api.submissions import Intake
 from penstock.api.traces import traceparent
 from penstock.domain import ids
 from penstock.domain.errors import Unavailable
@@ -21,17 +21,13 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob
 from penstock.domain.view import JobView
 
-_SLICE = 250  # jobs validated before others get their turn
 _GLANCE_S = 0.05  # shortest time between two looks at a job that is waited for
 
 
 async def submit(ask: Ask) -> web.Response:
     """One job; with `Prefer: wait=N` answered when it is over or the time is up."""
     _no_idempotency_key(ask)
-    intake = _intake(ask)
-    job = intake.take(ask.body.value)
-    if job is None:
-        raise refusal(intake.faults)
+    job = await take_one(_intake(ask), ask.body, ask.door.pace)
     _check_queues(ask, [job], "")
     committed_at = await ask.door.submitter.submit([job])
     wait_s = prefer.wait_s(ask.request.headers)
@@ -45,11 +41,11 @@ async def submit(ask: Ask) -> web.Response:
 async def submit_batch(ask: Ask) -> web.Response:
     """Up to 10,000 jobs, all or none."""
     _no_idempotency_key(ask)
-    values = _listed(ask.body.value, ask.door.limits.batch_jobs_max)
-    jobs = await _take_all(_intake(ask), values)
+    values = listed(ask.body.value, ask.door.limits.batch_jobs_max)
+    jobs = await take_all(_intake(ask), values, ask.door.pace)
     _check_queues(ask, jobs, "/jobs/{}")
     committed_at = await ask.door.submitter.submit(jobs)
-    return views.answer({"items": [views.brief(job, committed_at) for job in jobs]}, 201)
+    return views.answer({"items": await told(jobs, committed_at, ask.door.pace)}, 201)
 
 
 async def show(ask: Ask) -> web.Response:
@@ -130,36 +126,6 @@ def _intake(ask: Ask) -> Intake:
         traceparent=traceparent(ask.request.headers),
         suspect=ask.body.suspect,
     )
-
-
-def _listed(body: dict[str, Any], jobs_max: int) -> list[Any]:
-    """The jobs of a batch, not yet looked into."""
-    values = body.get("jobs")
-    faults = [Fault(step(name), "is not a known field") for name in body if name != "jobs"]
-    if not isinstance(values, list):
-        faults.append(Fault("/jobs", "must be a list" if "jobs" in body else "is required"))
-    elif not 1 <= len(values) <= jobs_max:
-        faults.append(Fault("/jobs", f"must have 1 to {jobs_max} jobs, has {len(values)}"))
-    if faults or not isinstance(values, list):
-        raise named("validation-failed", faults)
-    return values
-
-
-async def _take_all(intake: Intake, values: list[Any]) -> list[NewJob]:
-    """Validates in slices, so that a large batch doesn't hold up everybody else."""
-    jobs: list[NewJob] = []
-    for start in range(0, len(values), _SLICE):
-        if start:
-            await asyncio.sleep(0)
-        for i, value in enumerate(values[start : start + _SLICE], start):
-            job = intake.take(value, f"/jobs/{i}")
-            if job is not None:
-                jobs.append(job)
-        if intake.is_full:
-            break
-    if intake.faults:
-        raise refusal(intake.faults)
-    return jobs
 
 
 def _check_queues(ask: Ask, jobs: list[NewJob], place: str) -> None:
