@@ -192,7 +192,7 @@ async def _read(request: web.BaseRequest, terms: Terms, share: Share) -> bytes:
 
 async def _gather(request: web.BaseRequest, limit: int, share: Share) -> list[bytes]:
     chunks: list[bytes] = []
-    while chunk := await request.content.readany():
+    while chunk := await _next(request):
         if share.taken + len(chunk) > limit:
             raise _too_large(limit)
         share.take(len(chunk))
@@ -200,6 +200,12 @@ async def _gather(request: web.BaseRequest, limit: int, share: Share) -> list[by
             await asyncio.sleep(0)
         chunks.append(chunk)
     return chunks
+
+
+async def _next(request: web.BaseRequest) -> bytes:
+    if request.transport is None:  # which aiohttp would call a fault of ours
+        raise ConnectionResetError("the caller has left")
+    return await request.content.readany()
 
 
 async def _joined(chunks: list[bytes], size: int, pace: Pace) -> bytes:
