@@ -385,3 +385,8 @@ def test_ended_jobs_may_be_kept_for_ever_or_for_a_minute_at_least() -> None:
     retention = load({**SECRETS, **environ}).retention
     assert (retention.dead_s, retention.succeeded_s) == (0, 60)
     assert (retention.cancelled_s, retention.skipped_s) == (7 * 86_400, 7 * 86_400)
+
+
+def test_one_caller_must_have_room_for_the_largest_batch() -> None:
+    message = refusal({"PENSTOCK_HTTP__BODIES_MAX_BYTES": str(20 * 2**20)})
+    assert "http.bodies_max_bytes (20971520) must be at least twice" in message

@@ -6,6 +6,7 @@ the engine itself stands in `engine.py`.
 """
 
 import asyncio
+import gc
 import os
 import signal
 import threading
@@ -67,6 +68,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
     async with running(settings) as replica:
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again would hold up the loop
         if on_ready is not None:
             on_ready(replica.url)
         log.info("serving", url=replica.url, roles=settings.roles, kinds=replica.engine.kinds)
@@ -238,6 +241,11 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             body_max_bytes=settings.http.body_max_bytes,
             batch_body_max_bytes=settings.http.batch_body_max_bytes,
             batch_jobs_max=settings.http.batch_jobs_max,
+            containers_max=settings.http.containers_max,
+            bodies_max_bytes=settings.http.bodies_max_bytes,
+            connections_max=settings.http.connections_max,
+            head_timeout_s=settings.http.head_timeout_s,
+            body_timeout_s=settings.http.body_timeout_s,
             keepalive_s=settings.http.keepalive_s,
         ),
         defaults=Defaults(

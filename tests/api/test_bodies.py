@@ -1,14 +1,20 @@
 """What JSON may come in, and what is found in payloads."""
 
+import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiohttp import HttpVersion11, StreamReader
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict
 
-from penstock.api.bodies import parse, payload_text
+from penstock.api.bodies import Terms, parse, payload_text, read_object
+from penstock.api.pace import Pace
 from penstock.api.problems import Problem
+from penstock.api.room import Room
 
 
 def nested(depth: int, kind: str = "list") -> Any:
@@ -150,3 +156,18 @@ def test_one_bad_value_is_found_anywhere(payload: Any, evil: str) -> None:
     assert [pointer for pointer, _ in faults_in(marked.replace('"@evil@"', evil))] == [
         "/x/1/deep/0"
     ]
+
+
+async def test_who_has_left_between_two_pieces_of_his_body_is_no_fault_of_ours() -> None:
+    """aiohttp would raise RuntimeError; found by `python -m tests.fuzz --seed 7`."""
+    protocol: Any = SimpleNamespace(connected=False, _reading_paused=False)
+    gone: Any = SimpleNamespace(
+        headers=CIMultiDict({"Content-Type": "application/json"}),
+        version=HttpVersion11,
+        content_length=None,
+        content=StreamReader(protocol, 2**16, loop=asyncio.get_running_loop()),
+        transport=None,
+    )
+    with pytest.raises(Problem) as refused:
+        await read_object(gone, Terms(1000, 1.0, 50_000, Pace()), Room(1000).share("ada"))
+    assert refused.value.slug == "bad-request"

@@ -513,21 +513,51 @@ async def test_what_is_accepted_stays_accepted_when_waiting_for_it_fails(
     assert (answer.status, answer.json()["state"]) == (201, "ready")
 
 
-async def test_bodies_under_way_are_bounded_together(served: Served, token: MakeToken) -> None:
-    limits = Limits(bodies_max_bytes=1500, body_timeout_s=0.5)
+async def test_only_what_has_come_of_bodies_counts_and_it_is_bounded(
+    served: Served, token: MakeToken
+) -> None:
+    limits = Limits(bodies_max_bytes=4000, body_timeout_s=0.5)
+    body = b"{" + b" " * 998 + b"}"
     async with served(limits=limits) as port:
         auth = bearer(token())
-        slow = asyncio.create_task(
-            call(port, "POST", "/v1/jobs", b"{", content_length="1000", authorization=auth)
-        )
+        announced = [
+            asyncio.create_task(
+                call(port, "POST", "/v1/jobs", body, content_length="3000", authorization=auth)
+            )
+            for _ in range(2)
+        ]
         await asyncio.sleep(0.1)
-        body = b"{" + b" " * 998 + b"}"
         refused = await call(port, "POST", "/v1/jobs", body, authorization=auth)
-        check_problem(refused, 503, "overloaded")
+        document = check_problem(refused, 503, "overloaded")
+        assert "yours" in document["detail"]
         assert refused.headers["retry-after"] == "1"
-        check_problem(await slow, 408, "request-timeout")
+        other = bearer(token(sub="bob"))
+        for _ in range(3):
+            taken = await call(port, "POST", "/v1/jobs", body, authorization=other)
+            check_problem(taken, 422, "validation-failed")
+        for slow in announced:
+            check_problem(await slow, 408, "request-timeout")
         later = await call(port, "POST", "/v1/jobs", body, authorization=auth)
         check_problem(later, 422, "validation-failed")
+
+
+async def test_those_who_announce_much_and_send_nothing_take_no_room(
+    served: Served, token: MakeToken
+) -> None:
+    auth = bearer(token())
+    head = (
+        f"POST /v1/jobs/batch HTTP/1.1\r\nhost: x\r\nauthorization: {auth}\r\n"
+        "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n"
+    )
+    async with served(limits=Limits()) as port:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+        for _, writer in silent:
+            writer.write(head.encode())
+            await writer.drain()
+        answer = await call(port, "POST", "/v1/jobs", b"{}", authorization=auth)
+        check_problem(answer, 422, "validation-failed")
+        for _, writer in silent:
+            await close(writer)
 
 
 async def test_nothing_is_logged_about_good_and_refused_requests(

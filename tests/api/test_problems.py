@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from penstock.api import problems
-from penstock.api.problems import PROBLEMS, Fault, Problem, answer, named, problem_of, step
+from penstock.api.problems import PROBLEMS, Fault, Problem, answer, named, problem_of
 from penstock.domain.errors import (
     BadRow,
     JobNotFound,
@@ -69,14 +69,6 @@ def test_the_detail_of_a_refusal_says_the_first_fault() -> None:
     assert problems.invalid(Fault("", "is x")).detail == "the body: is x"
     two = problems.invalid(Fault("/a", "is x"), Fault("/b", "is y"))
     assert two.detail == "2 fields are at fault, the first: /a: is x"
-
-
-@pytest.mark.parametrize(
-    ("name", "pointer"),
-    [("a", "/a"), (3, "/3"), ("a/b~c", "/a~1b~0c"), ("x" * 65, "/" + "x" * 64 + "…")],
-)
-def test_pointers_are_escaped_and_cut(name: str | int, pointer: str) -> None:
-    assert step(name) == pointer
 
 
 def test_a_problem_ends_with_a_line_end() -> None:

@@ -102,8 +102,15 @@ class ReplicaProcess:
 
     def is_ready(self) -> bool:
         """Whether /readyz says so."""
+        return self._says("/readyz")
+
+    def is_live(self) -> bool:
+        """Whether /livez says so."""
+        return self._says("/livez")
+
+    def _says(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", timeout=2) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=2) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

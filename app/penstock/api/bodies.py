@@ -1,75 +1,131 @@
 """What was sent: from bytes on the wire to a JSON object that is safe to keep.
 
 In: a request. Out: the object, and whether its payloads need a closer look. Always holds: nothing
-is read beyond the limit or after the time is up; what Postgres can't keep (NUL) or what JSON
-readers disagree on (integers beyond 2^53, deep nesting) doesn't get past `payload_text`.
+is read beyond the limit, beyond the room that there is or after the time is up; what Postgres
+can't keep (NUL) or what JSON readers disagree on (integers beyond 2^53, deep nesting) doesn't get
+past `payload_text`; a large body holds nobody up (decision 0008).
 
 Most bodies are harmless, so the raw bytes are searched first, which costs nanoseconds, and a
 payload is walked only when that found something.
 """
 
 import asyncio
+import gc
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
 from aiohttp import HttpVersion11, web
 
-from penstock.api.problems import ERRORS_MAX, Fault, Problem, invalid, step
+from penstock.api.pace import Pace
+from penstock.api.problems import ERRORS_MAX, Fault, Problem, invalid
+from penstock.api.room import Share
+from penstock.api.splitting import Limits, Splitter, crowded, is_crowded
+from penstock.domain.pointer import step
 
 DEPTH_MAX = 32
 INT_MAX = 2**53
+LARGE_BYTES = 64 * 1024  # a job that may take more than a few ms, and is looked at in a thread
+_SPLIT_BYTES = 128 * 1024  # a batch that isn't decoded in one go; below, splitting costs more
 _CHARSETS = frozenset({"utf-8", "utf8"})
 
 _DIGITS = bytes.maketrans(b"123456789", b"000000000")
 _LONG = b"0" * 16  # the shortest run of digits that may be more than 2^53
 _HUGE = b"0" * 19  # the shortest that orjson may have made a float of
+_GC_BYTES = 16 * 1024  # what makes too little garbage to think of it
 _BEYOND = b"0" * 300  # orjson calls an integer of so many digits infinite
 _NUL = b"\\u0000"
 _TOO_DEEP = Fault("", f"is nested more than {DEPTH_MAX} levels deep")
 _TOO_LONG = Fault("", "has an integer beyond ±2^53")
 
+_Place = tuple[Any, str | int] | None  # the place of what holds it, and the step from there
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What bodies of one call are held to: bytes, seconds, objects and lists. With `items` a large
+    body is split into the items of its lists."""
+
+    max_bytes: int
+    timeout_s: float
+    containers_max: int
+    pace: Pace
+    items: Limits | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A decoded body. `suspect`: a payload in it may hold a NUL or a large integer."""
+    """A decoded body. `suspect`: a payload in it may hold a NUL or a large integer.
+
+    Lists in a body that was split have `memoryview`s as items, see `splitting`: `parse` them.
+    """
 
     value: dict[str, Any]
     suspect: bool
+    size: int = 0
 
 
 NOTHING = Body({}, suspect=False)
 
 
-async def read_object(request: web.BaseRequest, limit: int, timeout_s: float) -> Body:
-    """The JSON object in the request's body, of at most `limit` bytes."""
+async def read_object(request: web.BaseRequest, terms: Terms, share: Share) -> Body:
+    """The JSON object in the request's body."""
     _check_type(request)
-    return parse(await _read(request, limit, timeout_s))
+    raw = await _read(request, terms, share)
+    if len(raw) <= (LARGE_BYTES if terms.items is None else _SPLIT_BYTES):
+        return parse(raw)
+    async with terms.pace as pace:
+        if terms.items is not None:
+            members = await Splitter(raw, terms.items, pace).members(_decoded)
+            return Body(members, suspect=False, size=len(raw))
+        if await asyncio.to_thread(is_crowded, raw, terms.containers_max):
+            raise crowded("", terms.containers_max)
+        return await asyncio.to_thread(parse, raw)
 
 
-async def expect_nothing(request: web.BaseRequest, limit: int, timeout_s: float) -> Body:
+async def expect_nothing(request: web.BaseRequest, terms: Terms, share: Share) -> Body:
     """Lets only an empty body or `{}` pass, for calls that take no fields."""
-    raw = await _read(request, limit, timeout_s)
+    raw = await _read(request, terms, share)
     if raw:
         _check_type(request)
         value = parse(raw).value
         if value:
-            raise invalid(*(Fault(step(name), "is not a known field") for name in value))
+            raise invalid(*unknown_names(value))
     return NOTHING
 
 
-def size_of(request: web.BaseRequest, limit: int) -> int:
-    """The bytes that the body may come to, as far as they will be read."""
-    declared = request.content_length
-    if declared is None:
-        return 0 if request.content.is_eof() else limit
-    return min(declared, limit)
+def unknown_names(value: dict[str, Any], known: frozenset[str] = frozenset()) -> list[Fault]:
+    """A fault for each name that isn't known, as many as make an answer full."""
+    unknown = (name for name in value if name not in known)
+    return [Fault(step(n), "is not a known field") for n in islice(unknown, ERRORS_MAX + 1)]
 
 
 def parse(raw: bytes) -> Body:
     """Decodes a body. Raises 400 for what isn't JSON, 422 for what isn't an object."""
+    value, suspect = decode(raw)
+    if not isinstance(value, dict):
+        raise invalid(Fault("", "must be a JSON object"))
+    return Body(value, suspect, len(raw))
+
+
+def decode(raw: bytes) -> tuple[Any, bool]:
+    """Decodes a value; and whether it may hold a NUL or a large integer. Raises 400.
+
+    Without the garbage collector: JSON has no cycles, and what is made of it would be looked
+    through again and again while it grows, which takes three times as long as to make it.
+    """
+    if len(raw) <= _GC_BYTES:
+        return _decode(raw)
+    gc.disable()
+    try:
+        return _decode(raw)
+    finally:
+        gc.enable()
+
+
+def _decode(raw: bytes) -> tuple[Any, bool]:
     digits = raw.translate(_DIGITS)
     try:
         value = orjson.loads(raw)
@@ -79,15 +135,13 @@ def parse(raw: bytes) -> Body:
         raise Problem("not-json", f"the body isn't JSON: {error}") from None
     if _HUGE in digits:
         value = _exactly(raw)
-    if not isinstance(value, dict):
-        raise invalid(Fault("", "must be a JSON object"))
-    return Body(value, suspect=_LONG in digits or _NUL in raw)
+    return value, _LONG in digits or _NUL in raw
 
 
 def payload_text(payload: Any, *, suspect: bool) -> str | list[Fault]:
     """The payload as JSON text, or what is wrong in it (pointers into the payload)."""
     if suspect:
-        faults = list(_flaws(payload))
+        faults = _flaws(payload)
         if faults:
             return faults
     try:
@@ -97,6 +151,10 @@ def payload_text(payload: Any, *, suspect: bool) -> str | list[Fault]:
     if text.count(b"{") + text.count(b"[") > DEPTH_MAX and _is_deep(payload):
         return [_TOO_DEEP]
     return text.decode()
+
+
+def _decoded(raw: bytes) -> Any:
+    return decode(raw)[0]
 
 
 def _check_type(request: web.BaseRequest) -> None:
@@ -110,33 +168,51 @@ def _check_type(request: web.BaseRequest) -> None:
         raise Problem("unsupported-media-type", "send the body as application/json in UTF-8")
 
 
-async def _read(request: web.BaseRequest, limit: int, timeout_s: float) -> bytes:
-    if (request.content_length or 0) > limit:
-        raise _too_large(limit)
+async def _read(request: web.BaseRequest, terms: Terms, share: Share) -> bytes:
+    if (request.content_length or 0) > terms.max_bytes:
+        raise _too_large(terms.max_bytes)
     try:
         if request.content.is_eof():  # it came with the headers
             raw = request.content.read_nowait()
+            share.take(len(raw))
         else:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(terms.timeout_s):
                 await _invite(request)
-                raw = await _gather(request, limit)
+                chunks = await _gather(request, terms.max_bytes, share)
+            raw = await _joined(chunks, share.taken, terms.pace)
     except TimeoutError:
-        raise Problem("request-timeout", f"the body took more than {timeout_s:g} s") from None
+        why = f"the body took more than {terms.timeout_s:g} s"
+        raise Problem("request-timeout", why) from None
     except (web.RequestPayloadError, ConnectionError):
         raise Problem("bad-request", "the body is not framed as HTTP/1.1 asks") from None
-    if len(raw) > limit:
-        raise _too_large(limit)
+    if len(raw) > terms.max_bytes:
+        raise _too_large(terms.max_bytes)
     return raw
 
 
-async def _gather(request: web.BaseRequest, limit: int) -> bytes:
-    chunks, size = [], 0
-    while chunk := await request.content.readany():
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > limit:
+async def _gather(request: web.BaseRequest, limit: int, share: Share) -> list[bytes]:
+    chunks: list[bytes] = []
+    while chunk := await _next(request):
+        if share.taken + len(chunk) > limit:
             raise _too_large(limit)
-    return b"".join(chunks)
+        share.take(len(chunk))
+        if chunks:  # what has come already is read without a pause: tiny chunks take long
+            await asyncio.sleep(0)
+        chunks.append(chunk)
+    return chunks
+
+
+async def _next(request: web.BaseRequest) -> bytes:
+    if request.transport is None:  # which aiohttp would call a fault of ours
+        raise ConnectionResetError("the caller has left")
+    return await request.content.readany()
+
+
+async def _joined(chunks: list[bytes], size: int, pace: Pace) -> bytes:
+    if size <= LARGE_BYTES:
+        return b"".join(chunks)
+    async with pace:  # 16 MiB take 8 ms
+        return b"".join(chunks)
 
 
 async def _invite(request: web.BaseRequest) -> None:
@@ -174,25 +250,36 @@ def _is_deep(payload: Any) -> bool:
     return True
 
 
-def _flaws(payload: Any) -> Iterator[Fault]:
-    """Walks the payload for NULs and large integers; names at most 100."""
-    todo: list[tuple[str, Any]] = [("", payload)]
-    found = 0
-    while todo and found < ERRORS_MAX:
-        at, value = todo.pop()
-        match value:
-            case dict():
-                todo.extend((at + step(name), item) for name, item in value.items())
-                flaw = "has a name with a NUL in it" if any("\0" in n for n in value) else None
-            case list():
-                todo.extend((f"{at}/{i}", item) for i, item in enumerate(value))
-                flaw = None
-            case str():
-                flaw = "has a NUL in it" if "\0" in value else None
-            case int():
-                flaw = "is an integer beyond ±2^53" if abs(value) > INT_MAX else None
-            case _:
-                flaw = None
-        if flaw is not None:
-            found += 1
-            yield Fault(at, flaw)
+def _flaws(payload: Any) -> list[Fault]:
+    """Walks the payload for NULs and large integers; names at most 100.
+
+    Pointers are made for flaws only, from the chain of steps that led to each.
+    """
+    found: list[Fault] = []
+    todo: list[tuple[Any, _Place]] = [([payload], None)]
+    while todo and len(found) < ERRORS_MAX:
+        value, at = todo.pop()
+        if type(value) is dict and "\0" in "".join(value):
+            found.append(Fault(_pointer(at), "has a name with a NUL in it"))
+        for name, item in value.items() if type(value) is dict else enumerate(value):
+            kind = type(item)
+            if kind is dict or kind is list:
+                todo.append((item, (at, name)))
+            elif kind is str and "\0" in item:
+                found.append(Fault(_pointer((at, name)), "has a NUL in it"))
+            elif kind is int and abs(item) > INT_MAX:
+                found.append(Fault(_pointer((at, name)), "is an integer beyond ±2^53"))
+            else:
+                continue
+            if len(found) >= ERRORS_MAX:
+                break
+    return found
+
+
+def _pointer(place: _Place) -> str:
+    """The first step is left out: it leads into the list that the payload was put in."""
+    steps = []
+    while place is not None:
+        place, name = place
+        steps.append(step(name))
+    return "".join(reversed(steps[:-1]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.api.auth import Verifier
+from penstock.api.pace import Pace
 from penstock.commands.change import Changes
 from penstock.commands.submit import Submitter
 from penstock.domain.ids import Minter
@@ -25,9 +26,11 @@ class Limits:
     batch_body_max_bytes: int = 16 * MIB
     bodies_max_bytes: int = 128 * MIB  # of all requests that are under way
     batch_jobs_max: int = 10_000
-    body_timeout_s: float = 15.0  # for a whole body
-    head_timeout_s: float = 10.0  # for the first request of a connection
+    containers_max: int = 50_000  # objects and lists in a job of more than 128 KiB
+    body_timeout_s: float = 15.0  # for a whole body, and to take an answer off
+    head_timeout_s: float = 10.0  # for the head of a request, once it has begun
     keepalive_s: float = 75.0
+    connections_max: int = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +63,4 @@ class Door:
     defaults: Defaults = field(default_factory=Defaults)
     kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
+    pace: Pace = field(default_factory=Pace)  # of large bodies

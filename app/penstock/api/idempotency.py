@@ -4,7 +4,6 @@ In: the header and the body. Out: a `RequestKey`, scoped to caller, method and p
 the same if they hold the same JSON, whatever the order of the names in it.
 """
 
-import asyncio
 import hashlib
 import re
 from collections.abc import Iterable
@@ -13,11 +12,12 @@ from typing import Any
 import orjson
 
 from penstock.api.ask import Ask
+from penstock.api.pace import Pace
 from penstock.api.problems import Problem
 from penstock.domain.submission import RequestKey
 
 _FORM = re.compile(r"[\x20-\x7e]{1,255}")
-_SLICE_BYTES = 256 * 1024  # of JSON made before others get their turn
+_SORTED = orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE
 
 
 async def request_key(ask: Ask, parts: Iterable[Any]) -> RequestKey | None:
@@ -34,17 +34,16 @@ async def request_key(ask: Ask, parts: Iterable[Any]) -> RequestKey | None:
         )
     call = (ask.caller.sub, ask.request.method, ask.request.path, sent[0])
     id_ = hashlib.sha256(orjson.dumps(call)).digest()[:16]
-    return RequestKey(id_, await _digest(parts))
+    return RequestKey(id_, await _digest(parts, ask.door.pace))
 
 
-async def _digest(parts: Iterable[Any]) -> bytes:
-    """SHA-256 of the parts as JSON with sorted names."""
-    hashed, since = hashlib.sha256(), 0
-    for part in parts:
-        text = orjson.dumps(part, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
-        hashed.update(text)
-        since += len(text)
-        if since > _SLICE_BYTES:
-            await asyncio.sleep(0)
-            since = 0
+async def _digest(parts: Iterable[Any], pace: Pace) -> bytes:
+    """SHA-256 of the parts as JSON with sorted names; of a body that was split they are bytes."""
+    hashed = hashlib.sha256()
+    async with pace:
+        for part in parts:
+            value = orjson.loads(part) if type(part) is memoryview else part
+            hashed.update(orjson.dumps(value, option=_SORTED))
+            if pace.is_over:
+                await pace.breathe()
     return hashed.digest()

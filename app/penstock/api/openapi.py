@@ -150,7 +150,7 @@ class _Maker:
 
 
 def _batch_of(job: Json, jobs_max: int) -> Json:
-    """The envelope of a batch, as `jobs.submit_batch` looks into it."""
+    """The envelope of a batch, as `batches.listed` looks into it."""
     jobs = {"type": "array", "items": job, "minItems": 1, "maxItems": jobs_max}
     return {
         "type": "object",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from penstock.api import docs, health, jobs, lists, queues, shapes, workers
+from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
 from penstock.api.routes import Handler
 
 TAGS = {
@@ -62,7 +62,7 @@ _SUBMISSIONS = (
 _WAITS = "With `Prefer: wait=N` the answer is held until the job is over or N seconds have passed."
 
 CALLS: Mapping[Handler, Call] = {
-    jobs.submit: Call(
+    submit.one: Call(
         "submitJob",
         "jobs",
         "Submit a job",
@@ -105,7 +105,7 @@ CALLS: Mapping[Handler, Call] = {
             },
         },
     ),
-    jobs.submit_batch: Call(
+    submit.batch: Call(
         "submitJobs",
         "jobs",
         "Submit many jobs",

@@ -10,14 +10,15 @@ import re
 import secrets
 from dataclasses import replace
 
-from aiohttp import web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
-from penstock.api import openapi, problems, queries
+from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
-from penstock.api.bodies import NOTHING, expect_nothing, read_object, size_of
+from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
 from penstock.api.door import Door
 from penstock.api.problems import Problem
+from penstock.api.room import Room
 from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain.caller import Caller
 from penstock.telemetry.logs import get_logger
@@ -25,6 +26,7 @@ from penstock.telemetry.logs import get_logger
 log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_VERSIONS = (HttpVersion11, HttpVersion10)
 _UNROUTED = "none"  # the metric's route for paths that don't exist
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -36,13 +38,15 @@ class Porter:
         served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
         self._door = replace(door, document=openapi.written(served, door.limits))
         self._table = Table(served)
-        self._taken_bytes = 0  # of bodies whose requests are under way
+        self._terms = _terms(door)
+        self._room = Room(door.limits.bodies_max_bytes)
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
         request_id = _request_id(request)
         place = _UNROUTED
         try:
+            _check_framing(request)
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
@@ -50,7 +54,7 @@ class Porter:
             ask = Ask(self._door, request, caller, key, NOTHING, _asked(route, query))
             response = await self._answer(ask, route)
         except Exception as error:
-            response = _refusal(error, request_id, place)
+            response = _refusal(request, error, request_id, place)
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
         seal(response, request_id)
         return response
@@ -69,21 +73,22 @@ class Porter:
         request = ask.request
         if request.method == "GET":
             return await route.handler(ask)
-        limit = self._limit(route.takes)
-        size = size_of(request, limit)
-        if self._taken_bytes + size > self._door.limits.bodies_max_bytes:
-            raise Problem("overloaded", "too much is being taken in", headers={"Retry-After": "1"})
-        self._taken_bytes += size
+        share = self._room.share(ask.caller.sub)
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
-            body = await read(request, limit, self._door.limits.body_timeout_s)
+            body = await read(request, self._terms[route.takes], share)
             return await route.handler(replace(ask, body=body))
         finally:
-            self._taken_bytes -= size
+            share.give_back()
 
-    def _limit(self, takes: Takes) -> int:
-        limits = self._door.limits
-        return limits.batch_body_max_bytes if takes is Takes.BATCH else limits.body_max_bytes
+
+def _terms(door: Door) -> dict[Takes, Terms]:
+    limits = door.limits
+    crowd = limits.containers_max
+    one = Terms(limits.body_max_bytes, limits.body_timeout_s, crowd, door.pace)
+    items = splitting.Limits(limits.body_max_bytes, crowd, limits.batch_jobs_max)
+    many = replace(one, max_bytes=limits.batch_body_max_bytes, items=items)
+    return {Takes.NOTHING: one, Takes.JOB: one, Takes.BATCH: many}
 
 
 def seal(response: web.Response, request_id: str) -> None:
@@ -119,7 +124,17 @@ def _clean(path: str, query: str) -> str:
     return path
 
 
-def _refusal(error: Exception, request_id: str, place: str) -> web.Response:
+def _check_framing(request: web.BaseRequest) -> None:
+    if request._version not in _VERSIONS:  # `version` would be kept, and told in the answer
+        request._version = HttpVersion10
+        raise Problem("bad-request", "speak HTTP/1.1")
+    if request.headers.get("Transfer-Encoding", "chunked").lower() != "chunked":
+        raise Problem("bad-request", "the only transfer coding that is known is chunked")
+
+
+def _refusal(
+    request: web.BaseRequest, error: Exception, request_id: str, place: str
+) -> web.Response:
     problem = problems.problem_of(error)
     if problem is None:
         log.error("request_failed", request_id=request_id, route=place, exc_info=error)
@@ -127,4 +142,12 @@ def _refusal(error: Exception, request_id: str, place: str) -> web.Response:
     response = problems.answer(problem)
     if problem.slug in _HANGS_UP:
         response.force_close()
+        _stop_reading(request)
     return response
+
+
+def _stop_reading(request: web.BaseRequest) -> None:
+    """Else aiohttp would wait ten seconds for the rest of the body, to throw it away."""
+    request.protocol.close()
+    if not request.content.is_eof():
+        request.content.feed_eof()

@@ -27,7 +27,6 @@ from penstock.domain.errors import (
 from penstock.domain.ids import text
 
 ERRORS_MAX = 100  # fields named in one answer
-_ECHO_MAX = 64  # characters of a caller's own names that we repeat
 
 
 class Slug(NamedTuple):
@@ -192,10 +191,3 @@ def answer(problem: Problem) -> web.Response:
         body=orjson.dumps(document(problem), option=orjson.OPT_APPEND_NEWLINE),
         headers={"Content-Type": "application/problem+json", **problem.headers},
     )
-
-
-def step(name: str | int) -> str:
-    """One step of an RFC 6901 pointer, cut where a caller's own name is too long to repeat."""
-    whole = str(name)
-    short = whole if len(whole) <= _ECHO_MAX else whole[:_ECHO_MAX] + "…"
-    return "/" + short.replace("~", "~0").replace("/", "~1")

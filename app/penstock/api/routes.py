@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from aiohttp import web
 from pydantic import BaseModel
 
-from penstock.api import docs, health, jobs, lists, queues, workers
+from penstock.api import docs, health, jobs, lists, queues, submit, workers
 from penstock.api.ask import Ask
 from penstock.api.problems import Problem, not_found
 from penstock.api.queries import JobsQuery, PageQuery
@@ -51,9 +51,9 @@ _VARYING = re.compile(r"\{\w+\}")
 _ANY = "{}"  # stands for a varying segment in the tree; matches itself, as it does all else
 
 ROUTES = (
-    Route("POST", "/v1/jobs", Role.SUBMITTER, jobs.submit, Takes.JOB),
+    Route("POST", "/v1/jobs", Role.SUBMITTER, submit.one, Takes.JOB),
     Route("GET", "/v1/jobs", Role.VIEWER, lists.jobs, asks=JobsQuery),
-    Route("POST", "/v1/jobs/batch", Role.SUBMITTER, jobs.submit_batch, Takes.BATCH),
+    Route("POST", "/v1/jobs/batch", Role.SUBMITTER, submit.batch, Takes.BATCH),
     Route("GET", "/v1/jobs/{id}", Role.VIEWER, jobs.show),
     Route("GET", "/v1/jobs/{id}/attempts", Role.VIEWER, jobs.attempts, asks=PageQuery),
     Route("GET", "/v1/jobs/{id}/logs", Role.VIEWER, jobs.logs, asks=PageQuery),

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import (
@@ -30,13 +31,17 @@ from typing_extensions import TypedDict
 
 from penstock.api.bodies import DEPTH_MAX, payload_text
 from penstock.api.door import Door
-from penstock.api.problems import ERRORS_MAX, Fault, Problem, named, step
+from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
 from penstock.domain.ids import JobId
 from penstock.domain.job import NAME_PATTERN, NewJob, OnLost
+from penstock.domain.pointer import step
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
 
 AHEAD_MAX_S = 1827 * 86_400  # five years, two of them leap years
 _DAY_S = 86_400
+_FIRST = datetime(1, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 31, tzinfo=UTC)
+_NAMES_MAX = 64  # in one object; more than there are fields, now and later
 
 _SET_BY_SERVER = {
     *("id", "state", "result", "error", "attempt", "failures", "progress", "worker"),
@@ -64,14 +69,29 @@ def _instant(value: object, info: ValidationInfo[int | None]) -> datetime:
     if not isinstance(value, str) or not _RFC3339.fullmatch(value):
         raise PydanticCustomError("instant", "must be an RFC 3339 time with its zone")
     try:
-        at = datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
+        at = _in_utc(datetime.fromisoformat(value.upper()))
+    except ValueError:
         raise PydanticCustomError("instant", "is not a time that exists") from None
     if info.context is None:
         return at
     if at > datetime.fromtimestamp(info.context / 1000, UTC) + timedelta(seconds=AHEAD_MAX_S):
         raise PydanticCustomError("instant", "must be at most five years ahead")
     return at
+
+
+def _in_utc(at: datetime) -> datetime:
+    """Or the first or last instant that can be told, for what its zone leads beyond it."""
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        return _FIRST if at.year == 1 else _LAST
+
+
+def _few_names(value: object) -> object:
+    """Counts before pydantic describes each of them."""
+    if isinstance(value, dict) and len(value) > _NAMES_MAX:
+        raise PydanticCustomError("crowded", f"must have at most {_NAMES_MAX} fields")
+    return value
 
 
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
@@ -147,7 +167,7 @@ class JobBody(TypedDict, total=False):
         BeforeValidator(_whole),
         _says("How often it may fail before it is dead; 5 by default."),
     ]
-    backoff: BackoffBody
+    backoff: Annotated[BackoffBody, BeforeValidator(_few_names)]
     timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S), _says("For one attempt; 300 by default.")]
     on_lost: Annotated[
         Literal["retry", "dead"],
@@ -207,6 +227,8 @@ class Intake:
         self._origin = origin
         self._now_ms = now_ms
         self._places: dict[tuple[str, str], str] = {}  # of unique keys
+        self._seen: tuple[str | None, list[Fault]] | None = None
+        self.suspect = origin.suspect
         self.faults: list[Fault] = []
         self.twins: list[Fault] = []
 
@@ -217,6 +239,9 @@ class Intake:
 
     def take(self, value: Any, at: str = "") -> NewJob | None:
         """The job that `value` asks for, or None after its faults were noted below `at`."""
+        if isinstance(value, dict) and len(value) > _NAMES_MAX:
+            self._refuse_names(value, at)
+            return None
         try:
             body = JOB_BODY.validator.validate_python(value, context=self._now_ms)
         except ValidationError as error:
@@ -235,12 +260,22 @@ class Intake:
             self._note_twin((job.queue, job.unique_key), at)
         return job
 
-    def refusal(self) -> Problem | None:
-        """What the request is refused with, if anything is wrong with it."""
-        if self.faults:
-            unbuilt = all(fault.detail == NOT_YET for fault in self.faults)
-            return named("not-supported-yet" if unbuilt else "validation-failed", self.faults)
-        return named("duplicate-job", self.twins) if self.twins else None
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is wrong with what was taken."""
+        return not self.faults and not self.twins
+
+    def refusal(self) -> Problem:
+        """What a request is refused with that isn't clean."""
+        if not self.faults:
+            return named("duplicate-job", self.twins)
+        unbuilt = all(fault.detail == NOT_YET for fault in self.faults)
+        return named("not-supported-yet" if unbuilt else "validation-failed", self.faults)
+
+    def look_ahead(self, value: Any) -> None:
+        """Checks the payload of the value that is taken next: the part that may take long."""
+        if isinstance(value, dict):
+            self._seen = self._look(value)
 
     def _job(self, body: JobBody, payload: str) -> NewJob:
         door, kind = self._door, body["kind"]
@@ -267,16 +302,30 @@ class Intake:
         )
 
     def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
+        text, faults = self._seen or self._look(body)
+        self._seen = None
+        self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in faults)
+        return text
+
+    def _look(self, body: Mapping[str, Any]) -> tuple[str | None, list[Fault]]:
+        """The payload's text, or what is wrong with it. Touches nothing: it may be in a thread."""
         payload, kind = body.get("payload"), body.get("kind")
-        text = payload_text(payload, suspect=self._origin.suspect)
-        if isinstance(text, str):
-            wrong = self._door.payload_errors(kind, payload) if isinstance(kind, str) else ()
-            if not wrong:
-                return text
-            lacks = "payload" not in body
-            text = [Fault(at_, said if at_ or not lacks else "is required") for at_, said in wrong]
-        self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in text)
-        return None
+        text = payload_text(payload, suspect=self.suspect)
+        if not isinstance(text, str):
+            return None, text
+        wrong = self._door.payload_errors(kind, payload) if isinstance(kind, str) else ()
+        if not wrong:
+            return text, []
+        lacks = "payload" not in body
+        found = [Fault(at, said if at or not lacks else "is required") for at, said in wrong]
+        return None, found
+
+    def _refuse_names(self, value: Mapping[str, Any], at: str) -> None:
+        """For more names than a job has fields: pydantic would describe every one of them."""
+        self._seen = None
+        strange = (name for name in value if name not in JobBody.__annotations__)
+        for name in islice(strange, ERRORS_MAX + 1):
+            self.faults.append(Fault(at + step(name), _unknown((name,))))
 
     def _too_late(self, body: JobBody, at: str) -> Iterator[Fault]:
         """An expiry that leaves the job no time to start in."""

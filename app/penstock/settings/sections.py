@@ -138,7 +138,35 @@ class Http(Section):
         16 * MIB, ge=KIB, le=256 * MIB, description="largest body of a batch of jobs"
     )
     batch_jobs_max: int = Field(10_000, ge=1, le=100_000, description="most jobs in one batch")
+    containers_max: int = Field(
+        50_000, ge=50_000, le=10_000_000, description="most objects and lists in one large job"
+    )
+    bodies_max_bytes: int = Field(
+        128 * MIB,
+        ge=MIB,
+        le=4096 * MIB,
+        description="most bytes of bodies taken in at once; half of them for one caller",
+    )
+    connections_max: int = Field(
+        2000, ge=10, le=100_000, description="most open connections; more are refused with 503"
+    )
+    head_timeout_s: float = Field(
+        10, ge=0.1, le=600, description="longest time from a request's first byte to its body"
+    )
+    body_timeout_s: float = Field(
+        15, ge=0.1, le=3600, description="longest time to send a body, and to take an answer off"
+    )
     keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
+
+    @model_validator(mode="after")
+    def _has_room_for_the_largest(self) -> Self:
+        if self.bodies_max_bytes < 2 * self.batch_body_max_bytes:
+            raise ValueError(
+                f"http.bodies_max_bytes ({self.bodies_max_bytes}) must be at least twice "
+                f"http.batch_body_max_bytes ({self.batch_body_max_bytes}): "
+                "one caller gets half of it at most"
+            )
+        return self
 
 
 class Postgres(Section):

@@ -1,0 +1,167 @@
+"""One connection: hangs up on those who keep it without using it, and refuses in our words.
+
+aiohttp closes what is idle. What it lacks is here: a head that is begun must be finished in
+time, on later requests too; who doesn't take his answer off, or lets a closed connection linger,
+is cut; beyond `connections_max` a newcomer gets a 503 and no more.
+"""
+
+import asyncio
+from typing import Any, cast
+
+from aiohttp import web
+
+from penstock.api import problems
+from penstock.api.door import Limits
+from penstock.api.porter import new_request_id, seal
+from penstock.api.problems import Problem
+from penstock.telemetry.logs import get_logger
+
+log = get_logger(__name__)
+
+# aiohttp's 256 KiB would take up to 16,384 chunks at once, which takes it 30 ms; and every body
+# that nobody reads yet may lie here twice this long.
+_READ_BYTES = 64 * 1024
+
+
+class Listener(web.Server):
+    """Makes a `Connection` for each connection. `handler` answers requests."""
+
+    def __init__(self, handler: Any, limits: Limits) -> None:
+        super().__init__(handler, handler_cancellation=False)
+        self.limits = limits
+        self.open_count = 0
+
+    def __call__(self) -> web.RequestHandler:
+        return Connection(
+            self,
+            loop=asyncio.get_running_loop(),
+            keepalive_timeout=self.limits.keepalive_s,
+            access_log=None,
+            read_bufsize=_READ_BYTES,
+            auto_decompress=False,  # bodies with an encoding are refused, not unpacked
+        )
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's, with limits for those who are slow."""
+
+    __slots__ = ("_body", "_impatience", "_listener", "_patience", "_wire")
+
+    def __init__(self, listener: Listener, **settings: Any) -> None:
+        super().__init__(listener, **settings)
+        self._listener = listener
+        self._wire: asyncio.Transport | None = None
+        self._body: Any = None  # of the last request that came
+        self._patience: asyncio.TimerHandle | None = None  # with a head that was begun
+        self._impatience: asyncio.TimerHandle | None = None  # with an answer that isn't taken off
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._wire = cast(asyncio.Transport, transport)  # uvloop's isn't one by name
+        self._listener.open_count += 1
+        if self._listener.open_count > self._listener.limits.connections_max:
+            self._turn_away(self._wire)
+            return
+        super().connection_made(transport)
+        self._expect_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._wire = None
+        self._listener.open_count -= 1
+        self._calm()
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self._request_count
+        super().data_received(data)
+        if self._request_count != before:
+            self._forget_head()
+            if self._messages:
+                self._body = self._messages[-1][1]
+        elif data and self._patience is None and (self._body is None or self._body.is_eof()):
+            self._expect_head()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._hurry()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._calm()
+
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            self._hurry()  # what is closed is gone when the last answer has been taken off
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002  # repeats what was sent
+    ) -> web.StreamResponse:
+        """What is not HTTP (400), and what even the porter did not expect (500)."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer has begun, it can't become another one")
+        if status < 500:
+            problem = Problem("bad-request", "this is not HTTP/1.1, or its headers are too long")
+        else:
+            log.error("connection_failed", exc_info=exc)
+            problem = Problem("internal-error", "this is a fault of ours; it has been logged")
+        response = problems.answer(problem)
+        seal(response, new_request_id())
+        response.force_close()
+        return response
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        """A 503 without a look at what is asked; nothing of aiohttp's is set up for it."""
+        self._force_close = True  # what comes is ignored
+        answer = problems.answer(
+            Problem("overloaded", "too many connections are open", headers={"Retry-After": "1"})
+        )
+        seal(answer, new_request_id())
+        body = answer.body if isinstance(answer.body, bytes) else b""
+        answer.headers.update({"Connection": "close", "Content-Length": str(len(body))})
+        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
+        head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n{lines}\r\n".encode()
+        transport.write(head + body)
+        transport.close()
+        self._hurry()
+
+    def _expect_head(self) -> None:
+        self._patience = self._loop.call_later(
+            self._listener.limits.head_timeout_s, self._lose_patience, self._request_count
+        )
+
+    def _forget_head(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
+
+    def _lose_patience(self, count: int) -> None:
+        """The head that was begun after `count` requests hasn't come."""
+        self._patience = None
+        if self._request_count != count:
+            return
+        if self._request_in_progress:  # it may be answered still; the begun head waits behind it
+            self.close()
+        else:
+            self.force_close()
+
+    def _hurry(self) -> None:
+        if self._wire is not None and self._impatience is None:
+            self._impatience = self._loop.call_later(
+                self._listener.limits.body_timeout_s, self._cut
+            )
+
+    def _calm(self) -> None:
+        if self._impatience is not None:
+            self._impatience.cancel()
+            self._impatience = None
+
+    def _cut(self) -> None:
+        self._impatience = None
+        if self._wire is not None:
+            self._wire.abort()
