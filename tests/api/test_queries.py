@@ -84,7 +84,6 @@ def test_what_is_asked_for_is_read(query: str, fields: dict[str, Any]) -> None:
         ("created_after=2026-11-21T10:00:00", "bad-query-parameter"),
         ("created_after=2026-11-21T10:00:00+02:00", "bad-query-parameter"),
         ("created_after=2026-02-30T10:00:00Z", "bad-query-parameter"),
-        ("created_after=0001-01-01T00:00:00%2B23:00", "bad-query-parameter"),
         ("created_after=1795000000", "bad-query-parameter"),
         ("queue=A", "bad-query-parameter"),
         ("queue=*", "bad-query-parameter"),

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 
 from penstock.api.door import Limits
-from penstock.domain.job import NewJob
+from penstock.domain.submission import Accepted, Submission
 from penstock.handlers.registry import Registry
 from tests.api.conftest import Served
 
@@ -55,8 +55,8 @@ def heap_of_a_server() -> Iterator[None]:
 
 
 class Commits:
-    async def submit(self, _jobs: list[NewJob]) -> datetime:
-        return datetime(2026, 11, 18, tzinfo=UTC)
+    async def submit(self, submission: Submission) -> Accepted:
+        return Accepted(datetime(2026, 11, 18, tzinfo=UTC), [job.id for job in submission.jobs])
 
 
 def many(unit: str, size: int) -> str:

@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from penstock.api.door import Defaults, Door
-from penstock.api.submissions import Intake, JobBody, Origin
+from penstock.api.job_body import JobBody
+from penstock.api.submissions import Intake, Origin
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
 from tests.api.conftest import NOW_MS

@@ -54,8 +54,9 @@ def complaint(answer: Answer, *, to_head: bool = False) -> str | None:
         return f"{answer.status}: {answer.body[:200]!r}"
     if not _ID.fullmatch(answer.headers.get("x-request-id", "")):
         return "no X-Request-Id"
-    if answer.headers.get("cache-control") != "no-store":
-        return "may be cached"
+    kept = answer.headers.get("cache-control")
+    if kept != "no-store" and not (kept == "no-cache" and "etag" in answer.headers):
+        return "may be cached"  # but for the document and its page, which are asked for each time
     kind = answer.headers.get("content-type", "")
     if answer.status >= 400 and kind != "application/problem+json":
         return f"{answer.status} is no problem document but {kind}"

@@ -15,10 +15,10 @@ from penstock import VERSION
 from penstock.api import openapi_parts as parts
 from penstock.api import openapi_problems, shapes
 from penstock.api.door import Limits
+from penstock.api.job_body import JOB_BODY
 from penstock.api.openapi_calls import CALLS, TAGS, Call, Gives
 from penstock.api.openapi_schemas import Json, Schemas, without_null
 from penstock.api.routes import Route, Takes
-from penstock.api.submissions import JOB_BODY
 
 _VARYING = re.compile(r"\{(\w+)\}")
 

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import unquote_to_bytes
@@ -18,9 +18,10 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
+from penstock.api.fields import Name, Tag, instant
 from penstock.api.problems import Problem
 from penstock.domain.caller import Caller
-from penstock.domain.job import NAME_PATTERN, State
+from penstock.domain.job import State
 
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
 REPEATS_MAX = 100  # values of one name
@@ -30,9 +31,6 @@ _POSITION_MAX = 64  # bytes of a cursor: where the last page ended
 
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"[0-9]{1,6}")
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
-)
 
 
 def _digits(value: object) -> object:
@@ -43,18 +41,9 @@ def _digits(value: object) -> object:
 
 
 def _instant(value: object) -> datetime:
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise PydanticCustomError(
-            "instant", "must be an RFC 3339 time with its zone (a + is written %2B in a URL)"
-        )
-    try:
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise PydanticCustomError("instant", "is not a time that exists") from None
+    return instant(value, hint=" (a + is written %2B in a URL)")
 
 
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 

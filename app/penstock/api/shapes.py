@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from penstock.api.fields import Name
 from penstock.domain.attempt import Outcome
-from penstock.domain.job import NAME_PATTERN, OnLost, State
+from penstock.domain.job import OnLost, State
 from penstock.domain.retry import Curve, Jitter
 
 _ID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
@@ -21,7 +22,6 @@ _WORKER = "01a1e860-7d00-7cc3-98c4-dc0c0c07398f"
 
 Id = Annotated[str, Field(pattern=_ID, json_schema_extra={"format": "uuid"})]
 Time = Annotated[str, Field(pattern=_TIME, json_schema_extra={"format": "date-time"})]
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 NextCursor = Annotated[

@@ -3,45 +3,24 @@
 In: a decoded object. Out: `NewJob`, its payload encoded once. Always holds: every bad field is
 named at once; a field that only the server sets, that isn't built yet or that nobody knows is
 refused, never ignored; `null` is a value like any other and stands for no default.
-
-This runs 25,000 times a second in a bulk load: one validation in pydantic's core, no model
-objects, and nothing but `Intake.take` per job.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Annotated, Any, Literal, Required
+from typing import Any
 
-from pydantic import (
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    TypeAdapter,
-    ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
-    with_config,
-)
-from pydantic_core import PydanticCustomError
-from typing_extensions import TypedDict
+from pydantic import ValidationError
 
-from penstock.api.bodies import DEPTH_MAX, payload_text
+from penstock.api.bodies import payload_text
 from penstock.api.door import Door
+from penstock.api.job_body import EITHER, JOB_BODY, NAMES_MAX, BackoffBody, JobBody, whole
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
 from penstock.domain.ids import JobId
 from penstock.domain.job import NAME_PATTERN, NewJob, OnLost
 from penstock.domain.pointer import step
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
-
-AHEAD_MAX_S = 1827 * 86_400  # five years, two of them leap years
-_DAY_S = 86_400
-_FIRST = datetime(1, 1, 1, tzinfo=UTC)
-_LAST = datetime(9999, 12, 31, tzinfo=UTC)
-_NAMES_MAX = 64  # in one object; more than there are fields, now and later
 
 _SET_BY_SERVER = {
     *("id", "state", "result", "error", "attempt", "failures", "progress", "worker"),
@@ -51,159 +30,6 @@ _NOT_BUILT = {
     *("concurrency_key", "depends_on", "run_if", "notify", "name"),
 }
 NOT_YET = "is not supported yet"
-
-_CLOSED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-_RFC3339 = re.compile(
-    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
-)
-
-
-def _whole(value: object) -> object:
-    """JSON has one kind of number: 4.0 is as good as 4 (libraries.md, trap 4)."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _instant(value: object, info: ValidationInfo[int | None]) -> datetime:
-    """An instant that isn't too far ahead. The context is now, in ms, or None."""
-    if not isinstance(value, str) or not _RFC3339.fullmatch(value):
-        raise PydanticCustomError("instant", "must be an RFC 3339 time with its zone")
-    try:
-        at = _in_utc(datetime.fromisoformat(value.upper()))
-    except ValueError:
-        raise PydanticCustomError("instant", "is not a time that exists") from None
-    if info.context is None:
-        return at
-    if at > datetime.fromtimestamp(info.context / 1000, UTC) + timedelta(seconds=AHEAD_MAX_S):
-        raise PydanticCustomError("instant", "must be at most five years ahead")
-    return at
-
-
-def _in_utc(at: datetime) -> datetime:
-    """Or the first or last instant that can be told, for what its zone leads beyond it."""
-    try:
-        return at.astimezone(UTC)
-    except OverflowError:
-        return _FIRST if at.year == 1 else _LAST
-
-
-def _few_names(value: object) -> object:
-    """Counts before pydantic describes each of them."""
-    if isinstance(value, dict) and len(value) > _NAMES_MAX:
-        raise PydanticCustomError("crowded", f"must have at most {_NAMES_MAX} fields")
-    return value
-
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Printable = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
-Tag = Annotated[Printable, Field(max_length=64)]
-Instant = Annotated[
-    datetime,
-    PlainValidator(_instant),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-
-
-def _says(description: str) -> Any:
-    """What the document tells of a field."""
-    return Field(description=description)
-
-
-@with_config(_CLOSED)
-class BackoffBody(TypedDict, total=False):
-    """How long to wait after a failure: by default 2 s, doubled each time, up to 1 h."""
-
-    kind: Annotated[
-        Literal["exponential", "linear", "fixed"],
-        _says("`linear`: base_s times the failures; `exponential`: times factor each time."),
-    ]
-    base_s: Annotated[float, Field(ge=0, le=_DAY_S), _says("The first wait in seconds.")]
-    factor: Annotated[float, Field(ge=1, le=100), _says("What `exponential` multiplies by.")]
-    max_s: Annotated[float, Field(ge=0, le=30 * _DAY_S), _says("The longest wait in seconds.")]
-    jitter: Annotated[
-        Literal["full", "equal", "none"],
-        _says("How much of the wait d is left to chance: 0 to d, d/2 to d, or nothing."),
-    ]
-
-
-# Of these pairs one says what the other says in another way.
-_EITHER = (("run_at", "delay_s"), ("expires_at", "ttl_s"))
-
-
-def _consistent(schema: dict[str, Any]) -> None:
-    """Tells JSON Schema what `_contradictions` finds."""
-    schema["not"] = {"anyOf": [{"required": list(pair)} for pair in _EITHER]}
-    schema["dependentRequired"] = {"on_conflict": ["unique_key"]}
-
-
-@with_config(ConfigDict(**_CLOSED, json_schema_extra=_consistent))
-class JobBody(TypedDict, total=False):
-    """A job as it is submitted. What is left out has the kind's default, or the server's."""
-
-    kind: Required[Annotated[Name, _says("The handler that is to run it, known here or not.")]]
-    payload: Annotated[
-        Any,
-        _says(
-            f"Any JSON, at most {DEPTH_MAX} levels deep, without NUL in its strings and with "
-            "integers within ±2^53. A kind that is known here checks it at once."
-        ),
-    ]
-    queue: Annotated[Name, _says("The line to stand in; `default` if the kind has no other.")]
-    priority: Annotated[
-        int,
-        Field(ge=0, le=9),
-        BeforeValidator(_whole),
-        _says("9 runs first; 5 by default. Waiting outweighs priority in the end."),
-    ]
-    run_at: Annotated[
-        Instant, _says("Not before; at most five years ahead. The past is now. Excludes `delay_s`.")
-    ]
-    delay_s: Annotated[
-        float, Field(ge=0, le=AHEAD_MAX_S), _says("Not before so many seconds from now.")
-    ]
-    max_attempts: Annotated[
-        int,
-        Field(ge=1, le=100),
-        BeforeValidator(_whole),
-        _says("How often it may fail before it is dead; 5 by default."),
-    ]
-    backoff: Annotated[BackoffBody, BeforeValidator(_few_names)]
-    timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S), _says("For one attempt; 300 by default.")]
-    on_lost: Annotated[
-        Literal["retry", "dead"],
-        _says(
-            "When a worker is lost with it: run again (the default), or give up, for work that "
-            "must never run twice."
-        ),
-    ]
-    expires_at: Annotated[
-        Instant,
-        _says(
-            "Cancelled, reason `expired`, if it hasn't started by then; later than `run_at`, at "
-            "most five years ahead. Never by default. Excludes `ttl_s`."
-        ),
-    ]
-    ttl_s: Annotated[
-        float,
-        Field(gt=0, le=AHEAD_MAX_S),
-        _says("`expires_at` as seconds from now; more than `delay_s`."),
-    ]
-    unique_key: Annotated[
-        Printable,
-        Field(max_length=255),
-        _says("At most one job of the queue that isn't over has this key."),
-    ]
-    on_conflict: Annotated[
-        Literal["reject", "return"],
-        _says(
-            "When another job has the `unique_key`: `reject` with 409 (the default), or `return` "
-            "that job with 200. Needs `unique_key`."
-        ),
-    ]
-    tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
-
-
-JOB_BODY: TypeAdapter[JobBody] = TypeAdapter(JobBody)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +65,7 @@ class Intake:
 
     def take(self, value: Any, at: str = "") -> NewJob | None:
         """The job that `value` asks for, or None after its faults were noted below `at`."""
-        if isinstance(value, dict) and len(value) > _NAMES_MAX:
+        if isinstance(value, dict) and len(value) > NAMES_MAX:
             self._refuse_names(value, at)
             return None
         try:
@@ -353,7 +179,7 @@ class Intake:
 
 
 def _contradictions(body: Mapping[str, Any], at: str) -> Iterator[Fault]:
-    for one, other in _EITHER:
+    for one, other in EITHER:
         if one in body and other in body:
             yield Fault(f"{at}/{other}", f"give {one} or {other}, not both")
     if "on_conflict" in body and "unique_key" not in body:
@@ -397,7 +223,7 @@ def _detail(error: Mapping[str, Any]) -> str:
     if kind == "string_pattern_mismatch":
         form = context["pattern"]
         return f"must match {form}" if form == NAME_PATTERN else "must have no control characters"
-    values = {name: _whole(value) for name, value in context.items()}
+    values = {name: whole(value) for name, value in context.items()}
     return _DETAILS[kind].format(**values) if kind in _DETAILS else str(error["msg"])
 
 
