@@ -6,7 +6,6 @@ another process.
 """
 
 import asyncio
-import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from penstock.api.door import Limits
 from penstock.domain.submission import Accepted, Submission
 from penstock.handlers.registry import Registry
 from tests.api.conftest import Served
+from tests.support.heap import heap_of_a_server
 
 STALL_MAX_MS = 20.0
 TRIES = 4  # caches are shared with others: the best of some
@@ -46,12 +46,9 @@ print(*(sock.recv(12)[9:].decode() for sock in socks))
 
 
 @pytest.fixture(autouse=True)
-def heap_of_a_server() -> Iterator[None]:
-    """As `server.serve` has it: what was there at the start isn't looked through again."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+def frozen() -> Iterator[None]:
+    with heap_of_a_server():
+        yield
 
 
 class Commits:

@@ -12,6 +12,7 @@ from penstock.domain.attempt import Outcome
 from penstock.handlers.errors import PermanentError
 from penstock.loops.pool import Run
 from tests.loops.pools import Alone, alone, turns
+from tests.support.heap import heap_of_a_server
 
 Handler = Callable[[], Awaitable[object]]
 
@@ -306,6 +307,13 @@ async def test_a_storm_lets_others_run(count: int, each_s: float) -> None:
         while each_s and time.thread_time() < ends_at:
             pass
 
+    with heap_of_a_server():
+        longest = await longest_turn(count, short)
+    assert longest < 0.02, f"nobody else ran for {longest * 1000:.0f} ms"
+
+
+async def longest_turn(count: int, short: Handler) -> float:
+    """Seconds of our own processor time that nobody else had; what others do isn't counted."""
     async with alone(slots=500) as one:
         first = one.run_of(short)
         args = (first.job, first.handler, first.context, first.deadline, first.lane)
@@ -313,7 +321,6 @@ async def test_a_storm_lets_others_run(count: int, each_s: float) -> None:
         longest, turned_at = 0.0, time.thread_time()
         while len(one.endings) < count:
             await asyncio.sleep(0)
-            # Our own processor time: what others do on this machine is not counted.
             turned_at, before = time.thread_time(), turned_at
             longest = max(longest, turned_at - before)
-    assert longest < 0.02, f"nobody else ran for {longest * 1000:.0f} ms"
+    return longest
