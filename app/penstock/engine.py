@@ -157,7 +157,7 @@ class Engine:
         self.submitter = Submitter(
             self.submissions, self.queues, self.enqueuer, rooms.health, self.metrics
         )
-        self.changes = Changes(self.jobs, self.queues, self.shelves, self.enqueuer, rooms.health)
+        self.changes = Changes(self.jobs, self.queues, self.enqueuer, rooms.health, self.metrics)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
@@ -208,9 +208,7 @@ class Engine:
         self.reaper = Reaper(
             self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
         )
-        self.expirer = Expirer(
-            self.jobs, self.shelves, self.enqueuer, self.metrics, self.waiters.tell
-        )
+        self.expirer = Expirer(self.jobs, self.enqueuer, self.metrics, self.waiters.tell)
         self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
         self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
         self.keeper = Keeper(

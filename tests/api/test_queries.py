@@ -115,7 +115,7 @@ def test_what_cannot_be_read_is_refused(query: str, slug: str) -> None:
 def test_the_refusal_names_the_parameter_and_what_it_should_be() -> None:
     with pytest.raises(Problem) as refused:
         read("limit=201")
-    assert refused.value.detail == "limit: input should be less than or equal to 200"
+    assert refused.value.detail == "limit: must be at most 200"
     assert refused.value.members == {"parameter": "limit"}
     with pytest.raises(Problem) as refused:
         read("stat=dead")

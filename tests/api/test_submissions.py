@@ -77,8 +77,8 @@ def test_a_part_of_a_backoff_leaves_the_rest_at_its_default(door: Door) -> None:
     assert take(door, backoff={}).backoff == Backoff()
 
 
-def test_kinds_may_have_defaults_of_their_own(door: Door) -> None:
-    mine = replace(door, kinds={"echo": Defaults("mail", 7, 2, 9.5)})
+def test_defaults_are_the_operators(door: Door) -> None:
+    mine = replace(door, defaults=Defaults("mail", 7, 2, 9.5))
     job = take(mine)
     assert (job.queue, job.priority, job.max_attempts, job.timeout_s) == ("mail", 7, 2, 9.5)
     assert take(mine, queue="other").queue == "other"

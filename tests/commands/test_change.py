@@ -80,6 +80,7 @@ async def test_what_waits_is_cancelled_at_once_and_leaves_the_line(
     assert told == [id_]
     row = await still.db.row("job_ended", id_)
     assert (row["state"], row["reason"], row["attempt"]) == ("cancelled", "requested", 0)
+    assert still.metric("jobs_ended_total", queue="default", state="cancelled") == 1
     assert await still.shelves() == {}
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from penstock.server import Replica
+from penstock.server import Replica, running
+from penstock.settings import Settings
 from tests.support.api import Api, token
 
 JOB = "/v1/jobs"
@@ -141,6 +142,28 @@ async def test_the_first_answer_stands_though_the_job_has_moved_on(api: Api) -> 
     assert again[:2] == first[:2]
     _, waited = await api.call("POST", JOB, sent, {**keyed("k"), "Prefer": "wait=5"})
     assert (waited["id"], waited["state"]) == (first[1]["id"], "succeeded")
+
+
+async def test_the_first_answer_stands_though_the_defaults_are_others_by_now(
+    api: Api, replica_settings: Settings
+) -> None:
+    first = await send(api, JOB, {"kind": "echo", "delay_s": 3600}, "k")
+    jobs = replica_settings.jobs.model_copy(update={"priority": 2, "max_attempts": 9})
+    others = replica_settings.model_copy(update={"jobs": jobs})
+    async with running(others) as other, Api(other.url) as there:
+        again = await send(there, JOB, {"kind": "echo", "delay_s": 3600}, "k")
+        fresh = await send(there, JOB, {"kind": "echo", "delay_s": 3600}, "l")
+    assert again[:2] == first[:2]
+    assert fresh[1]["priority"] == 2
+
+
+async def test_run_at_is_never_after_the_start(api: Api) -> None:
+    id_ = await api.submit("echo", delay_s=3600)
+    await api.call("POST", f"{JOB}/{id_}/cancel")
+    await api.call("POST", f"{JOB}/{id_}/retry")
+    job = await api.ended(id_)
+    assert job["state"] == "succeeded"
+    assert job["run_at"] <= job["started_at"]
 
 
 async def test_a_request_is_repeatable_though_its_times_have_passed(api: Api) -> None:

@@ -1,6 +1,7 @@
 """The pruner's steps: what goes, how much at once, how long it rests, and that others go on."""
 
 import asyncio
+import re
 
 import pytest
 
@@ -10,6 +11,8 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.loops.pruner import Pruner
 from penstock.settings import Retention as RetentionSettings
+from penstock.settings.sections import KEPT_MIN_S
+from penstock.store import queries
 from penstock.store.retention import Retention
 from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.still import Still
@@ -130,3 +133,27 @@ async def test_stored_answers_are_pruned_in_the_same_steps(still: Still) -> None
 
 async def test_the_pruner_runs_where_the_scheduler_does(still: Still) -> None:
     assert "pruner" in [loop.name for loop in still.engine.loops]
+
+
+async def test_what_is_slow_of_one_state_is_not_hurried_by_another(still: Still) -> None:
+    """A day's stored answers go quickly, jobs with thousands of lines do not."""
+    one = pruner(still)
+
+    async def slow(rows: int) -> int:
+        await asyncio.sleep(0.21)
+        return rows
+
+    async def quick(rows: int) -> int:
+        return rows
+
+    asked = []
+    for _ in range(3):
+        await one._bounded(None, quick)
+        asked.append(one._rows.get(State.DEAD, 100))
+        await one._bounded(State.DEAD, slow)
+    assert asked == [100, 50, 25]
+
+
+def test_late_lines_are_refused_well_before_their_job_may_go() -> None:
+    late_s = re.findall(r"interval '(\d+) s'", queries.load()["add_logs"])
+    assert [2 * int(seconds) for seconds in late_s] == [KEPT_MIN_S]

@@ -184,7 +184,7 @@ class World:
         worker = await self.db.jobs.cancel_running(id_)
         assert worker == (job.worker if job.place == RUNNING else None)
         if worker is None:
-            assert await self.db.jobs.state_of(id_) == job.place
+            assert await self.db.places([id_]) == [job.place]
         else:
             job.cancel_requested = True
         return None

@@ -74,7 +74,7 @@ async def test_a_claim_whose_answer_is_lost_is_not_sent_again(
 
 @pytest.mark.parametrize("answers", ["hang up", "swallow"])
 async def test_no_command_whose_answer_is_lost_is_sent_again(
-    between: Proxy, door: RedisDoor, answers: str
+    between: Proxy, door: RedisDoor, fake_clock: FakeClock, answers: str
 ) -> None:
     await door.command("PING")
     between.answers = answers
@@ -84,6 +84,7 @@ async def test_no_command_whose_answer_is_lost_is_sent_again(
         await door.commands([["INCR", "n"], ["INCR", "n"]])
     assert between.sent(b"INCR") <= 3
     between.answers = "pass"
+    fake_clock.now += 1.3  # two time-outs have opened the breaker
     assert await door.command("INCR", "n") <= 4
 
 
@@ -148,6 +149,16 @@ async def test_the_breaker_opens_after_three_failures_probes_and_closes(
     assert await door.command("PING") in (b"PONG", True)
     assert (door.is_open, changes) == (False, [True, False])
     assert await door.command("PING") in (b"PONG", True)
+
+
+async def test_the_second_time_out_opens_the_breaker(between: Proxy, door: RedisDoor) -> None:
+    """Each costs whoever waits for it a whole time-out: a third would be too dear."""
+    await door.command("PING")
+    between.answers = "swallow"
+    for is_open in (False, True):
+        with pytest.raises(QueueUnavailable):
+            await door.command("PING")
+        assert door.is_open == is_open
 
 
 async def test_a_success_between_failures_keeps_the_breaker_closed(

@@ -161,7 +161,7 @@ async def test_a_late_settlement_of_the_first_life_does_not_touch_the_second(
 
 async def test_nobody_has_heard_of_a_job_that_was_never_submitted(db: Database) -> None:
     id_ = making.job_id()
-    assert await db.jobs.state_of(id_) is None
+    assert await db.jobs.standing_of(id_) is None
     assert await db.jobs.cancel_due(id_) is None
     assert await db.jobs.cancel_running(id_) is None
     assert await db.jobs.retry(id_) is None
@@ -169,4 +169,4 @@ async def test_nobody_has_heard_of_a_job_that_was_never_submitted(db: Database) 
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_jobs_state_is_the_place_it_stands_in(db: Database, place: str) -> None:
-    assert await db.jobs.state_of(await standing(db, place)) == place
+    assert await db.places([await standing(db, place)]) == [place]

@@ -48,7 +48,7 @@ async def test_a_statement_that_takes_too_long_is_given_up_and_did_nothing(
             with pytest.raises(StoreUnavailable):
                 await door.rows("cancel_due", id_)
         await serves(door)
-    assert await db.jobs.state_of(JobId(id_)) == "ready"
+    assert await db.places([JobId(id_)]) == ["ready"]
 
 
 async def test_who_finds_no_free_connection_is_told_that_nothing_was_sent(

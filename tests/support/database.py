@@ -79,7 +79,8 @@ class Database:
 
     async def places(self, ids: Sequence[JobId]) -> list[str | None]:
         """Where each of these jobs stands."""
-        return [await self.jobs.state_of(id_) for id_ in ids]
+        found = [await self.jobs.standing_of(id_) for id_ in ids]
+        return [None if one is None else one[0] for one in found]
 
     async def count(self, table: str) -> int:
         return int(await self.session.fetchval(f"SELECT count(*) FROM {table}"))

@@ -6,6 +6,7 @@ from penstock.telemetry.metrics import NAMES_MAX, OTHER, Metrics
 
 EXPECTED = """
 penstock_jobs_submitted penstock_attempts penstock_jobs_ended penstock_jobs_pruned
+penstock_jobs_expired penstock_submissions_keyed penstock_answers_pruned
 penstock_stale_settlements
 penstock_stale_claims penstock_reaped penstock_adopted penstock_reconciled penstock_leaked_slots
 penstock_slots penstock_batch_rows penstock_batch_seconds penstock_queue_wait_seconds

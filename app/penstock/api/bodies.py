@@ -59,7 +59,7 @@ class Terms:
 class Body:
     """A decoded body. `suspect`: a payload in it may hold a NUL or a large integer.
 
-    Lists in a body that was split have `memoryview`s as items, see `splitting`: `parse` them.
+    Lists in a body that was split have `memoryview`s as items, see `splitting`: `decode` them.
     """
 
     value: dict[str, Any]

@@ -1,6 +1,6 @@
 """What the door needs from behind it: the collaborators, and the limits of what it lets in."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +26,7 @@ class Limits:
     batch_body_max_bytes: int = 16 * MIB
     bodies_max_bytes: int = 128 * MIB  # of all requests that are under way
     batch_jobs_max: int = 10_000
-    containers_max: int = 50_000  # objects and lists in a job of more than 128 KiB
+    containers_max: int = 50_000  # objects and lists in a job of a large body
     body_timeout_s: float = 15.0  # for a whole body, and to take an answer off
     head_timeout_s: float = 10.0  # for the head of a request, once it has begun
     keepalive_s: float = 75.0
@@ -61,6 +61,5 @@ class Door:
     serves_api: bool = True  # else only health and metrics
     limits: Limits = field(default_factory=Limits)
     defaults: Defaults = field(default_factory=Defaults)
-    kinds: Mapping[str, Defaults] = field(default_factory=dict)  # kinds with defaults of their own
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies

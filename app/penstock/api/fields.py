@@ -1,8 +1,9 @@
 """Fields that bodies, queries and answers share, and what they say of a bad value."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from pydantic_core import PydanticCustomError
@@ -35,3 +36,38 @@ def instant(value: object, hint: str = "") -> datetime:
         return at.astimezone(UTC)
     except OverflowError:
         return _FIRST if at.year == 1 else _LAST
+
+
+def whole(value: object) -> object:
+    """JSON has one kind of number: 4.0 is as good as 4 (libraries.md, trap 4)."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# pydantic's names of what can be wrong, in the words of the house.
+_DETAILS = {
+    "missing": "is required",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "string_too_short": "must have at least {min_length} character",
+    "string_too_long": "must have at most {max_length} characters",
+    "too_long": "must have at most {max_length} items",
+    "literal_error": "must be {expected}",
+    "enum": "must be {expected}",
+    "finite_number": "must be a finite number",
+}
+
+
+def said_of(error: Mapping[str, Any]) -> str:
+    """What is wrong with a value, of one of the errors that pydantic lists."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "string_pattern_mismatch":
+        form = context["pattern"]
+        return f"must match {form}" if form == NAME_PATTERN else "must have no control characters"
+    values = {name: whole(value) for name, value in context.items()}
+    return _DETAILS[kind].format(**values) if kind in _DETAILS else str(error["msg"])

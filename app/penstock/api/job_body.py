@@ -21,18 +21,13 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from penstock.api.bodies import DEPTH_MAX
-from penstock.api.fields import Name, Printable, Tag, instant
+from penstock.api.fields import Name, Printable, Tag, instant, whole
 
 AHEAD_MAX_S = 1827 * 86_400  # five years, two of them leap years
 _DAY_S = 86_400
 NAMES_MAX = 64  # in one object; more than there are fields, now and later
 
 _CLOSED = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def whole(value: object) -> object:
-    """JSON has one kind of number: 4.0 is as good as 4 (libraries.md, trap 4)."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _ahead(value: object, info: ValidationInfo[int | None]) -> datetime:
@@ -93,7 +88,7 @@ def _consistent(schema: dict[str, Any]) -> None:
 
 @with_config(ConfigDict(**_CLOSED, json_schema_extra=_consistent))
 class JobBody(TypedDict, total=False):
-    """A job as it is submitted. What is left out has the kind's default, or the server's."""
+    """A job as it is submitted. What is left out has the server's default."""
 
     kind: Required[Annotated[Name, _says("The handler that is to run it, known here or not.")]]
     payload: Annotated[
@@ -103,7 +98,7 @@ class JobBody(TypedDict, total=False):
             "integers within ±2^53. A kind that is known here checks it at once."
         ),
     ]
-    queue: Annotated[Name, _says("The line to stand in; `default` if the kind has no other.")]
+    queue: Annotated[Name, _says("The line to stand in; `default` by default.")]
     priority: Annotated[
         int,
         Field(ge=0, le=9),

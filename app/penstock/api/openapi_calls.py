@@ -66,8 +66,8 @@ CALLS: Mapping[Handler, Call] = {
         "submitJob",
         "jobs",
         "Submit a job",
-        "Stores one job and answers when it can't be lost any more. Only `kind` is required; the "
-        f"kind's settings fill in what is left out. {_WAITS}",
+        "Stores one job and answers when it can't be lost any more. Only `kind` is required; "
+        f"settings fill in what is left out. {_WAITS}",
         {
             200: Gives(
                 "With `on_conflict: return`: the job that has the `unique_key`.",

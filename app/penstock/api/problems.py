@@ -2,7 +2,7 @@
 
 In: an exception, ours or one from a room behind. Out: one `Problem`, rendered by `answer`.
 Always holds: a `type` is a row of `PROBLEMS`, clients may branch on it; a detail says what to do
-and never repeats what was sent.
+and repeats no more of what was sent than a name, cut short.
 """
 
 from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from penstock.api.fields import Name, Tag, instant
+from penstock.api.fields import Name, Tag, instant, said_of
 from penstock.api.problems import Problem
 from penstock.domain.caller import Caller
 from penstock.domain.job import State
@@ -98,8 +98,8 @@ def parse(model: type[BaseModel], query: str) -> BaseModel:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        raise bad(str(first["loc"][0]), _lower(first["msg"])) from None
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise bad(str(first["loc"][0]), said_of(first)) from None
 
 
 def unknown(name: str, model: type[BaseModel] | None) -> Problem:
@@ -163,10 +163,6 @@ def _decoded(text: str) -> str:
     if "\0" in decoded:
         raise Problem("bad-request", "the URL has a NUL in it")
     return decoded
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]
 
 
 def one_of(values: Sequence[str]) -> list[str] | None:

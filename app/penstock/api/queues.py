@@ -7,7 +7,7 @@ from aiohttp import web
 from penstock.api import views
 from penstock.api.ask import Ask
 from penstock.api.lists import cut, own_queues, page
-from penstock.api.problems import not_found
+from penstock.api.problems import Problem, not_found
 from penstock.api.queries import Cursors, PageQuery, bad
 from penstock.domain.job import NAME_PATTERN
 
@@ -63,6 +63,8 @@ def _after(position: bytes | None) -> str:
 
 
 def _name(ask: Ask) -> str:
-    if not _NAME.fullmatch(ask.key) or not ask.caller.sees(ask.key):
+    if not _NAME.fullmatch(ask.key):
+        raise Problem("not-found", f"no queue has such a name: they match {NAME_PATTERN}")
+    if not ask.caller.sees(ask.key):
         raise not_found()
     return ask.key

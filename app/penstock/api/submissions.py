@@ -15,10 +15,11 @@ from pydantic import ValidationError
 
 from penstock.api.bodies import payload_text
 from penstock.api.door import Door
-from penstock.api.job_body import EITHER, JOB_BODY, NAMES_MAX, BackoffBody, JobBody, whole
+from penstock.api.fields import said_of
+from penstock.api.job_body import EITHER, JOB_BODY, NAMES_MAX, BackoffBody, JobBody
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
 from penstock.domain.ids import JobId
-from penstock.domain.job import NAME_PATTERN, NewJob, OnLost
+from penstock.domain.job import NewJob, OnLost
 from penstock.domain.pointer import step
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
 
@@ -104,12 +105,11 @@ class Intake:
             self._seen = self._look(value)
 
     def _job(self, body: JobBody, payload: str) -> NewJob:
-        door, kind = self._door, body["kind"]
-        defaults = door.kinds.get(kind, door.defaults)
+        door, defaults = self._door, self._door.defaults
         return NewJob(
             id=JobId(door.minter.mint()),
             queue=body.get("queue", defaults.queue),
-            kind=kind,
+            kind=body["kind"],
             payload=payload,
             priority=body.get("priority", defaults.priority),
             run_at=body.get("run_at"),
@@ -197,34 +197,8 @@ def _backoff(body: BackoffBody) -> Backoff:
     )
 
 
-# pydantic's names of what can be wrong, in the words of the house.
-_DETAILS = {
-    "missing": "is required",
-    "int_type": "must be a whole number",
-    "float_type": "must be a number",
-    "string_type": "must be a string",
-    "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "greater_than": "must be more than {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "string_too_short": "must have at least {min_length} character",
-    "string_too_long": "must have at most {max_length} characters",
-    "too_long": "must have at most {max_length} items",
-    "literal_error": "must be {expected}",
-    "finite_number": "must be a finite number",
-}
-
-
 def _detail(error: Mapping[str, Any]) -> str:
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "extra_forbidden":
-        return _unknown(error["loc"])
-    if kind == "string_pattern_mismatch":
-        form = context["pattern"]
-        return f"must match {form}" if form == NAME_PATTERN else "must have no control characters"
-    values = {name: whole(value) for name, value in context.items()}
-    return _DETAILS[kind].format(**values) if kind in _DETAILS else str(error["msg"])
+    return _unknown(error["loc"]) if error["type"] == "extra_forbidden" else said_of(error)
 
 
 def _unknown(where: tuple[str | int, ...]) -> str:

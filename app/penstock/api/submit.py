@@ -22,7 +22,7 @@ from penstock.api.traces import traceparent
 from penstock.domain import ids
 from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
-from penstock.domain.job import TERMINAL, NewJob, State
+from penstock.domain.job import TERMINAL, NewJob, OnLost, State
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import JobView
 
@@ -36,7 +36,7 @@ async def one(ask: Ask) -> web.Response:
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     view = await _holder(ask, id_) if accepted.holders else None
     if accepted.replayed and view is None:
-        job = replace(job, traceparent=await _traceparent_of(ask, id_))
+        job = await _as_first(ask, job, id_)
     if wait_s and (view is None or view.state not in TERMINAL):
         view = await _end_of_new(ask, id_, wait_s) or view
     body = views.job(view) if view else views.submitted(replace(job, id=id_), accepted.at)
@@ -119,10 +119,22 @@ async def _holder(ask: Ask, id_: JobId) -> JobView:
     return view
 
 
-async def _traceparent_of(ask: Ask, id_: JobId) -> str | None:
-    """That of the first request, which a repeated one has not."""
+async def _as_first(ask: Ask, job: NewJob, id_: JobId) -> NewJob:
+    """The job of a repeated request with what only the first one knew: the defaults of then, its
+    trace. As it is, where that job has been pruned."""
     view = await ask.door.reads.job(id_)
-    return None if view is None else view.traceparent
+    if view is None:
+        return replace(job, traceparent=None)
+    return replace(
+        job,
+        queue=view.queue,
+        priority=view.priority,
+        max_attempts=view.max_attempts,
+        backoff=view.backoff,
+        timeout_s=view.timeout_s,
+        on_lost=OnLost(view.on_lost),
+        traceparent=view.traceparent,
+    )
 
 
 async def _end_of_new(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:

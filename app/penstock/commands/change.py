@@ -7,23 +7,21 @@ costs one claim, a retried job is found by the reconciler, a cancel by the worke
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import (
     Contended,
     DuplicateJob,
     JobNotFound,
-    QueueUnavailable,
     WrongState,
 )
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, Due, State
 from penstock.queue import keys
-from penstock.queue.shelves import Off, Shelves
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
+from penstock.telemetry.metrics import Metrics
 
 _LANES = 3  # calls under way: a flood of them must leave connections for settlements
 _TRIES_MAX = 20  # a job that keeps moving between two looks is met again soon
@@ -34,13 +32,13 @@ class Changes:
     `on_settings()` has this replica read the queues' settings anew."""
 
     def __init__(
-        self, jobs: Jobs, queues: Queues, shelves: Shelves, enqueuer: Enqueuer, health: Health
+        self, jobs: Jobs, queues: Queues, enqueuer: Enqueuer, health: Health, metrics: Metrics
     ) -> None:
         self._jobs = jobs
         self._queues = queues
-        self._shelves = shelves
         self._enqueuer = enqueuer
         self._health = health
+        self._metrics = metrics
         self._lanes = asyncio.Semaphore(_LANES)
         self.on_cancel: Callable[[JobId], None] = lambda _id: None
         self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
@@ -55,8 +53,8 @@ class Changes:
     async def _cancel(self, id_: JobId) -> None:
         for _ in range(_TRIES_MAX):
             if due := await self._jobs.cancel_due(id_):
-                self._enqueuer.put((), (Off(due.queue, id_, ended=True),))
-                await self._forget(due)
+                self._metrics.jobs_ended(due.queue, State.CANCELLED).inc()
+                await self._enqueuer.withdraw((due,))
                 return self.on_ended([id_])
             if await self._jobs.cancel_running(id_):
                 return await self._ask_to_stop(id_)
@@ -93,11 +91,11 @@ class Changes:
         with self._health.watch():
             await self._queues.set_paused(queue, paused=paused)
         self.on_settings()
-        await self._tell(keys.SETTINGS, queue.encode())
+        await self._enqueuer.tell(keys.SETTINGS, queue.encode())
 
     async def _ask_to_stop(self, id_: JobId) -> None:
         self.on_cancel(id_)
-        await self._tell(keys.CANCEL, id_)
+        await self._enqueuer.tell(keys.CANCEL, id_)
 
     async def _standing(self, id_: JobId) -> tuple[str, JobId | None]:
         """The state, and the other live job that holds the unique key."""
@@ -105,11 +103,3 @@ class Changes:
         if standing is None:
             raise JobNotFound
         return standing
-
-    async def _forget(self, due: Due) -> None:
-        with suppress(QueueUnavailable):  # else it costs one stale claim
-            await self._shelves.forget([due])
-
-    async def _tell(self, channel: str, message: bytes) -> None:
-        with suppress(QueueUnavailable):  # else the others find out by their slow polls
-            await self._shelves.tell(channel, message)

@@ -5,6 +5,7 @@ head of Postgres' line.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from penstock.batcher import Batcher
 from penstock.domain.errors import QueueUnavailable
@@ -39,6 +40,17 @@ class Enqueuer:
             self._on_missing({one.queue for one in due})
             return
         self._batcher.put([*off, *due])
+
+    async def withdraw(self, ended: Sequence[Due]) -> None:
+        """Takes jobs that ended while they waited out of line; what stays costs a stale claim."""
+        self.put((), [Off(one.queue, one.id, ended=True) for one in ended])
+        with suppress(QueueUnavailable):
+            await self._shelves.forget(ended)
+
+    async def tell(self, channel: str, message: bytes) -> None:
+        """Tells all replicas; those whom it doesn't reach find out by their slow looks."""
+        with suppress(QueueUnavailable):
+            await self._shelves.tell(channel, message)
 
     async def _flush(self, batch: Sequence[Due | Off]) -> None:
         due = [one for one in batch if isinstance(one, Due)]

@@ -9,7 +9,7 @@ over, with its place.
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
@@ -26,6 +26,7 @@ from penstock.domain.submission import (
     Refuse,
     Replay,
     RequestKey,
+    Resolution,
     Store,
     Submission,
 )
@@ -43,6 +44,15 @@ _KEY_ROWS = ROWS_MAX // LOCKS_MAX  # a key counts for so many rows
 _KEYED_LANES = 1
 _TWIN_PAUSE_S = 0.02  # between two looks at a key that a twin's transaction is taking
 _TWIN_LOOKS_MAX = 200  # a submission of 10,000 keys may take more than a second
+
+
+# As the metric names them.
+_OUTCOMES: Mapping[type[Resolution], str] = {
+    Store: "stored",
+    Replay: "replayed",
+    Refuse: "refused",
+    Again: "looked-again",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -178,6 +188,7 @@ class Submitter:
         submissions = [one.submission for one in batch]
         resolved, at = await self._submissions.store_keyed(submissions, again=again)
         for one, resolution in zip(batch, resolved, strict=True):
+            self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
             match resolution:
                 case Store(new, ids, holders):
                     jobs += new

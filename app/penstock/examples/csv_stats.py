@@ -43,7 +43,7 @@ def csv_stats(payload: CsvStats, ctx: Context) -> dict[str, Any]:
     described = []
     for index, name in enumerate(names):
         ctx.raise_if_cancelled()
-        ctx.progress(100 * index / len(names), f"column {name}")
+        ctx.progress(100 * (index + 1) / len(names), f"column {name}")
         described.append({"name": name, **_column([row[index].strip() for row in rows])})
     return {"rows": len(rows), "columns": described}
 

@@ -7,13 +7,10 @@ stay on a ready shelf until they are claimed in vain, and waiters find the end b
 
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 
 from penstock.commands.enqueuer import Enqueuer
-from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
-from penstock.queue.shelves import Off, Shelves
 from penstock.store.jobs import Jobs
 from penstock.telemetry.metrics import Metrics
 
@@ -27,25 +24,23 @@ class Expirer:
     def __init__(
         self,
         jobs: Jobs,
-        shelves: Shelves,
         enqueuer: Enqueuer,
         metrics: Metrics,
         on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
-        self._shelves = shelves
         self._enqueuer = enqueuer
         self._metrics = metrics
         self._on_ended = on_ended
 
     async def step(self) -> float:
+        """Ends what has expired, at most 500; the pause until the next look."""
         ended = await self._jobs.expire(_ROWS_MAX)
         if not ended:
             return _TICK_S
         self._on_ended([one.id for one in ended])
-        self._enqueuer.put((), [Off(one.queue, one.id, ended=True) for one in ended])
         for queue, count in Counter(one.queue for one in ended).items():
             self._metrics.jobs_ended(queue, State.CANCELLED).inc(count)
-        with suppress(QueueUnavailable):  # else each costs one stale claim
-            await self._shelves.forget(ended)
+            self._metrics.jobs_expired(queue).inc(count)
+        await self._enqueuer.withdraw(ended)
         return 0.0 if len(ended) == _ROWS_MAX else _TICK_S

@@ -41,7 +41,7 @@ class Pruner:
         self._kept_s = {state: seconds for state, seconds in wanted.items() if seconds}
         self._since: dict[State, datetime] = {}
         self._since_until = 0.0
-        self._rows = min(_FIRST_ROWS, self._rows_max)
+        self._rows: dict[State | None, int] = {}  # of the next statement, by what it prunes
 
     async def step(self) -> float:
         """One statement a state, and one for stored answers; the pause until the next step."""
@@ -50,8 +50,8 @@ class Pruner:
             self._since, self._since_until = {}, began + _FROM_START_S
         more = False
         for state, kept_s in self._kept_s.items():
-            more |= await self._bounded(partial(self._prune, state, kept_s))
-        more |= await self._bounded(partial(self._retention.prune_idempotency_keys, self._keys_s))
+            more |= await self._bounded(state, partial(self._prune, state, kept_s))
+        more |= await self._bounded(None, self._prune_answers)
         if not more:
             return _REST_S * random.uniform(0.75, 1.25)
         return (_SHARE - 1) * (clock.monotonic() - began)
@@ -64,17 +64,23 @@ class Pruner:
             self._metrics.jobs_pruned(state).inc(pruned.count)
         return pruned.count
 
-    async def _bounded(self, prune: Callable[[int], Awaitable[int]]) -> bool:
+    async def _prune_answers(self, rows: int) -> int:
+        pruned = await self._retention.prune_idempotency_keys(self._keys_s, rows)
+        self._metrics.answers_pruned.inc(pruned)
+        return pruned
+
+    async def _bounded(self, what: State | None, prune: Callable[[int], Awaitable[int]]) -> bool:
         """Prunes as many rows as go quickly; whether there may be more."""
-        rows, began = self._rows, clock.monotonic()
+        rows = self._rows.get(what, min(_FIRST_ROWS, self._rows_max))
+        began = clock.monotonic()
         try:
             found = await prune(rows)
         except StoreUnavailable:  # perhaps because it took too long: jobs may have many log lines
-            self._rows = max(rows // 2, 1)
+            self._rows[what] = max(rows // 2, 1)
             raise
         spent = clock.monotonic() - began
         if spent > _LONG_S:
-            self._rows = max(rows // 2, 1)
+            self._rows[what] = max(rows // 2, 1)
         elif found == rows and spent < _LONG_S / 4:
-            self._rows = min(rows * 2, self._rows_max)
+            self._rows[what] = min(rows * 2, self._rows_max)
         return found == rows

@@ -22,6 +22,7 @@ from penstock import clock
 from penstock.domain.errors import QueueUnavailable, WrongSetting
 
 _FAILURES_MAX = 3
+_SILENCE = 2  # failures that a time-out counts for
 _PROBE_S = 1.0
 _CONNECTIONS = 16
 # Out of reach, or a Redis that lives but can't serve us: loading, full, a replica, failing over.
@@ -30,6 +31,7 @@ _AWAY = (
     *(exceptions.OutOfMemoryError, exceptions.ReadOnlyError),
     *(exceptions.ClusterDownError, exceptions.TryAgainError),
 )
+_SILENT = (exceptions.TimeoutError, TimeoutError)
 _CANT = ("MISCONF ", "NOREPLICAS ", "BUSY ")  # the same, where redis-py has no class for it
 
 Arg = str | bytes | int | float
@@ -129,8 +131,10 @@ class RedisDoor:
             return error
         was_open = self.is_open
         why = error.__cause__ or error.__context__  # redis-py raises its own while it handles it
-        refused = isinstance(why, ConnectionRefusedError)
-        self._failures = _FAILURES_MAX if refused else self._failures + 1
+        if isinstance(why, ConnectionRefusedError):
+            self._failures = _FAILURES_MAX
+        else:  # silence costs a whole time-out each time, so the second one is enough
+            self._failures += _SILENCE if isinstance(error, _SILENT) else 1
         if self.is_open and not was_open:
             self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
             self.on_change(True)

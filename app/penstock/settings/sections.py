@@ -230,7 +230,7 @@ class Auth(Section):
 class Worker(Section):
     """The loop that runs jobs."""
 
-    concurrency: int = Field(500, ge=1, le=10_000, description="most attempts at once")
+    concurrency: int = Field(500, ge=1, le=10_000, description="most async attempts at once")
     threads: int = Field(32, ge=1, le=1000, description="threads for plain-function handlers")
     queues: tuple[QueueGlob, ...] = Field(
         ("*",), min_length=1, max_length=100, description="queues to work on (globs)"

@@ -115,10 +115,6 @@ class Jobs:
         queue, kind, priority, ready_at = found[0]
         return Due(id_, queue, kind, priority, rows.ms(ready_at))
 
-    async def state_of(self, id_: JobId) -> str | None:
-        standing = await self.standing_of(id_)
-        return standing[0] if standing else None
-
     async def standing_of(self, id_: JobId) -> tuple[str, JobId | None] | None:
         """The job's state, and the other live job that holds its unique key."""
         found = await self._pg.rows("state_of", id_)

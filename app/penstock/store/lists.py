@@ -25,7 +25,7 @@ _QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
 _PROBED_MAX = 1000  # rows looked at where each costs a look at another table
 _FEW = 3000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
-_SLICE = 20  # jobs read at once with payloads and results, which may have a MiB each
+_SLICE = 2  # jobs read first with payloads and results, of MiBs each; then twice as many
 
 _REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
 
@@ -207,9 +207,11 @@ async def _read_jobs(read: _Read, ids: Sequence[JobId], *, whole: bool) -> list[
     """The jobs in this order; fewer when they become too large."""
     found: list[JobView] = []
     size = 0
-    step = _SLICE if whole else len(ids)
-    for start in range(0, len(ids), max(step, 1)):
-        for row in await read("jobs", ids[start : start + step], whole):
+    start, step = 0, _SLICE if whole else max(len(ids), 1)
+    while start < len(ids):
+        rows = await read("jobs", ids[start : start + step], whole)
+        start, step = start + step, step * 2
+        for row in rows:
             view = job_view(row)
             size += sum(len(text) for text in (view.payload, view.result, view.error) if text)
             if found and size > PAGE_BYTES:

@@ -91,6 +91,21 @@ class Metrics:
             (queues, None),
         )
 
+        self.jobs_expired = Family(
+            Counter("penstock_jobs_expired", "Jobs not started in time.", ["queue"], registry=r),
+            (queues,),
+        )
+        self.submissions_keyed = Family(
+            Counter(
+                "penstock_submissions_keyed",
+                "Submissions with an Idempotency-Key or a unique key, by what came of them.",
+                ["outcome"],
+                registry=r,
+            )
+        )
+        self.answers_pruned = Counter(
+            "penstock_answers_pruned", "Stored answers of Idempotency-Keys deleted.", registry=r
+        )
         self.jobs_pruned = Family(
             Counter("penstock_jobs_pruned", "Ended jobs deleted by age.", ["state"], registry=r)
         )
