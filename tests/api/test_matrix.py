@@ -77,6 +77,7 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/openapi.json"): Row(ANYBODY),
     ("GET", "/docs"): Row(ANYBODY),
     ("GET", "/docs/{file}"): Row(ANYBODY, path="/docs/init.js"),
+    ("GET", "/problems/{slug}"): Row(ANYBODY, path="/problems/not-found"),
 }
 
 

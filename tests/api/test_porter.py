@@ -196,7 +196,7 @@ async def test_every_call_under_v1_needs_a_token_with_the_role_of_the_table(
 
 def test_only_what_machines_ask_is_open() -> None:
     open_ = {route.path for route in ROUTES if route.role is None}
-    docs = {"/openapi.json", "/docs", "/docs/{file}"}
+    docs = {"/openapi.json", "/docs", "/docs/{file}", "/problems/{slug}"}
     assert open_ == {"/livez", "/readyz", "/metrics"} | docs
 
 

@@ -12,6 +12,8 @@ from penstock.domain.errors import (
     StoreUnavailable,
     WrongState,
 )
+from tests.api.conftest import Served
+from tests.api.wire import call
 
 
 @pytest.mark.parametrize("slug", PROBLEMS)
@@ -75,3 +77,16 @@ def test_a_problem_ends_with_a_line_end() -> None:
     body = problems.answer(problems.not_found()).body
     assert isinstance(body, bytes)
     assert body.endswith(b"}\n")
+
+
+async def test_each_type_tells_at_its_address_what_it_means(served: Served) -> None:
+    async with served() as port:
+        for slug, row in PROBLEMS.items():
+            told = (await call(port, "GET", f"/problems/{slug}")).json()
+            assert told == {
+                "type": f"/problems/{slug}",
+                "title": row.title,
+                "status": row.status,
+                "advice": row.advice,
+            }
+        assert (await call(port, "GET", "/problems/none")).status == 404

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from penstock.api import views
 from penstock.api.ask import Ask
-from penstock.api.problems import not_found
+from penstock.api.problems import PROBLEMS, not_found
 
 _UI = Path(__file__).resolve().parent.parent / "ui"
 
@@ -56,6 +57,21 @@ async def asset(ask: Ask) -> web.Response:
     if ask.key not in ASSETS:
         raise not_found()
     return _send(ask, _file(*ASSETS[ask.key]))
+
+
+async def problem(ask: Ask) -> web.Response:
+    """What a type of problem means: the address that its `type` is."""
+    row = PROBLEMS.get(ask.key)
+    if row is None:
+        raise not_found()
+    return views.answer(
+        {
+            "type": f"/problems/{ask.key}",
+            "title": row.title,
+            "status": row.status.value,
+            "advice": row.advice,
+        }
+    )
 
 
 def _send(ask: Ask, sheet: _Sheet) -> web.Response:

@@ -253,6 +253,13 @@ CALLS: Mapping[Handler, Call] = {
         {200: Gives("The page.", media=("text/html",), headers=("ETag",)), 304: _UNCHANGED},
         sends=("If-None-Match",),
     ),
+    docs.problem: Call(
+        "explainProblem",
+        "operations",
+        "What a type of problem means",
+        "The address that the `type` of a problem is.",
+        {200: Gives("The type.", shapes.ProblemType)},
+    ),
     docs.asset: Call(
         "docsAsset",
         "operations",

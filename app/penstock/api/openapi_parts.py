@@ -5,6 +5,7 @@ from typing import Any
 
 from penstock.api.docs import ASSETS
 from penstock.api.prefer import WAIT_MAX_S
+from penstock.api.problems import PROBLEMS
 from penstock.domain.caller import GRANTS, Role
 from penstock.domain.job import NAME_PATTERN
 
@@ -28,6 +29,11 @@ PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
         "description": "The queue's name.",
         "schema": {"type": "string", "pattern": NAME_PATTERN},
         "example": "mail",
+    },
+    "slug": {
+        "description": "The last part of the `type`.",
+        "schema": {"type": "string", "enum": list(PROBLEMS)},
+        "example": "not-found",
     },
     "file": {
         "description": "The file's name.",

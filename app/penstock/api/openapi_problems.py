@@ -11,37 +11,6 @@ from penstock.api import openapi_parts as parts
 from penstock.api.problems import PROBLEMS, Fault, Problem, document, invalid, named, not_found
 from penstock.api.routes import Route
 
-# What to do about each type; where there is no example below, it is also the example's detail.
-ADVICE: Mapping[str, str] = {
-    "bad-request": "Mend what `detail` names: this is not HTTP/1.1, or the URL can't be read.",
-    "not-json": "Send one JSON value in UTF-8.",
-    "unknown-query-parameter": "Leave it out: only documented parameters are taken.",
-    "bad-query-parameter": "Mend the parameter that `parameter` names.",
-    "bad-cursor": "Take `next_cursor` as it is, with the same filters; or begin anew.",
-    "bad-idempotency-key": "Send 1 to 255 printable ASCII characters, once.",
-    "unauthenticated": "Send `Authorization: Bearer <JWT>` once, with a token that is valid now.",
-    "forbidden": "Ask with a token that has the role which `detail` names.",
-    "forbidden-queue": "Ask with a token whose `queues` match, or submit to another queue.",
-    "not-found": "Check the path and the id; what the token doesn't open isn't there either.",
-    "method-not-allowed": "Use a method that `Allow` names.",
-    "request-timeout": "Send the whole body sooner.",
-    "duplicate-job": "`job_id` has the `unique_key` until it is over; follow that one.",
-    "gone": "The job that `detail` names had the `unique_key`; with a new key, submit anew.",
-    "idempotency-key-in-progress": "The first request with this key is under way: try again.",
-    "idempotency-key-reuse": "The key belongs to another body: use a new one for each request.",
-    "wrong-state": "Nothing was changed; `state` says where the job stands.",
-    "payload-too-large": "Send less at once, or submit where large data lies instead of the data.",
-    "unsupported-media-type": "Send `application/json` in UTF-8, without `Content-Encoding`.",
-    "expectation-failed": "Leave `Expect` out, or send `100-continue`.",
-    "validation-failed": "Mend the fields that `errors` names; nothing was stored.",
-    "too-many-queues": "Use a queue that exists, or have the operator raise `queue.count_max`.",
-    "not-supported-yet": "Leave out what is named: the contract has it, this version has not.",
-    "internal-error": "Report it with the answer's `X-Request-Id`.",
-    "store-unavailable": "Try again; with `outcome: unknown` it may have been carried out.",
-    "overloaded": "Try again after `Retry-After`.",
-    "not-ready": "Send requests to another replica; `reasons` say what is missing.",
-}
-
 _HOLDER = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
 _EXAMPLES: Mapping[str, Problem] = {
     "not-json": Problem("not-json", "the body isn't JSON: unexpected end of data: line 1 column 9"),
@@ -130,9 +99,9 @@ def by_status(slugs: Iterable[str]) -> dict[int, list[str]]:
     """The slugs in the order of the table, by the status that they are answered with."""
     wanted = set(slugs)
     found: dict[int, list[str]] = {}
-    for slug, (status, _) in PROBLEMS.items():
+    for slug, row in PROBLEMS.items():
         if slug in wanted:
-            found.setdefault(status.value, []).append(slug)
+            found.setdefault(row.status.value, []).append(slug)
     return found
 
 
@@ -160,7 +129,7 @@ def response(status: int, slugs: list[str]) -> dict[str, Any]:
 
 def example(slug: str) -> dict[str, Any]:
     """A problem of this type as it is answered."""
-    return document(_EXAMPLES.get(slug) or Problem(slug, ADVICE[slug]))
+    return document(_EXAMPLES.get(slug) or Problem(slug, PROBLEMS[slug].advice))
 
 
 def table() -> str:
@@ -172,4 +141,4 @@ def table() -> str:
 
 
 def _row(slug: str) -> str:
-    return f"{PROBLEMS[slug].title}. {ADVICE.get(slug, '')}".strip()
+    return f"{PROBLEMS[slug].title}. {PROBLEMS[slug].advice}"

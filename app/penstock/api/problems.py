@@ -30,38 +30,149 @@ ERRORS_MAX = 100  # fields named in one answer
 
 
 class Slug(NamedTuple):
+    """`advice`: what the caller should do; shown at the `type`'s address and in the document."""
+
     status: HTTPStatus
     title: str
+    advice: str
 
 
 PROBLEMS: Mapping[str, Slug] = {
-    "bad-request": Slug(HTTPStatus.BAD_REQUEST, "Not a valid request"),
-    "not-json": Slug(HTTPStatus.BAD_REQUEST, "The body isn't JSON"),
-    "unknown-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "Unknown query parameter"),
-    "bad-query-parameter": Slug(HTTPStatus.BAD_REQUEST, "A query parameter breaks a rule"),
-    "bad-cursor": Slug(HTTPStatus.BAD_REQUEST, "Not a cursor of this query"),
-    "unauthenticated": Slug(HTTPStatus.UNAUTHORIZED, "A valid token is needed"),
-    "forbidden": Slug(HTTPStatus.FORBIDDEN, "The token doesn't allow this"),
-    "forbidden-queue": Slug(HTTPStatus.FORBIDDEN, "The token doesn't open this queue"),
-    "not-found": Slug(HTTPStatus.NOT_FOUND, "Nothing is here"),
-    "method-not-allowed": Slug(HTTPStatus.METHOD_NOT_ALLOWED, "Not with this method"),
-    "request-timeout": Slug(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly"),
-    "bad-idempotency-key": Slug(HTTPStatus.BAD_REQUEST, "Not an Idempotency-Key"),
-    "idempotency-key-in-progress": Slug(HTTPStatus.CONFLICT, "The first request is under way"),
-    "idempotency-key-reuse": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "The key had another body"),
-    "duplicate-job": Slug(HTTPStatus.CONFLICT, "A live job has this unique_key"),
-    "gone": Slug(HTTPStatus.GONE, "It was here and is gone"),
-    "wrong-state": Slug(HTTPStatus.CONFLICT, "The job's state doesn't allow this"),
-    "payload-too-large": Slug(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large"),
-    "unsupported-media-type": Slug(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Not this kind of body"),
-    "expectation-failed": Slug(HTTPStatus.EXPECTATION_FAILED, "Unknown expectation"),
-    "validation-failed": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "The body breaks a rule"),
-    "too-many-queues": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "Too many queues"),
-    "not-supported-yet": Slug(HTTPStatus.UNPROCESSABLE_ENTITY, "Not supported yet"),
-    "internal-error": Slug(HTTPStatus.INTERNAL_SERVER_ERROR, "A fault of ours"),
-    "store-unavailable": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Out of reach for now"),
-    "overloaded": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Too busy for now"),
-    "not-ready": Slug(HTTPStatus.SERVICE_UNAVAILABLE, "Not ready"),
+    "bad-request": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "Not a valid request",
+        "Mend what `detail` names: this is not HTTP/1.1, or the URL can't be read.",
+    ),
+    "not-json": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "The body isn't JSON",
+        "Send one JSON value in UTF-8.",
+    ),
+    "unknown-query-parameter": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "Unknown query parameter",
+        "Leave it out: only documented parameters are taken.",
+    ),
+    "bad-query-parameter": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "A query parameter breaks a rule",
+        "Mend the parameter that `parameter` names.",
+    ),
+    "bad-cursor": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "Not a cursor of this query",
+        "Take `next_cursor` as it is, with the same filters; or begin anew.",
+    ),
+    "unauthenticated": Slug(
+        HTTPStatus.UNAUTHORIZED,
+        "A valid token is needed",
+        "Send `Authorization: Bearer <JWT>` once, with a token that is valid now.",
+    ),
+    "forbidden": Slug(
+        HTTPStatus.FORBIDDEN,
+        "The token doesn't allow this",
+        "Ask with a token that has the role which `detail` names.",
+    ),
+    "forbidden-queue": Slug(
+        HTTPStatus.FORBIDDEN,
+        "The token doesn't open this queue",
+        "Ask with a token whose `queues` match, or submit to another queue.",
+    ),
+    "not-found": Slug(
+        HTTPStatus.NOT_FOUND,
+        "Nothing is here",
+        "Check the path and the id; what the token doesn't open isn't there either.",
+    ),
+    "method-not-allowed": Slug(
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        "Not with this method",
+        "Use a method that `Allow` names.",
+    ),
+    "request-timeout": Slug(
+        HTTPStatus.REQUEST_TIMEOUT,
+        "The body came too slowly",
+        "Send the whole body sooner.",
+    ),
+    "bad-idempotency-key": Slug(
+        HTTPStatus.BAD_REQUEST,
+        "Not an Idempotency-Key",
+        "Send 1 to 255 printable ASCII characters, once.",
+    ),
+    "idempotency-key-in-progress": Slug(
+        HTTPStatus.CONFLICT,
+        "The first request is under way",
+        "The first request with this key is under way: try again.",
+    ),
+    "idempotency-key-reuse": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The key had another body",
+        "The key belongs to another body: use a new one for each request.",
+    ),
+    "duplicate-job": Slug(
+        HTTPStatus.CONFLICT,
+        "A live job has this unique_key",
+        "`job_id` has the `unique_key` until it is over; follow that one.",
+    ),
+    "gone": Slug(
+        HTTPStatus.GONE,
+        "It was here and is gone",
+        "The job that `detail` names had the `unique_key`; with a new key, submit anew.",
+    ),
+    "wrong-state": Slug(
+        HTTPStatus.CONFLICT,
+        "The job's state doesn't allow this",
+        "Nothing was changed; `state` says where the job stands.",
+    ),
+    "payload-too-large": Slug(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        "The body is too large",
+        "Send less at once, or submit where large data lies instead of the data.",
+    ),
+    "unsupported-media-type": Slug(
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        "Not this kind of body",
+        "Send `application/json` in UTF-8, without `Content-Encoding`.",
+    ),
+    "expectation-failed": Slug(
+        HTTPStatus.EXPECTATION_FAILED,
+        "Unknown expectation",
+        "Leave `Expect` out, or send `100-continue`.",
+    ),
+    "validation-failed": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The body breaks a rule",
+        "Mend the fields that `errors` names; nothing was stored.",
+    ),
+    "too-many-queues": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Too many queues",
+        "Use a queue that exists, or have the operator raise `queue.count_max`.",
+    ),
+    "not-supported-yet": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Not supported yet",
+        "Leave out what is named: the contract has it, this version has not.",
+    ),
+    "internal-error": Slug(
+        HTTPStatus.INTERNAL_SERVER_ERROR,
+        "A fault of ours",
+        "Report it with the answer's `X-Request-Id`.",
+    ),
+    "store-unavailable": Slug(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Out of reach for now",
+        "Try again; with `outcome: unknown` it may have been carried out.",
+    ),
+    "overloaded": Slug(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Too busy for now",
+        "Try again after `Retry-After`.",
+    ),
+    "not-ready": Slug(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Not ready",
+        "Send requests to another replica; `reasons` say what is missing.",
+    ),
 }
 
 

@@ -70,6 +70,7 @@ ROUTES = (
     Route("GET", "/openapi.json", None, docs.openapi),
     Route("GET", "/docs", None, docs.page),
     Route("GET", "/docs/{file}", None, docs.asset),
+    Route("GET", "/problems/{slug}", None, docs.problem),
 )
 
 

@@ -248,6 +248,15 @@ class Fault(TypedDict):
     detail: Annotated[str, _says("What is wrong there.", "must be at most 9")]
 
 
+class ProblemType(TypedDict):
+    """What a type of problem means, and what to do about it."""
+
+    type: Annotated[str, _says("As problems have it.", "/problems/not-json")]
+    title: Annotated[str, _says("The same for all of this type.", "The body isn't JSON")]
+    status: Annotated[int, _says("As in the status line.", 400)]
+    advice: Annotated[str, _says("What to do.", "Send one JSON value in UTF-8.")]
+
+
 class Problem(TypedDict):
     """Why a request was refused (RFC 9457). Branch on `type`, show `detail` to people."""
 
