@@ -20,6 +20,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         (["return=minimal", "wait=7"], 7),
         (["wait=61"], 60),
         (["wait=999999999"], 60),
+        (["wait=99999999999999999999"], 60),
         (["wait=0"], 0),
         (["wait"], None),
         (["wait="], None),

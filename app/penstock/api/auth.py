@@ -233,6 +233,8 @@ def _queues(claims: dict[str, Any]) -> tuple[str, ...] | None:
     globs = claims["queues"]
     if not _are_texts(globs):
         raise Refused("the token's queues must be a list of names or globs")
+    if not all(glob.isascii() and glob.isprintable() for glob in globs):
+        raise Refused("the token's queues must be of printable ASCII, as the names of queues are")
     if limit := too_much(globs):
         raise Refused(f"the token's queues are too much: {limit}")
     return tuple(globs)

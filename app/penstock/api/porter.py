@@ -27,6 +27,7 @@ log = get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VERSIONS = (HttpVersion11, HttpVersion10)
+_NOTHING_MAX_BYTES = 1024  # of the body of a call that takes none: an empty object with spaces
 _UNROUTED = "none"  # the metric's route for paths that don't exist
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -88,7 +89,11 @@ def _terms(door: Door) -> dict[Takes, Terms]:
     one = Terms(limits.body_max_bytes, limits.body_timeout_s, crowd, door.pace)
     items = splitting.Limits(limits.body_max_bytes, crowd, limits.batch_jobs_max)
     many = replace(one, max_bytes=limits.batch_body_max_bytes, items=items)
-    return {Takes.NOTHING: one, Takes.JOB: one, Takes.BATCH: many}
+    return {
+        Takes.NOTHING: replace(one, max_bytes=_NOTHING_MAX_BYTES),
+        Takes.JOB: one,
+        Takes.BATCH: many,
+    }
 
 
 def seal(response: web.Response, request_id: str) -> None:

@@ -5,7 +5,7 @@ import re
 from multidict import MultiMapping
 
 WAIT_MAX_S = 60
-_WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,9})"?\s*', re.IGNORECASE | re.ASCII)
+_WAIT = re.compile(r'\s*wait\s*=\s*"?([0-9]{1,40})"?\s*', re.IGNORECASE | re.ASCII)
 
 
 def wait_s(headers: MultiMapping[str]) -> int | None:

@@ -96,7 +96,7 @@ class Table:
         node, varying = self._root, ""
         for segment in _segments(path):
             child = node.children.get(segment)
-            if child is None or segment == _ANY:
+            if segment and (child is None or segment == _ANY):
                 child, varying = node.children.get(_ANY), segment
             if child is None:
                 raise not_found()

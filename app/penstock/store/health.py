@@ -11,11 +11,14 @@ from contextlib import contextmanager
 
 import asyncpg
 
+from penstock import clock
 from penstock.domain.errors import StoreUnavailable
 from penstock.store.postgres import Limits, connect_options, translated
 
 _PING_S = 0.3
 _ANSWER_S = 0.3
+_LATE_S = 0.15  # a time-out that rings so late tells of our own loop, not of Postgres,
+_HELD_TIMES_MAX = 2  # but not for ever
 
 
 class Health:
@@ -25,6 +28,7 @@ class Health:
         self._con: asyncpg.Connection[asyncpg.Record] | None = None
         self._waiting: set[asyncio.Task[object]] = set()
         self._released: set[asyncio.Task[object]] = set()
+        self._held_times = 0  # in a row
         self.down: str | None = None  # why, while it is down
         self.on_down: Callable[[], None] = lambda: None
 
@@ -38,13 +42,19 @@ class Health:
         return _PING_S
 
     async def _why_down(self) -> str | None:
+        """Why it doesn't answer; None also when our own loop was held and we can't tell."""
+        began = clock.monotonic()
         try:
             with translated(unknown=False):
                 async with asyncio.timeout(_ANSWER_S):
                     await self._ping()
         except StoreUnavailable as error:
             self.close()
-            return str(error)
+            was_held = clock.monotonic() - began > _ANSWER_S + _LATE_S
+            self._held_times = self._held_times + 1 if was_held else 0
+            is_clear = not was_held or self._held_times > _HELD_TIMES_MAX or self.down is not None
+            return str(error) if is_clear else None
+        self._held_times = 0
         return None
 
     @contextmanager

@@ -1,0 +1,45 @@
+"""Whether Postgres answers: what tells of it, and what tells only of our own loop."""
+
+import asyncio
+import time
+
+from penstock.store.health import Health
+from tests.support.database import Database
+from tests.support.servers import Servers
+from tests.support.wire import laid
+
+
+async def hold_the_loop(times: int) -> None:
+    for _ in range(times):
+        time.sleep(0.6)  # noqa: ASYNC251  # as a handler that never awaits
+        await asyncio.sleep(0)
+
+
+async def test_a_loop_that_is_held_is_no_outage_of_postgres(db: Database) -> None:
+    health = db.health
+    await health.step()
+    step = asyncio.create_task(health.step())
+    await hold_the_loop(3)
+    await step
+    assert health.down is None
+    await health.step()
+    assert health.down is None
+
+
+async def test_a_postgres_that_is_silent_is_down_though_the_loop_is_held_too(
+    db: Database, servers: Servers
+) -> None:
+    async with laid(servers.postgres.port) as wire:
+        dsn = db.dsn.replace(f":{servers.postgres.port}/", f":{wire.port}/")
+        health = Health(dsn, db.postgres._limits)
+        await health.step()
+        wire.hold()
+        holding = asyncio.create_task(hold_the_loop(6))
+        for _ in range(4):
+            await health.step()
+        assert health.down is not None
+        wire.release()
+        await holding
+        await health.step()
+        assert health.down is None
+        health.close()
