@@ -27,7 +27,7 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         (["wait=-1"], None),
         (["wait=1.5"], None),
         (["wait=soon"], None),
-        (["wait=9999999999999999"], None),
+        (["wait=" + "9" * 41], None),
         (["wait=٣"], None),
         (["await=5"], None),
     ],
