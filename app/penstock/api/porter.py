@@ -78,7 +78,7 @@ class Porter:
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, self._terms[route.takes], share)
-            return await route.handler(replace(ask, body=body))
+            return await route.handler(Ask(ask.door, request, ask.caller, ask.key, body, ask.query))
         finally:
             share.give_back()
 

@@ -39,7 +39,9 @@ async def one(ask: Ask) -> web.Response:
         job = await _as_first(ask, job, id_)
     if wait_s and (view is None or view.state not in TERMINAL):
         view = await _end_of_new(ask, id_, wait_s) or view
-    body = views.job(view) if view else views.submitted(replace(job, id=id_), accepted.at)
+    if job.id != id_:
+        job = replace(job, id=id_)
+    body = views.job(view) if view else views.submitted(job, accepted.at)
     answer = views.answer(body, 200 if accepted.holders else 201)
     answer.headers["Location"] = f"/v1/jobs/{ids.text(id_)}"
     answer.headers.update(prefer.applied(wait_s) | _replayed(accepted))
@@ -101,6 +103,8 @@ async def _was_accepted(ask: Ask, values: Sequence[Any]) -> bool:
 
 def _check_queues(ask: Ask, jobs: Sequence[NewJob], place: str) -> None:
     """403 where a job goes to a queue that the token doesn't open."""
+    if ask.caller.queues is None:
+        return
     closed = {queue for queue in {job.queue for job in jobs} if not ask.caller.sees(queue)}
     if closed:
         faults = [
