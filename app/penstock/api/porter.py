@@ -16,11 +16,13 @@ from pydantic import BaseModel
 from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
-from penstock.api.door import Door
+from penstock.api.door import Door, Limits
 from penstock.api.problems import Problem
-from penstock.api.room import Room
+from penstock.api.queries import JobsQuery
+from penstock.api.room import SMALL_MAX_BYTES, Room, Share
 from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain.caller import Caller
+from penstock.store.lists import PAGE_BYTES
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -28,7 +30,14 @@ log = get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _UNROUTED = "none"  # the metric's route for paths that don't exist
+_COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
+_BRIEF_BYTES = 80  # of a job in the answer to a batch; what it is submitted with is an eighth,
+_BRIEF_TIMES = 8  # or more
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
+
+
+# What a request's answer takes; whoever writes the answer gives it back.
+ANSWER = web.RequestKey("answer", Share)
 
 
 class Porter:
@@ -40,6 +49,7 @@ class Porter:
         self._table = Table(served)
         self._terms = _terms(door)
         self._room = Room(door.limits.bodies_max_bytes)
+        self._answers = Room(door.limits.answers_max_bytes, "sent")
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
@@ -51,10 +61,14 @@ class Porter:
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
             caller = self._caller(request, route)
-            ask = Ask(self._door, request, caller, key, NOTHING, _asked(route, query))
+            room = request[ANSWER] = self._answers.share(caller.sub)
+            ask = Ask(self._door, request, caller, key, NOTHING, room, _asked(route, query))
             response = await self._answer(ask, route)
+            _settle(room, route, response)
         except Exception as error:
             response = _refusal(request, error, request_id, place)
+            if ANSWER in request:
+                request[ANSWER].give_back()
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
         seal(response, request_id)
         return response
@@ -72,11 +86,14 @@ class Porter:
         """Reads the body, while there is room for it, and calls the handler."""
         request = ask.request
         if request.method == "GET":
+            if isinstance(ask.query, JobsQuery) and ask.query.include:
+                ask.room.foresee(PAGE_BYTES)
             return await route.handler(ask)
         share = self._room.share(ask.caller.sub)
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, self._terms[route.takes], share)
+            ask.room.foresee(_foreseen(route, share.taken, self._door.limits))
             return await route.handler(replace(ask, body=body))
         finally:
             share.give_back()
@@ -89,6 +106,22 @@ def _terms(door: Door) -> dict[Takes, Terms]:
     items = splitting.Limits(limits.body_max_bytes, crowd, limits.batch_jobs_max)
     many = replace(one, max_bytes=limits.batch_body_max_bytes, items=items)
     return {Takes.NOTHING: one, Takes.JOB: one, Takes.BATCH: many}
+
+
+def _foreseen(route: Route, size: int, limits: Limits) -> int:
+    """What the answer to a body of this size may come to: a job is told in full, many in brief."""
+    if route.takes is Takes.BATCH:
+        return min(size * _BRIEF_TIMES, limits.batch_jobs_max * _BRIEF_BYTES)
+    return size
+
+
+def _settle(room: Share, route: Route, response: web.Response) -> None:
+    """Counts what the answer came to. The documents are the same bytes for all who ask."""
+    size = len(response.body) if isinstance(response.body, bytes) else 0
+    if size > SMALL_MAX_BYTES:
+        response._send_headers_immediately = True  # else aiohttp copies the body behind its head
+    if route.role is not None or route.path == _COUNTS:
+        room.settle(size, is_done=route.method != "GET")
 
 
 def seal(response: web.Response, request_id: str) -> None:
@@ -142,11 +175,11 @@ def _refusal(
     response = problems.answer(problem)
     if problem.slug in _HANGS_UP:
         response.force_close()
-        _stop_reading(request)
+        stop_reading(request)
     return response
 
 
-def _stop_reading(request: web.BaseRequest) -> None:
+def stop_reading(request: web.BaseRequest) -> None:
     """Else aiohttp would wait ten seconds for the rest of the body, to throw it away."""
     request.protocol.close()
     if not request.content.is_eof():
