@@ -7,6 +7,8 @@ gets a 503; beyond the spare ones for that he gets it without being asked what h
 """
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import web
@@ -23,6 +25,10 @@ log = get_logger(__name__)
 # aiohttp's 256 KiB would take up to 16,384 chunks at once, which takes it 30 ms; and every body
 # that nobody reads yet may lie here twice this long.
 _READ_BYTES = 64 * 1024
+
+# Of an answer, in the kernel's buffer, beyond what is on its way: it would take MiBs for each
+# connection, which counts nowhere. (Not SO_SNDBUF: that would also bound what is on its way.)
+_UNSENT_BYTES = 64 * 1024
 
 SPARE = 64  # connections beyond the limit, for those who watch over us
 _SPARE_S = 2.0  # that one of them has to say what it wants, and to take it off
@@ -72,6 +78,7 @@ class Connection(web.RequestHandler):
             return
         self._is_spare = beyond > 0
         super().connection_made(transport)
+        _keep_little(self._wire)
         self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -209,3 +216,9 @@ class Connection(web.RequestHandler):
         self._impatience = None
         if self._wire is not None:
             self._wire.abort()
+
+
+def _keep_little(transport: asyncio.Transport) -> None:
+    wire = transport.get_extra_info("socket")
+    with suppress(OSError):  # he may be gone already
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
