@@ -38,6 +38,7 @@ class Shelf:
         self.go = asyncio.Event()
         self.go.set()
         self.changed = 0
+        self.listed: list[JobView] = []
 
     async def job(self, id_: bytes) -> JobView:
         text = str(id_.hex())
@@ -49,7 +50,7 @@ class Shelf:
     async def jobs(self, *_: Any, **__: Any) -> JobPage:
         self.looks += 1
         await self.go.wait()
-        return JobPage([], None)
+        return JobPage(self.listed, None)
 
     async def cancel(self, _id: bytes) -> None:
         self.changed += 1
@@ -142,6 +143,19 @@ async def test_a_list_with_payloads_is_refused_before_anything_is_read(
         for answer in await asyncio.gather(*under_way, show(port, token(), "/v1/jobs")):
             assert answer.status == 200
         assert (await show(port, token(), LIST)).status == 200
+
+
+async def test_what_nobody_foresaw_counts_too(served: Served, token: MakeToken) -> None:
+    shelf = Shelf()
+    shelf.listed = [replace(VIEW, error=f'{{"message":"{"x" * SIZE}"}}')]
+    async with opened(served, shelf) as port:
+        deaf = Deaf(port)
+        await deaf.ask(asking(token(), "/v1/jobs"), 4)
+        await eventually_shown(port, token(), 503)
+        raised = await raw(port, asking(token(), "/v1/jobs"))
+        check_problem(raised, 503, "overloaded")
+        deaf.leave()
+        await eventually_shown(port, token(), 200)
 
 
 async def test_a_change_whose_answer_finds_no_room_is_not_made(
