@@ -390,3 +390,8 @@ def test_ended_jobs_may_be_kept_for_ever_or_for_a_minute_at_least() -> None:
 def test_one_caller_must_have_room_for_the_largest_batch() -> None:
     message = refusal({"PENSTOCK_HTTP__BODIES_MAX_BYTES": str(20 * 2**20)})
     assert "http.bodies_max_bytes (20971520) must be at least twice" in message
+
+
+def test_one_caller_must_have_room_for_the_largest_job_with_its_result() -> None:
+    message = refusal({"PENSTOCK_HTTP__BODY_MAX_BYTES": str(2**25)})
+    assert "http.answers_max_bytes (134217728) must be at least eight times" in message

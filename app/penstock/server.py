@@ -243,6 +243,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             batch_jobs_max=settings.http.batch_jobs_max,
             containers_max=settings.http.containers_max,
             bodies_max_bytes=settings.http.bodies_max_bytes,
+            answers_max_bytes=settings.http.answers_max_bytes,
             connections_max=settings.http.connections_max,
             head_timeout_s=settings.http.head_timeout_s,
             body_timeout_s=settings.http.body_timeout_s,

@@ -3,19 +3,21 @@
 import asyncio
 import resource
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
 
-from penstock.api import app
-from penstock.api.door import Limits
+from penstock.api import app, connection
+from penstock.api.connection import SPARE
+from penstock.api.door import Door, Limits
 from tests.api.conftest import Served
-from tests.api.wire import call, close, raw, read_answer
+from tests.api.wire import Answer, call, close, raw, read_answer
 from tests.support.waiting import eventually
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+DOCS = b"GET /docs HTTP/1.1\r\nhost: x\r\n\r\n"
 ID = "01934a5b-0000-7000-8000-000000000000"
 HASTY = Limits(head_timeout_s=0.3, body_timeout_s=0.3)
 
@@ -94,30 +96,104 @@ async def test_who_begins_a_head_while_he_waits_for_an_answer_still_gets_it(
         await close(writer)
 
 
-async def test_beyond_the_limit_a_newcomer_is_told_so_and_closed(served: Served) -> None:
+@asynccontextmanager
+async def kept(port: int, count: int) -> AsyncIterator[None]:
+    """So many connections that have asked something and stay."""
+    inside = [await asyncio.open_connection("127.0.0.1", port) for _ in range(count)]
+    for reader, writer in inside:
+        writer.write(LIVEZ)
+        assert (await read_answer(reader)).status == 200
+    try:
+        yield
+    finally:
+        for _, writer in inside:
+            await close(writer)
+
+
+async def eventually_let_in(port: int) -> None:
+    async def is_let_in() -> bool:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            return (await raw(port, DOCS)).status == 200
+        return False
+
+    await eventually(is_let_in, "those that left make room")
+
+
+def refused_count(door: Door) -> float | None:
+    return door.metrics.registry.get_sample_value("penstock_connections_refused_total")
+
+
+def check_told(answer: Answer) -> None:
+    assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["type"] == "/problems/overloaded"
+    assert answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        DOCS,
+        b"GET /v1/jobs HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"GET /livez/ HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{",
+        b"not HTTP at all\r\n\r\n",
+    ],
+)
+async def test_beyond_the_limit_a_newcomer_is_told_so_and_closed(
+    served: Served, door: Door, sent: bytes
+) -> None:
     async with served(limits=Limits(connections_max=3)) as port:
-        inside = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
-        for reader, writer in inside:
-            writer.write(LIVEZ)
-            assert (await read_answer(reader)).status == 200
+        async with kept(port, 3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(sent)
+            check_told(await read_answer(reader))
+            assert await is_closed(reader)
+            await close(writer)
+            assert refused_count(door) == 1
+        await eventually_let_in(port)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/readyz?x=1", "/metrics"])
+async def test_beyond_the_limit_those_who_watch_get_one_answer(
+    served: Served, door: Door, path: str
+) -> None:
+    asked = f"GET {path} HTTP/1.1\r\nhost: x\r\n\r\n".encode()
+    async with served(limits=Limits(connections_max=3)) as port, kept(port, 3):
+        for _ in range(SPARE + 1):  # one after the other: each makes room for the next
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(asked + asked)
+            answer = await read_answer(reader)
+            assert (answer.status, answer.headers["connection"]) == (200, "close")
+            assert await is_closed(reader)
+            await close(writer)
+    assert refused_count(door) == 0
+
+
+async def test_who_keeps_a_spare_connection_without_asking_is_closed_soon(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_SPARE_S", 0.2)
+    limits = Limits(connections_max=3, head_timeout_s=60)
+    async with served(limits=limits) as port, kept(port, 3):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        answer = await read_answer(reader)
-        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json()["type"] == "/problems/overloaded"
-        assert answer.headers["x-request-id"]
         assert await is_closed(reader)
         await close(writer)
-        await close(inside[0][1])
 
-        async def is_let_in() -> bool:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                return (await raw(port, LIVEZ)).status == 200
-            return False
 
-        await eventually(is_let_in, "one that left makes room")
-        for _, writer in inside[1:]:
-            writer.write(LIVEZ)
-            await close(writer)
+async def test_when_the_spare_connections_are_in_use_too_a_newcomer_is_told_unasked(
+    served: Served, door: Door
+) -> None:
+    async with served(limits=Limits(connections_max=3)) as port, kept(port, 3):
+        spare = [await asyncio.open_connection("127.0.0.1", port) for _ in range(SPARE)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        check_told(await read_answer(reader))
+        assert await is_closed(reader)
+        await close(writer)
+        assert refused_count(door) == 1
+        spare[0][1].write(LIVEZ)
+        assert (await read_answer(spare[0][0])).status == 200
+        for _, one in spare:
+            await close(one)
 
 
 async def test_who_does_not_take_his_answers_off_is_cut(served: Served) -> None:

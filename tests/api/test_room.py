@@ -1,4 +1,4 @@
-"""Room for bodies is shared fairly."""
+"""Room for bodies and for answers is shared fairly."""
 
 import pytest
 
@@ -59,3 +59,42 @@ def test_what_is_refused_is_not_counted() -> None:
     assert refused(room, "ada", 501)
     assert room.taken == 0
     assert not refused(room, "ada", 500)
+
+
+def test_an_answer_takes_what_is_foreseen_and_then_what_it_came_to() -> None:
+    room = Room(2000 * KIB, "sent")
+    share = room.share("ada")
+    share.foresee(500 * KIB)
+    share.foresee(300 * KIB)
+    assert (share.taken, room.taken) == (500 * KIB, 500 * KIB)
+    share.settle(200 * KIB)
+    assert (share.taken, room.taken) == (200 * KIB, 200 * KIB)
+    share.settle(900 * KIB)
+    assert (share.taken, room.taken) == (900 * KIB, 900 * KIB)
+    with pytest.raises(Problem, match="overloaded: too much of yours is being sent"):
+        share.settle(1001 * KIB)
+    assert room.taken == 900 * KIB
+    share.settle(SMALL_MAX_BYTES)
+    assert room.taken == 0
+
+
+def test_a_small_answer_needs_no_room() -> None:
+    room = Room(1000 * KIB, "sent")
+    for sub in ("a", "b"):
+        room.share(sub).foresee(500 * KIB)
+    share = room.share("a")
+    share.foresee(SMALL_MAX_BYTES)
+    share.settle(SMALL_MAX_BYTES)
+    assert share.taken == 0
+    with pytest.raises(Problem):
+        share.foresee(SMALL_MAX_BYTES + 1)
+
+
+def test_an_answer_to_what_is_done_counts_though_there_is_no_room() -> None:
+    room = Room(1000 * KIB, "sent")
+    room.share("ada").foresee(500 * KIB)
+    share = room.share("ada")
+    share.settle(100 * KIB, is_done=True)
+    assert room.taken == 600 * KIB
+    share.give_back()
+    assert room.taken == 500 * KIB

@@ -25,7 +25,8 @@ log = get_logger(__name__)
 
 _BACKLOG = 1024
 _SHUTDOWN_S = 5.0  # what requests under way get when we stop
-_OTHER_FILES = 768  # that we may have open besides: PostgreSQL, Redis, the calls of handlers
+# Files that we may have open besides: spare connections, PostgreSQL, Redis, calls of handlers.
+_OTHER_FILES = 768
 
 
 class CannotListen(PenstockError):
@@ -38,7 +39,9 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Listens while the context is open; gives the port. Port 0 takes a free one."""
     limits = replace(door.limits, connections_max=_connections_max(door.limits.connections_max))
-    runner = web.ServerRunner(Listener(Porter(door), limits), shutdown_timeout=shutdown_s)
+    runner = web.ServerRunner(
+        Listener(Porter(door), limits, door.metrics), shutdown_timeout=shutdown_s
+    )
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=_BACKLOG)

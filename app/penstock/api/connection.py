@@ -2,19 +2,23 @@
 
 aiohttp closes what is idle. What it lacks is here: a head that is begun must be finished in
 time, on later requests too; who doesn't take his answer off, or lets a closed connection linger,
-is cut; beyond `connections_max` a newcomer gets a 503 and no more.
+is cut; beyond `connections_max` a newcomer is told whether we live and what we count, else he
+gets a 503; beyond the spare ones for that he gets it without being asked what he wants.
 """
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import Any, cast
 
 from aiohttp import web
 
 from penstock.api import problems
 from penstock.api.door import Limits
-from penstock.api.porter import new_request_id, seal
+from penstock.api.porter import ANSWER, new_request_id, seal, stop_reading
 from penstock.api.problems import Problem
 from penstock.telemetry.logs import get_logger
+from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
 
@@ -22,13 +26,22 @@ log = get_logger(__name__)
 # that nobody reads yet may lie here twice this long.
 _READ_BYTES = 64 * 1024
 
+# Of an answer, in the kernel's buffer, beyond what is on its way: it would take MiBs for each
+# connection, which counts nowhere. (Not SO_SNDBUF: that would also bound what is on its way.)
+_UNSENT_BYTES = 64 * 1024
+
+SPARE = 64  # connections beyond the limit, for those who watch over us
+_SPARE_S = 2.0  # that one of them has to say what it wants, and to take it off
+_SPARED = frozenset({"/livez", "/readyz", "/metrics"})
+
 
 class Listener(web.Server):
     """Makes a `Connection` for each connection. `handler` answers requests."""
 
-    def __init__(self, handler: Any, limits: Limits) -> None:
+    def __init__(self, handler: Any, limits: Limits, metrics: Metrics) -> None:
         super().__init__(handler, handler_cancellation=False)
         self.limits = limits
+        self.refused = metrics.connections_refused
         self.open_count = 0
 
     def __call__(self) -> web.RequestHandler:
@@ -45,12 +58,13 @@ class Listener(web.Server):
 class Connection(web.RequestHandler):
     """aiohttp's, with limits for those who are slow."""
 
-    __slots__ = ("_body", "_impatience", "_listener", "_patience", "_wire")
+    __slots__ = ("_body", "_impatience", "_is_spare", "_listener", "_patience", "_wire")
 
     def __init__(self, listener: Listener, **settings: Any) -> None:
         super().__init__(listener, **settings)
         self._listener = listener
         self._wire: asyncio.Transport | None = None
+        self._is_spare = False
         self._body: Any = None  # of the last request that came
         self._patience: asyncio.TimerHandle | None = None  # with a head that was begun
         self._impatience: asyncio.TimerHandle | None = None  # with an answer that isn't taken off
@@ -58,10 +72,13 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)  # uvloop's isn't one by name
         self._listener.open_count += 1
-        if self._listener.open_count > self._listener.limits.connections_max:
+        beyond = self._listener.open_count - self._listener.limits.connections_max
+        if beyond > SPARE:
             self._turn_away(self._wire)
             return
+        self._is_spare = beyond > 0
         super().connection_made(transport)
+        _keep_little(self._wire)
         self._expect_head()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -95,6 +112,38 @@ class Connection(web.RequestHandler):
         finally:
             self._hurry()  # what is closed is gone when the last answer has been taken off
 
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Any
+    ) -> tuple[web.StreamResponse, bool]:
+        """Answers a request; however that ends, its answer takes no room afterwards."""
+        handler = self._answer_spare if self._is_spare else request_handler
+        try:
+            response, is_lost = await super()._handle_request(request, start_time, handler)
+            if isinstance(response, web.Response):
+                response.body = None  # `start` keeps it until the next request
+            return response, is_lost
+        finally:
+            if ANSWER in request:
+                request[ANSWER].give_back()
+
+    async def _answer_spare(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Beyond the limit: the one answer of this connection."""
+        response: web.StreamResponse
+        if request.raw_path.partition("?")[0] in _SPARED:
+            response = await self._listener.request_handler(request)
+        else:
+            response = self._too_many()
+        response.force_close()
+        stop_reading(request)
+        return response
+
+    def _too_many(self) -> web.Response:
+        self._listener.refused.inc()
+        why = "too many connections are open"
+        answer = problems.answer(Problem("overloaded", why, headers={"Retry-After": "1"}))
+        seal(answer, new_request_id())
+        return answer
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -118,10 +167,7 @@ class Connection(web.RequestHandler):
     def _turn_away(self, transport: asyncio.Transport) -> None:
         """A 503 without a look at what is asked; nothing of aiohttp's is set up for it."""
         self._force_close = True  # what comes is ignored
-        answer = problems.answer(
-            Problem("overloaded", "too many connections are open", headers={"Retry-After": "1"})
-        )
-        seal(answer, new_request_id())
+        answer = self._too_many()
         body = answer.body if isinstance(answer.body, bytes) else b""
         answer.headers.update({"Connection": "close", "Content-Length": str(len(body))})
         lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
@@ -132,7 +178,9 @@ class Connection(web.RequestHandler):
 
     def _expect_head(self) -> None:
         self._patience = self._loop.call_later(
-            self._listener.limits.head_timeout_s, self._lose_patience, self._request_count
+            self._at_most(self._listener.limits.head_timeout_s),
+            self._lose_patience,
+            self._request_count,
         )
 
     def _forget_head(self) -> None:
@@ -153,8 +201,11 @@ class Connection(web.RequestHandler):
     def _hurry(self) -> None:
         if self._wire is not None and self._impatience is None:
             self._impatience = self._loop.call_later(
-                self._listener.limits.body_timeout_s, self._cut
+                self._at_most(self._listener.limits.body_timeout_s), self._cut
             )
+
+    def _at_most(self, seconds: float) -> float:
+        return min(seconds, _SPARE_S) if self._is_spare else seconds
 
     def _calm(self) -> None:
         if self._impatience is not None:
@@ -165,3 +216,9 @@ class Connection(web.RequestHandler):
         self._impatience = None
         if self._wire is not None:
             self._wire.abort()
+
+
+def _keep_little(transport: asyncio.Transport) -> None:
+    wire = transport.get_extra_info("socket")
+    with suppress(OSError):  # he may be gone already
+        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -25,6 +25,7 @@ class Limits:
     body_max_bytes: int = MIB
     batch_body_max_bytes: int = 16 * MIB
     bodies_max_bytes: int = 128 * MIB  # of all requests that are under way
+    answers_max_bytes: int = 128 * MIB  # of all large answers that aren't taken off yet
     batch_jobs_max: int = 10_000
     containers_max: int = 50_000  # objects and lists in a job of a large body
     body_timeout_s: float = 15.0  # for a whole body, and to take an answer off

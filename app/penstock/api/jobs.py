@@ -27,6 +27,7 @@ async def show(ask: Ask) -> web.Response:
     view = await _own(ask)
     if wait_s and view.state not in TERMINAL:
         view = await end_of(ask, view.id, wait_s) or view
+    ask.room.foresee(view.size)
     answer = views.answer(views.job(view))
     answer.headers.update(prefer.applied(wait_s))
     return answer
@@ -60,6 +61,7 @@ async def logs(ask: Ask) -> web.Response:
 
 async def cancel(ask: Ask) -> web.Response:
     job = await _own(ask)
+    ask.room.foresee(job.size)  # before it's done: then it can't be refused any more
     await ask.door.changes.cancel(job.id)
     return views.answer(views.job(await _own(ask)))
 
@@ -67,6 +69,7 @@ async def cancel(ask: Ask) -> web.Response:
 async def retry(ask: Ask) -> web.Response:
     """A new life for a job that is dead, cancelled or skipped."""
     job = await _own(ask)
+    ask.room.foresee(job.size)
     await ask.door.changes.retry(job.id)
     return views.answer(views.job(await _own(ask)))
 

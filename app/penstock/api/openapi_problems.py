@@ -52,13 +52,13 @@ _EXAMPLES: Mapping[str, Problem] = {
 }
 
 # What a call can be refused for by what it is; the rest stands in the table of calls.
-ANY = ("bad-request", "internal-error")
+ANY = ("bad-request", "internal-error", "overloaded")
 WITH_TOKEN = ("unknown-query-parameter", "unauthenticated", "forbidden", "store-unavailable")
 WITH_QUERY = ("bad-query-parameter",)
 IN_PAGES = ("bad-cursor",)
 WITH_BODY = (
     *("not-json", "request-timeout", "payload-too-large", "unsupported-media-type"),
-    *("expectation-failed", "validation-failed", "overloaded"),
+    *("expectation-failed", "validation-failed"),
 )
 BY_PATH = ("not-found",)  # where a part of the path varies
 OF_NO_CALL = ("method-not-allowed",)

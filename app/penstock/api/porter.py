@@ -16,11 +16,13 @@ from pydantic import BaseModel
 from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
-from penstock.api.door import Door
+from penstock.api.door import Door, Limits
 from penstock.api.problems import Problem
-from penstock.api.room import Room
+from penstock.api.queries import JobsQuery
+from penstock.api.room import SMALL_MAX_BYTES, Room, Share
 from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain.caller import Caller
+from penstock.store.lists import PAGE_BYTES
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -29,7 +31,14 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _NOTHING_MAX_BYTES = 1024  # of the body of a call that takes none: an empty object with spaces
 _UNROUTED = "none"  # the metric's route for paths that don't exist
+_COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
+_BRIEF_BYTES = 80  # of a job in the answer to a batch; what it is submitted with is an eighth,
+_BRIEF_TIMES = 8  # or more
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
+
+
+# What a request's answer takes; whoever writes the answer gives it back.
+ANSWER = web.RequestKey("answer", Share)
 
 
 class Porter:
@@ -41,6 +50,7 @@ class Porter:
         self._table = Table(served)
         self._terms = _terms(door)
         self._room = Room(door.limits.bodies_max_bytes)
+        self._answers = Room(door.limits.answers_max_bytes, "sent")
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
@@ -52,10 +62,14 @@ class Porter:
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
             caller = self._caller(request, route)
-            ask = Ask(self._door, request, caller, key, NOTHING, _asked(route, query))
+            room = request[ANSWER] = self._answers.share(caller.sub)
+            ask = Ask(self._door, request, caller, key, NOTHING, room, _asked(route, query))
             response = await self._answer(ask, route)
+            _settle(room, route, response)
         except Exception as error:
             response = _refusal(request, error, request_id, place)
+            if ANSWER in request:
+                request[ANSWER].give_back()
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
         seal(response, request_id)
         return response
@@ -73,12 +87,16 @@ class Porter:
         """Reads the body, while there is room for it, and calls the handler."""
         request = ask.request
         if request.method == "GET":
+            if isinstance(ask.query, JobsQuery) and ask.query.include:
+                ask.room.foresee(PAGE_BYTES)
             return await route.handler(ask)
         share = self._room.share(ask.caller.sub)
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, self._terms[route.takes], share)
-            return await route.handler(Ask(ask.door, request, ask.caller, ask.key, body, ask.query))
+            ask.room.foresee(_foreseen(route, share.taken, self._door.limits))
+            with_body = Ask(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query)
+            return await route.handler(with_body)
         finally:
             share.give_back()
 
@@ -94,6 +112,22 @@ def _terms(door: Door) -> dict[Takes, Terms]:
         Takes.JOB: one,
         Takes.BATCH: many,
     }
+
+
+def _foreseen(route: Route, size: int, limits: Limits) -> int:
+    """What the answer to a body of this size may come to: a job is told in full, many in brief."""
+    if route.takes is Takes.BATCH:
+        return min(size * _BRIEF_TIMES, limits.batch_jobs_max * _BRIEF_BYTES)
+    return size
+
+
+def _settle(room: Share, route: Route, response: web.Response) -> None:
+    """Counts what the answer came to. The documents are the same bytes for all who ask."""
+    size = len(response.body) if isinstance(response.body, bytes) else 0
+    if size > SMALL_MAX_BYTES:
+        response._send_headers_immediately = True  # else aiohttp copies the body behind its head
+    if route.role is not None or route.path == _COUNTS:
+        room.settle(size, is_done=route.method != "GET")
 
 
 def seal(response: web.Response, request_id: str) -> None:
@@ -147,11 +181,11 @@ def _refusal(
     response = problems.answer(problem)
     if problem.slug in _HANGS_UP:
         response.force_close()
-        _stop_reading(request)
+        stop_reading(request)
     return response
 
 
-def _stop_reading(request: web.BaseRequest) -> None:
+def stop_reading(request: web.BaseRequest) -> None:
     """Else aiohttp would wait ten seconds for the rest of the body, to throw it away."""
     request.protocol.close()
     if not request.content.is_eof():

@@ -1,8 +1,9 @@
-"""Room for bodies: how many bytes of them are in the house at once, and whose they are.
+"""Room for bodies, and for answers: how many bytes of them are in the house, and whose they are.
 
-In: bytes as they arrive, counted by request. Always holds: only what has come is counted, never
-what was announced; large bodies leave an eighth to small ones, and one caller leaves half to the
-others, so that nobody shuts the door for everybody.
+In: bytes of bodies as they arrive, and of large answers until they are taken off; by request.
+Always holds: of bodies only what has come is counted, never what was announced; large ones leave
+an eighth to small ones, and one caller leaves half to the others, so that nobody shuts the door
+for everybody. Answers of 64 KiB or less need no room.
 """
 
 from penstock.api.problems import Problem
@@ -13,10 +14,11 @@ _FOR_OTHERS = 2  # one part in so many is kept for other callers
 
 
 class Room:
-    """One for the whole door, of `bytes_max`."""
+    """One for the whole door, of `bytes_max`. `done`: what is done with the bytes, for refusals."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, done: str = "taken in") -> None:
         self.taken = 0
+        self._done = done
         self._max = bytes_max
         self._large_max = bytes_max - bytes_max // _FOR_SMALL
         self._own_max = bytes_max - bytes_max // _FOR_OTHERS
@@ -26,16 +28,18 @@ class Room:
         """For one request of this caller; give it back when it has been answered."""
         return Share(self, sub)
 
-    def take(self, sub: str, size: int, *, is_large: bool) -> None:
+    def take(self, sub: str, size: int, *, is_large: bool = False) -> None:
         """Raises 503 where there is no room, with nothing taken."""
-        own = self._taken_by.get(sub, 0) + size
-        whole = self.taken + size
-        if whole > (self._large_max if is_large else self._max):
-            raise _full("too much is being taken in")
-        if own > self._own_max:
-            raise _full("too much of yours is being taken in")
-        self.taken = whole
-        self._taken_by[sub] = own
+        if self.taken + size > (self._large_max if is_large else self._max):
+            raise _full(f"too much is being {self._done}")
+        if self._taken_by.get(sub, 0) + size > self._own_max:
+            raise _full(f"too much of yours is being {self._done}")
+        self.count(sub, size)
+
+    def count(self, sub: str, size: int) -> None:
+        """Takes it even where there is no room."""
+        self.taken += size
+        self._taken_by[sub] = self._taken_by.get(sub, 0) + size
 
     def give_back(self, sub: str, size: int) -> None:
         self.taken -= size
@@ -61,6 +65,26 @@ class Share:
         is_large = self.taken + size > SMALL_MAX_BYTES
         self._room.take(self._sub, size, is_large=is_large)
         self.taken += size
+
+    def foresee(self, size: int) -> None:
+        """Room for an answer of this size. Raises 503 where there is none."""
+        if size > SMALL_MAX_BYTES and size > self.taken:
+            self._room.take(self._sub, size - self.taken)
+            self.taken = size
+
+    def settle(self, size: int, *, is_done: bool = False) -> None:
+        """What the answer came to. Raises 503 as `foresee` does, unless the answer tells of what
+        `is_done`: that mustn't read as a refusal."""
+        if size <= SMALL_MAX_BYTES:
+            self.give_back()
+        elif size < self.taken:
+            self._room.give_back(self._sub, self.taken - size)
+            self.taken = size
+        elif is_done:
+            self._room.count(self._sub, size - self.taken)
+            self.taken = size
+        else:
+            self.foresee(size)
 
     def give_back(self) -> None:
         if self.taken:

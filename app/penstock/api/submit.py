@@ -120,6 +120,7 @@ async def _holder(ask: Ask, id_: JobId) -> JobView:
     view = await ask.door.reads.job(id_)
     if view is None:
         raise Problem("gone", f"the job {ids.text(id_)} had this unique_key; it has ended since")
+    ask.room.foresee(view.size)
     return view
 
 
@@ -144,8 +145,11 @@ async def _as_first(ask: Ask, job: NewJob, id_: JobId) -> NewJob:
 async def _end_of_new(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
     """As `end_of`; but the job is accepted, so what goes wrong now must not read as a refusal."""
     try:
-        return await end_of(ask, id_, wait_s)
-    except Unavailable:
+        view = await end_of(ask, id_, wait_s)
+        if view is not None:
+            ask.room.foresee(view.size)
+        return view
+    except (Unavailable, Problem):  # the latter where there is no room for so large a result
         return None
 
 

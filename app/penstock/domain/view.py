@@ -48,6 +48,12 @@ class JobView:
     expires_at: datetime | None = None
     progress: ProgressView | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes of the JSON texts."""
+        texts = [text for text in (self.payload, self.result, self.error) if text]
+        return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+
 
 @dataclass(frozen=True, slots=True)
 class AttemptView:

@@ -147,6 +147,12 @@ class Http(Section):
         le=4096 * MIB,
         description="most bytes of bodies taken in at once; half of them for one caller",
     )
+    answers_max_bytes: int = Field(
+        128 * MIB,
+        ge=16 * MIB,
+        le=4096 * MIB,
+        description="most bytes of large answers not taken off yet; half of them for one caller",
+    )
     connections_max: int = Field(
         2000, ge=10, le=100_000, description="most open connections; more are refused with 503"
     )
@@ -165,6 +171,12 @@ class Http(Section):
                 f"http.bodies_max_bytes ({self.bodies_max_bytes}) must be at least twice "
                 f"http.batch_body_max_bytes ({self.batch_body_max_bytes}): "
                 "one caller gets half of it at most"
+            )
+        if self.answers_max_bytes < 8 * self.body_max_bytes:
+            raise ValueError(
+                f"http.answers_max_bytes ({self.answers_max_bytes}) must be at least eight times "
+                f"http.body_max_bytes ({self.body_max_bytes}): a job with its result is told to "
+                "one caller, who gets half of it at most"
             )
         return self
 

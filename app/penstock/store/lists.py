@@ -18,14 +18,15 @@ from penstock.store.postgres import Postgres, Record
 from penstock.store.reads import job_view
 
 LOOKS_MAX = 20_000  # rows that one page looks at
-PAGE_BYTES = 4 * 1024 * 1024  # of payloads, results and errors: a page ends when it has more
+PAGE_BYTES = 1024 * 1024  # of payloads, results and errors: a page ends when it has more
 LOWEST, HIGHEST = JobId(bytes(16)), JobId(b"\xff" * 16)
 
 _QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
 _PROBED_MAX = 1000  # rows looked at where each costs a look at another table
 _FEW = 3000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
-_SLICE = 2  # jobs read first with payloads and results, of MiBs each; then twice as many
+_SLICE = 2  # jobs read first with payloads and results, of MiBs each; then twice as many,
+_SLICE_MAX = 16  # up to so many
 
 _REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
 
@@ -210,10 +211,10 @@ async def _read_jobs(read: _Read, ids: Sequence[JobId], *, whole: bool) -> list[
     start, step = 0, _SLICE if whole else max(len(ids), 1)
     while start < len(ids):
         rows = await read("jobs", ids[start : start + step], whole)
-        start, step = start + step, step * 2
+        start, step = start + step, min(step * 2, _SLICE_MAX)
         for row in rows:
             view = job_view(row)
-            size += sum(len(text) for text in (view.payload, view.result, view.error) if text)
+            size += view.size
             if found and size > PAGE_BYTES:
                 return found
             found.append(view)

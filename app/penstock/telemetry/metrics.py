@@ -163,6 +163,9 @@ class Metrics:
                 registry=r,
             )
         )
+        self.connections_refused = Counter(
+            "penstock_connections_refused", "Connections beyond the limit.", registry=r
+        )
         self.redis_breaker_open = Gauge(
             "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
         )
