@@ -52,7 +52,13 @@ def frozen() -> Iterator[None]:
 
 
 class Commits:
+    """Stores the submissions of a crowd together: all wait for it at once."""
+
+    def __init__(self, count: int) -> None:
+        self._all = asyncio.Barrier(count)
+
     async def submit(self, submission: Submission) -> Accepted:
+        await self._all.wait()
         return Accepted(datetime(2026, 11, 18, tzinfo=UTC), [job.id for job in submission.jobs])
 
 
@@ -73,6 +79,7 @@ def batch(*jobs: str) -> str:
 
 
 ONE, MANY = "/v1/jobs", "/v1/jobs/batch"
+KEY = " HTTP/1.1\r\nidempotency-key: k\r\nx:"  # what follows becomes the value of x
 WIDE = '{"kind":"nobody","queue":"q","payload":{"i":%d,"url":"http://example.com/","n":[1,2]}}'
 CASES: dict[str, tuple[str, str, int, str]] = {
     "a job of 80,000 unknown fields": (ONE, '{"kind":"a",' + names(80_000) + "}", 1, "422"),
@@ -114,6 +121,19 @@ CASES: dict[str, tuple[str, str, int, str]] = {
     "16 MiB that is a list": (MANY, "[" + many("[]", 16 * MIB - 100) + "]", 4, "422"),
     "10,000 jobs": (MANY, batch(*(WIDE % i for i in range(10_000))), 4, "201"),
     "10,000 bad jobs": (MANY, batch(*['{"kind":"a","priority":10}'] * 10_000), 4, "422"),
+    "100 jobs of 21,000 lists at once": (ONE, job("[" + many("[]", 63_000) + "]"), 100, "201"),
+    "400 jobs of 2,600 lists at once": (ONE, job("[" + many("[]", 8000) + "]"), 400, "201"),
+    "100 batches of 129 KB of lists at once": (
+        MANY, batch(job("[" + many("[]", 129_000) + "]")), 100, "201",
+    ),
+    "100 batches of 600 jobs at once": (
+        MANY, batch(*(WIDE % i for i in range(600))), 100, "201",
+    ),
+    "15 jobs of 80,000 names and a key": (
+        MANY + KEY, batch(*[job("{" + names(80_000) + ',"x":"' + "x" * 200_000 + '"}')] * 15), 1,
+        "201",
+    ),
+    "4 jobs of 80,000 names and a key": (ONE + KEY, job("{" + names(80_000) + "}"), 4, "201"),
 }  # fmt: skip
 
 
@@ -125,7 +145,7 @@ async def test_nothing_that_is_sent_holds_the_loop(
     (tmp_path / "body").write_text(body)
     parts: dict[str, Any] = {
         "limits": Limits(),
-        "submitter": cast(Any, Commits()),
+        "submitter": cast(Any, Commits(count)),
         "payload_errors": Registry.load().payload_errors,
     }
     stalls_ms: list[float] = []

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.api import views
-from penstock.api.bodies import LARGE_BYTES, Body, decode, unknown_names
+from penstock.api.bodies import LARGE_BYTES, PACED_BYTES, Body, decode, unknown_names
 from penstock.api.pace import Pace
 from penstock.api.problems import Fault, Problem, named
 from penstock.api.submissions import Intake
@@ -23,10 +23,13 @@ _FIELDS = frozenset({"jobs"})
 
 async def take_one(intake: Intake, body: Body, pace: Pace) -> NewJob:
     """The job that a body asks for. Raises 422."""
-    if body.size > LARGE_BYTES:
+    if body.size <= PACED_BYTES:
+        job = intake.take(body.value)
+    else:
         async with pace:
-            await asyncio.to_thread(intake.look_ahead, body.value)
-    job = intake.take(body.value)
+            if body.size > LARGE_BYTES:
+                await asyncio.to_thread(intake.look_ahead, body.value)
+            job = intake.take(body.value)
     if job is None:
         raise intake.refusal()
     return job

@@ -70,6 +70,7 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
         jobs = await _taken(ask, values, None)
     _check_queues(ask, jobs, place)
     submission = Submission(jobs, await request_key(ask, values))
+    ask.body.drop()
     try:
         return jobs, await ask.door.submitter.submit(submission)
     except DuplicateJob as error:
