@@ -55,8 +55,9 @@ async def take_all(intake: Intake, values: list[Any], pace: Pace) -> list[NewJob
         for i, value in enumerate(values):
             at = f"/jobs/{i}"
             if type(value) is memoryview:
-                value = await _decoded(intake, value, at, pace)  # noqa: PLW2901
-            job = intake.take(value, at)
+                job = await _take_part(intake, value, at, pace)
+            else:
+                job = intake.take(value, at)
             if job is not None:
                 jobs.append(job)
             elif intake.is_full:
@@ -83,7 +84,8 @@ async def told(
     return items
 
 
-async def _decoded(intake: Intake, part: memoryview, at: str, pace: Pace) -> Any:
+async def _take_part(intake: Intake, part: memoryview, at: str, pace: Pace) -> NewJob | None:
+    """Decodes an item and takes it in; what was decoded is gone before the next one is."""
     try:
         value, intake.suspect = decode(bytes(part))
     except Problem as problem:
@@ -93,4 +95,4 @@ async def _decoded(intake: Intake, part: memoryview, at: str, pace: Pace) -> Any
     if len(part) > LARGE_BYTES:
         await pace.breathe()
         await asyncio.to_thread(intake.look_ahead, value)
-    return value
+    return intake.take(value, at)
