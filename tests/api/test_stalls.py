@@ -8,14 +8,19 @@ another process.
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
-from penstock.api.door import Limits
+from penstock.api.ask import Ask
+from penstock.api.bodies import NOTHING
+from penstock.api.door import Door, Limits
+from penstock.api.lists import own_queues
+from penstock.domain.caller import Caller, Role
 from penstock.domain.submission import Accepted, Submission
 from penstock.handlers.registry import Registry
 from tests.api.conftest import Served
@@ -24,6 +29,8 @@ from tests.support.heap import heap_of_a_server
 STALL_MAX_MS = 20.0
 TRIES = 4  # caches are shared with others: the best of some
 MIB = 1024 * 1024
+
+T = TypeVar("T")
 
 MakeToken = Callable[..., str]
 
@@ -177,18 +184,49 @@ async def test_a_body_of_many_tiny_chunks_holds_the_loop_no_longer(
     raise AssertionError(f"the loop was held for {stalls_ms} ms")
 
 
+class ManyQueues:
+    async def queue_names(self) -> list[str]:
+        return [f"queue-{i}" for i in range(10_000)]
+
+
+async def test_globs_that_are_held_against_10_000_queues_hold_the_loop_no_longer(
+    door: Door,
+) -> None:
+    nothing = cast(Any, None)
+    caller = Caller("ada", frozenset({Role.VIEWER}), ("*-*[0-4]*9", "*u*7*7", "*e*8*8*"))
+    asked = replace(door, reads=cast(Any, ManyQueues()))
+    ask = Ask(asked, nothing, caller, "", NOTHING, None)
+    stalls_ms: list[float] = []
+    for _ in range(TRIES):
+        found, stall_ms = await watched(own_queues_at_once(ask, 8))
+        assert found == [[f"queue-{i}" for i in range(10_000) if caller.sees(f"queue-{i}")]] * 8
+        stalls_ms.append(stall_ms)
+        if stall_ms < STALL_MAX_MS:
+            return
+    raise AssertionError(f"the loop was held for {stalls_ms} ms")
+
+
+async def own_queues_at_once(ask: Ask, count: int) -> list[Any]:
+    return await asyncio.gather(*(own_queues(ask, ask.caller) for _ in range(count)))
+
+
 async def sent(arguments: list[str]) -> tuple[list[str], float]:
     """The statuses of the answers, and the longest stall meanwhile in ms."""
     sender = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SEND, *arguments, stdout=asyncio.subprocess.PIPE
     )
+    (output, _), stall_ms = await watched(sender.communicate())
+    return output.decode().split(), stall_ms
+
+
+async def watched(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
+    """What the work comes to, and the longest stall meanwhile in ms."""
     longest = 0.0
-    talk = asyncio.create_task(sender.communicate())
+    task = asyncio.create_task(work)
     await asyncio.sleep(0)
     last = time.process_time()
-    while not talk.done():
+    while not task.done():
         await asyncio.sleep(0.001)
         now = time.process_time()
         longest, last = max(longest, now - last), now
-    output, _ = await talk
-    return output.decode().split(), longest * 1000
+    return await task, longest * 1000
