@@ -129,7 +129,7 @@ CASES: dict[str, tuple[str, str, int, str]] = {
     "10,000 jobs": (MANY, batch(*(WIDE % i for i in range(10_000))), 4, "201"),
     "10,000 bad jobs": (MANY, batch(*['{"kind":"a","priority":10}'] * 10_000), 4, "422"),
     "100 jobs of 21,000 lists at once": (ONE, job("[" + many("[]", 63_000) + "]"), 100, "201"),
-    "400 jobs of 2,600 lists at once": (ONE, job("[" + many("[]", 8000) + "]"), 400, "201"),
+    "200 jobs of 2,600 lists at once": (ONE, job("[" + many("[]", 8000) + "]"), 200, "201"),
     "100 batches of 129 KB of lists at once": (
         MANY, batch(job("[" + many("[]", 129_000) + "]")), 100, "201",
     ),

@@ -12,8 +12,9 @@ payload is walked only when that found something.
 import asyncio
 import gc
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import orjson
@@ -41,6 +42,8 @@ _BEYOND = b"0" * 300  # orjson calls an integer of so many digits infinite
 _NUL = b"\\u0000"
 _TOO_DEEP = Fault("", f"is nested more than {DEPTH_MAX} levels deep")
 _TOO_LONG = Fault("", "has an integer beyond ±2^53")
+
+_CONTAINERS = frozenset({dict, list})
 
 _Place = tuple[Any, str | int] | None  # the place of what holds it, and the step from there
 
@@ -258,12 +261,17 @@ def _exactly(raw: bytes) -> Any:
 
 def _is_deep(payload: Any) -> bool:
     level = [payload]
-    for _ in range(DEPTH_MAX):
-        inside = [value.values() if isinstance(value, dict) else value for value in level]
-        level = [child for all_ in inside for child in all_ if isinstance(child, (dict, list))]
+    for _ in range(DEPTH_MAX - 1):  # what is empty leads no deeper
+        level = [child for child in _inside(level) if child and type(child) in _CONTAINERS]
         if not level:
             return False
-    return True
+    return any(type(child) in _CONTAINERS for child in _inside(level))
+
+
+def _inside(level: list[Any]) -> Iterable[Any]:
+    return chain.from_iterable(
+        [value.values() if type(value) is dict else value for value in level]
+    )
 
 
 def _flaws(payload: Any) -> list[Fault]:

@@ -52,7 +52,7 @@ class Pace:
 
     async def breathe(self) -> None:
         """Lets others have their turn, once there was work for 4 ms in this one."""
-        while self.is_over:
+        while self.is_over:  # noqa: ASYNC110  # the loop sets no event when it comes round
             await asyncio.sleep(0)
 
     def _end_turn(self) -> None:
