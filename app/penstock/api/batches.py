@@ -86,6 +86,8 @@ async def told(
 
 async def _take_part(intake: Intake, part: memoryview, at: str, pace: Pace) -> NewJob | None:
     """Decodes an item and takes it in; what was decoded is gone before the next one is."""
+    if len(part) > LARGE_BYTES:
+        await asyncio.sleep(0)  # to decode it takes a turn of its own
     try:
         value, intake.suspect = decode(bytes(part))
     except Problem as problem:
