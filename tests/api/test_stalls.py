@@ -8,14 +8,19 @@ another process.
 import asyncio
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import pytest
 
-from penstock.api.door import Limits
+from penstock.api.ask import Ask
+from penstock.api.bodies import NOTHING
+from penstock.api.door import Door, Limits
+from penstock.api.lists import own_queues
+from penstock.domain.caller import Caller, Role
 from penstock.domain.submission import Accepted, Submission
 from penstock.handlers.registry import Registry
 from tests.api.conftest import Served
@@ -24,6 +29,8 @@ from tests.support.heap import heap_of_a_server
 STALL_MAX_MS = 20.0
 TRIES = 4  # caches are shared with others: the best of some
 MIB = 1024 * 1024
+
+T = TypeVar("T")
 
 MakeToken = Callable[..., str]
 
@@ -52,7 +59,13 @@ def frozen() -> Iterator[None]:
 
 
 class Commits:
+    """Stores the submissions of a crowd together: all wait for it at once."""
+
+    def __init__(self, count: int) -> None:
+        self._all = asyncio.Barrier(count)
+
     async def submit(self, submission: Submission) -> Accepted:
+        await self._all.wait()
         return Accepted(datetime(2026, 11, 18, tzinfo=UTC), [job.id for job in submission.jobs])
 
 
@@ -73,6 +86,7 @@ def batch(*jobs: str) -> str:
 
 
 ONE, MANY = "/v1/jobs", "/v1/jobs/batch"
+KEY = " HTTP/1.1\r\nidempotency-key: k\r\nx:"  # what follows becomes the value of x
 WIDE = '{"kind":"nobody","queue":"q","payload":{"i":%d,"url":"http://example.com/","n":[1,2]}}'
 CASES: dict[str, tuple[str, str, int, str]] = {
     "a job of 80,000 unknown fields": (ONE, '{"kind":"a",' + names(80_000) + "}", 1, "422"),
@@ -114,6 +128,19 @@ CASES: dict[str, tuple[str, str, int, str]] = {
     "16 MiB that is a list": (MANY, "[" + many("[]", 16 * MIB - 100) + "]", 4, "422"),
     "10,000 jobs": (MANY, batch(*(WIDE % i for i in range(10_000))), 4, "201"),
     "10,000 bad jobs": (MANY, batch(*['{"kind":"a","priority":10}'] * 10_000), 4, "422"),
+    "100 jobs of 21,000 lists at once": (ONE, job("[" + many("[]", 63_000) + "]"), 100, "201"),
+    "200 jobs of 2,600 lists at once": (ONE, job("[" + many("[]", 8000) + "]"), 200, "201"),
+    "100 batches of 129 KB of lists at once": (
+        MANY, batch(job("[" + many("[]", 129_000) + "]")), 100, "201",
+    ),
+    "100 batches of 600 jobs at once": (
+        MANY, batch(*(WIDE % i for i in range(600))), 100, "201",
+    ),
+    "15 jobs of 80,000 names and a key": (
+        MANY + KEY, batch(*[job("{" + names(80_000) + ',"x":"' + "x" * 200_000 + '"}')] * 15), 1,
+        "201",
+    ),
+    "4 jobs of 80,000 names and a key": (ONE + KEY, job("{" + names(80_000) + "}"), 4, "201"),
 }  # fmt: skip
 
 
@@ -125,7 +152,7 @@ async def test_nothing_that_is_sent_holds_the_loop(
     (tmp_path / "body").write_text(body)
     parts: dict[str, Any] = {
         "limits": Limits(),
-        "submitter": cast(Any, Commits()),
+        "submitter": cast(Any, Commits(count)),
         "payload_errors": Registry.load().payload_errors,
     }
     stalls_ms: list[float] = []
@@ -157,18 +184,52 @@ async def test_a_body_of_many_tiny_chunks_holds_the_loop_no_longer(
     raise AssertionError(f"the loop was held for {stalls_ms} ms")
 
 
+QUEUES = [f"queue-{i}" for i in range(10_000)]
+
+
+class ManyQueues:
+    async def queue_names(self) -> list[str]:
+        return QUEUES
+
+
+async def test_globs_that_are_held_against_10_000_queues_hold_the_loop_no_longer(
+    door: Door,
+) -> None:
+    nothing = cast(Any, None)
+    caller = Caller("ada", frozenset({Role.VIEWER}), ("*-*[0-4]*9", "*u*7*7", "*e*8*8*"))
+    asked = replace(door, reads=cast(Any, ManyQueues()))
+    ask = Ask(asked, nothing, caller, "", NOTHING, None)
+    stalls_ms: list[float] = []
+    for _ in range(TRIES):
+        found, stall_ms = await watched(own_queues_at_once(ask, 8))
+        assert found == [[name for name in QUEUES if caller.sees(name)]] * 8
+        stalls_ms.append(stall_ms)
+        if stall_ms < STALL_MAX_MS:
+            return
+    raise AssertionError(f"the loop was held for {stalls_ms} ms")
+
+
+async def own_queues_at_once(ask: Ask, count: int) -> list[Any]:
+    return await asyncio.gather(*(own_queues(ask, ask.caller) for _ in range(count)))
+
+
 async def sent(arguments: list[str]) -> tuple[list[str], float]:
     """The statuses of the answers, and the longest stall meanwhile in ms."""
     sender = await asyncio.create_subprocess_exec(
         sys.executable, "-c", SEND, *arguments, stdout=asyncio.subprocess.PIPE
     )
+    (output, _), stall_ms = await watched(sender.communicate())
+    return output.decode().split(), stall_ms
+
+
+async def watched(work: Coroutine[Any, Any, T]) -> tuple[T, float]:
+    """What the work comes to, and the longest stall meanwhile in ms."""
     longest = 0.0
-    talk = asyncio.create_task(sender.communicate())
+    task = asyncio.create_task(work)
     await asyncio.sleep(0)
     last = time.process_time()
-    while not talk.done():
+    while not task.done():
         await asyncio.sleep(0.001)
         now = time.process_time()
         longest, last = max(longest, now - last), now
-    output, _ = await talk
-    return output.decode().split(), longest * 1000
+    return await task, longest * 1000

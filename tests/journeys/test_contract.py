@@ -184,6 +184,28 @@ async def test_another_body_under_the_same_key_is_refused(api: Api) -> None:
     assert (status, problem["type"]) == (422, "/problems/idempotency-key-reuse")
 
 
+@pytest.mark.parametrize("size", [20_000, 100_000])
+@pytest.mark.parametrize("count", [0, 1, 4])
+async def test_large_requests_are_repeatable_too(api: Api, size: int, count: int) -> None:
+    """Alone, or so many in a batch. What is over 64 KiB has to be the same byte by byte, unless
+    it was decoded with its batch."""
+    path = BATCH if count else JOB
+
+    def sent(payload: dict[str, Any]) -> dict[str, Any]:
+        job = waiting(payload=payload)
+        return {"jobs": [job] * count} if count else job
+
+    payload = {"a": "x" * size, "b": 1}
+    first, again = [await send(api, path, sent(payload), "k") for _ in range(2)]
+    assert (first[0], first[2], again[2]) == (201, None, "true")
+    assert again[:2] == first[:2]
+    turned = await send(api, path, sent({"b": 1, "a": "x" * size}), "k")
+    is_raw = size > 64 * 1024 and count != 1
+    assert turned[0] == (422 if is_raw else 201)
+    other = await send(api, path, sent({**payload, "b": 2}), "k")
+    assert (other[0], other[1]["type"]) == (422, "/problems/idempotency-key-reuse")
+
+
 async def test_keys_of_others_and_of_other_calls_are_other_keys(api: Api, other: Api) -> None:
     answers = [
         await send(api, JOB, waiting(), "k"),

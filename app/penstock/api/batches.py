@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.api import views
-from penstock.api.bodies import LARGE_BYTES, Body, decode, unknown_names
+from penstock.api.bodies import LARGE_BYTES, PACED_BYTES, Body, decode, unknown_names
 from penstock.api.pace import Pace
 from penstock.api.problems import Fault, Problem, named
 from penstock.api.submissions import Intake
@@ -23,10 +23,13 @@ _FIELDS = frozenset({"jobs"})
 
 async def take_one(intake: Intake, body: Body, pace: Pace) -> NewJob:
     """The job that a body asks for. Raises 422."""
-    if body.size > LARGE_BYTES:
+    if body.size <= PACED_BYTES:
+        job = intake.take(body.value)
+    else:
         async with pace:
-            await asyncio.to_thread(intake.look_ahead, body.value)
-    job = intake.take(body.value)
+            if body.size > LARGE_BYTES:
+                await asyncio.to_thread(intake.look_ahead, body.value)
+            job = intake.take(body.value)
     if job is None:
         raise intake.refusal()
     return job
@@ -52,8 +55,9 @@ async def take_all(intake: Intake, values: list[Any], pace: Pace) -> list[NewJob
         for i, value in enumerate(values):
             at = f"/jobs/{i}"
             if type(value) is memoryview:
-                value = await _decoded(intake, value, at, pace)  # noqa: PLW2901
-            job = intake.take(value, at)
+                job = await _take_part(intake, value, at, pace)
+            else:
+                job = intake.take(value, at)
             if job is not None:
                 jobs.append(job)
             elif intake.is_full:
@@ -80,7 +84,10 @@ async def told(
     return items
 
 
-async def _decoded(intake: Intake, part: memoryview, at: str, pace: Pace) -> Any:
+async def _take_part(intake: Intake, part: memoryview, at: str, pace: Pace) -> NewJob | None:
+    """Decodes an item and takes it in; what was decoded is gone before the next one is."""
+    if len(part) > LARGE_BYTES:
+        await asyncio.sleep(0)  # to decode it takes a turn of its own
     try:
         value, intake.suspect = decode(bytes(part))
     except Problem as problem:
@@ -90,4 +97,4 @@ async def _decoded(intake: Intake, part: memoryview, at: str, pace: Pace) -> Any
     if len(part) > LARGE_BYTES:
         await pace.breathe()
         await asyncio.to_thread(intake.look_ahead, value)
-    return value
+    return intake.take(value, at)

@@ -94,7 +94,14 @@ async def own_queues(ask: Ask, caller: Caller) -> list[str] | None:
         return None
     if not any(_GLOB_SIGNS & set(glob) for glob in caller.queues):
         return sorted(set(caller.queues))
-    return [name for name in await ask.door.reads.queue_names() if caller.sees(name)]
+    names, own, pace = await ask.door.reads.queue_names(), list[str](), ask.door.pace
+    async with pace:  # ten thousand names take 60 ms
+        for name in names:
+            if caller.sees(name):
+                own.append(name)
+            if pace.is_over:
+                await pace.breathe()
+    return own
 
 
 def _first_id(at: datetime) -> JobId:

@@ -33,6 +33,7 @@ async def one(ask: Ask) -> web.Response:
     """One job, or the one that holds its unique_key; with `Prefer: wait=N` answered when it is
     over or the time is up."""
     (job,), accepted = await _submit(ask, [ask.body.value], "")
+    await ask.door.pace.breathe()  # one commit may have answered for hundreds
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     view = await _holder(ask, id_) if accepted.holders else None
     if accepted.replayed and view is None:
@@ -72,6 +73,7 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
         jobs = await _taken(ask, values, None)
     _check_queues(ask, jobs, place)
     submission = Submission(jobs, await request_key(ask, values))
+    ask.body.drop()
     try:
         return jobs, await ask.door.submitter.submit(submission)
     except DuplicateJob as error:
