@@ -198,7 +198,7 @@ async def test_globs_that_are_held_against_10_000_queues_hold_the_loop_no_longer
     nothing = cast(Any, None)
     caller = Caller("ada", frozenset({Role.VIEWER}), ("*-*[0-4]*9", "*u*7*7", "*e*8*8*"))
     asked = replace(door, reads=cast(Any, ManyQueues()))
-    ask = Ask(asked, nothing, caller, "", NOTHING, None)
+    ask = Ask(asked, nothing, caller, "", NOTHING, nothing)
     stalls_ms: list[float] = []
     for _ in range(TRIES):
         found, stall_ms = await watched(own_queues_at_once(ask, 8))
