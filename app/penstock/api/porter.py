@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
-from penstock.api.door import Door, Limits
+from penstock.api.door import Door
 from penstock.api.problems import Problem
 from penstock.api.queries import JobsQuery
 from penstock.api.room import SMALL_MAX_BYTES, Room, Share
@@ -32,8 +32,6 @@ _VERSIONS = (HttpVersion11, HttpVersion10)
 _NOTHING_MAX_BYTES = 1024  # of the body of a call that takes none: an empty object with spaces
 _UNROUTED = "none"  # the metric's route for paths that don't exist
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
-_BRIEF_BYTES = 80  # of a job in the answer to a batch; what it is submitted with is an eighth,
-_BRIEF_TIMES = 8  # or more
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
 
@@ -94,7 +92,8 @@ class Porter:
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, self._terms[route.takes], share)
-            ask.room.foresee(_foreseen(route, share.taken, self._door.limits))
+            if route.takes is Takes.JOB:  # which is told in full
+                ask.room.foresee(share.taken)
             with_body = Ask(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query)
             return await route.handler(with_body)
         finally:
@@ -112,13 +111,6 @@ def _terms(door: Door) -> dict[Takes, Terms]:
         Takes.JOB: one,
         Takes.BATCH: many,
     }
-
-
-def _foreseen(route: Route, size: int, limits: Limits) -> int:
-    """What the answer to a body of this size may come to: a job is told in full, many in brief."""
-    if route.takes is Takes.BATCH:
-        return min(size * _BRIEF_TIMES, limits.batch_jobs_max * _BRIEF_BYTES)
-    return size
 
 
 def _settle(room: Share, route: Route, response: web.Response) -> None:

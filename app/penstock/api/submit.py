@@ -26,6 +26,7 @@ from penstock.domain.job import TERMINAL, NewJob, OnLost, State
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import JobView
 
+_BRIEF_BYTES = 80  # of a job in the answer to a batch, at most
 _BATCH = "/jobs/{}"  # where a job stands in the body of a batch
 
 
@@ -52,6 +53,7 @@ async def one(ask: Ask) -> web.Response:
 async def batch(ask: Ask) -> web.Response:
     """Up to 10,000 jobs, all or none."""
     values = listed(ask.body.value, ask.door.limits.batch_jobs_max)
+    ask.room.foresee(len(values) * _BRIEF_BYTES)
     jobs, accepted = await _submit(ask, values, _BATCH)
     states = await _states(ask, accepted.holders)
     answer = views.answer({"items": await told(jobs, accepted, states, ask.door.pace)}, 201)
