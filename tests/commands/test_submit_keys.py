@@ -10,6 +10,7 @@ from penstock.domain.errors import Contended, DuplicateJob, KeyBusy, KeyReused
 from penstock.domain.submission import Accepted, RequestKey, Submission
 from tests.support import making
 from tests.support.still import Still
+from tests.support.waiting import eventually
 from tests.support.wire import Wire, commit
 
 KEY = RequestKey(b"k" * 16, b"b" * 32)
@@ -123,6 +124,33 @@ async def test_a_commit_whose_answer_is_lost_is_sent_again_and_is_no_duplicate(
     assert list(accepted.ids) == [job.id for job in jobs]
     assert not accepted.replayed
     assert await counts(wired) == (count + 1, count + 1, count + 1)
+
+
+async def test_what_was_stored_is_ours_though_a_twin_was_waited_for_before_we_knew(
+    wired: Still, postgres_wire: Wire
+) -> None:
+    """The answer is lost, our job ends, and others are taking its key when we ask again."""
+    await wired.engine.submitter.submit(one(unique_key="before"))
+    submission = one(unique_key="a")
+    (id_,) = [job.id for job in submission.jobs]
+    postgres_wire.lose_answer(commit)
+    submitting = asyncio.create_task(wired.engine.submitter.submit(submission))
+    await postgres_wire.lost.wait()
+    async with wired.db.session.transaction():
+        await wired.db.session.fetch(
+            "SELECT pg_advisory_xact_lock(hashtextextended('unique default/a', 0))"
+        )
+        await wired.db.jobs.cancel_due(id_)
+
+        async def looked_again() -> bool:
+            return wired.metric("submissions_keyed_total", outcome="looked-again") >= 1
+
+        await eventually(looked_again, "it met the twin", every_s=0.01)
+        await wired.db.session.execute(
+            "INSERT INTO job_unique VALUES (job_unique_id('default', 'a'), $1)", making.job_id()
+        )
+    accepted = await submitting
+    assert list(accepted.ids) == [id_]
 
 
 async def test_a_lost_answer_with_a_unique_key_alone_is_no_duplicate_either(

@@ -59,6 +59,7 @@ _OUTCOMES: Mapping[type[Resolution], str] = {
 class _Asked:
     submission: Submission
     answer: asyncio.Future[Accepted | None]  # None: its twin is under way, ask again
+    again: bool  # it was sent before, and nobody knows what came of it
 
 
 class Submitter:
@@ -89,11 +90,15 @@ class Submitter:
         if new := self._queues.unknown(job.queue for job in submission.jobs):
             with self._health.watch():
                 await self._queues.add(new)
+        again = False
         for _ in range(_TWIN_LOOKS_MAX):
             self._health.check()
-            accepted = await self._submit(submission)
+            future: asyncio.Future[Accepted | None] = asyncio.get_running_loop().create_future()
+            asked = _Asked(submission, future, again)
+            accepted = await self._ask(asked)
             if accepted is not None:
                 return accepted
+            again = asked.again
             await asyncio.sleep(_TWIN_PAUSE_S)
         raise Contended("another submission is taking the same key just now")
 
@@ -102,13 +107,12 @@ class Submitter:
         with self._health.watch():
             return await self._submissions.answer(key.id)
 
-    async def _submit(self, submission: Submission) -> Accepted | None:
-        asked = _Asked(submission, asyncio.get_running_loop().create_future())
-        if _is_large(submission):
+    async def _ask(self, asked: _Asked) -> Accepted | None:
+        if _is_large(asked.submission):
             with self._health.watch():
                 async with self._large:
                     await self._store_and_answer([asked])
-        elif submission.has_keys:
+        elif asked.submission.has_keys:
             self._keyed.put((asked,))
         else:
             self._plain.put((asked,))
@@ -156,21 +160,22 @@ class Submitter:
         await self._commit(batch[half:])
 
     async def _store_and_answer(self, batch: Sequence[_Asked]) -> None:
-        unknown = False
         for sending in range(1, _SENDINGS_MAX + 1):
             try:
-                return await self._store_once(batch, again=unknown)
+                return await self._store_once(batch)
             except (StoreUnavailable, Contended) as error:
-                unknown = unknown or (isinstance(error, StoreUnavailable) and error.unknown)
+                if isinstance(error, StoreUnavailable) and error.unknown:
+                    for one in batch:
+                        one.again = True
                 if sending == _SENDINGS_MAX or self._health.down:
                     raise
                 await asyncio.sleep(0.05 * sending)
         raise AssertionError
 
-    async def _store_once(self, batch: Sequence[_Asked], *, again: bool) -> None:
+    async def _store_once(self, batch: Sequence[_Asked]) -> None:
         began = clock.monotonic()
         if batch[0].submission.has_keys:
-            jobs, committed_at = await self._store_keyed(batch, again=again)
+            jobs, committed_at = await self._store_keyed(batch)
         else:
             jobs = [job for one in batch for job in one.submission.jobs]
             committed_at = await self._submissions.store(jobs)
@@ -180,12 +185,11 @@ class Submitter:
         self._metrics.batch_rows("submit").observe(len(jobs))
         self._enqueue(jobs, committed_at)
 
-    async def _store_keyed(
-        self, batch: Sequence[_Asked], *, again: bool
-    ) -> tuple[list[NewJob], datetime]:
+    async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:
         """The jobs that were stored, and when."""
         jobs: list[NewJob] = []
         submissions = [one.submission for one in batch]
+        again = any(one.again for one in batch)
         resolved, at = await self._submissions.store_keyed(submissions, again=again)
         for one, resolution in zip(batch, resolved, strict=True):
             self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
