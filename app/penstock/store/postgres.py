@@ -30,7 +30,7 @@ _DEAD_LINK = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalCli
 
 # Plans are made while tables may be empty, and kept (pitfalls.md, A1).
 # A list is a window over an index in its order; a bitmap would read all that lies below, and sort.
-# Without sorts an index that has the order is taken, even where an empty table made any seem as good.
+# Without sorts an index that has the order is taken, even where an empty table made any look good.
 _READERS = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
 _ENGINE = {"enable_seqscan": "off", "enable_nestloop": "off"}
 _COMMON = {
