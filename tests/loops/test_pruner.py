@@ -11,7 +11,7 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.loops.pruner import Pruner
 from penstock.settings import Retention as RetentionSettings
-from penstock.settings.sections import KEPT_MIN_S
+from penstock.settings.values import KEPT_MIN_S
 from penstock.store import queries
 from penstock.store.retention import Retention
 from tests.support.making import FINAL_FAILURE, SUCCESS

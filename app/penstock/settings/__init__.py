@@ -13,12 +13,12 @@ from penstock.settings.sections import (
     Queue,
     Redis,
     Retention,
-    Role,
     Section,
     Settings,
     Worker,
 )
 from penstock.settings.sources import SettingsError, environment, near_misses
+from penstock.settings.values import Role
 
 __all__ = [
     "Auth",
