@@ -32,15 +32,16 @@ BANNED_WORDS = {
     "daemon_": "loop",
 }
 
-# Who may import whom (style.md, 2). Root modules that all may use: VERSION, clock, batcher, keys.
-EVERYBODY = {"clock", "batcher", "places", "keys", "telemetry", "domain", "settings"}
+# Who may import whom (style.md, 2). Root modules that all may use: VERSION, clock, chaos,
+# batcher, keys.
+EVERYBODY = {"clock", "chaos", "batcher", "places", "keys", "telemetry", "domain", "settings"}
 MAY_IMPORT = {
     "domain": set(),
     "telemetry": {"clock"},
     "settings": {"places", "keys", "domain"},
     "egress": {"domain", "telemetry", "clock"},
-    "store": {"domain", "telemetry", "clock", "places"},
-    "queue": {"domain", "telemetry", "clock"},
+    "store": {"domain", "telemetry", "clock", "chaos", "places"},
+    "queue": {"domain", "telemetry", "clock", "chaos"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
     "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},

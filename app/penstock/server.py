@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from penstock import chaos
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
@@ -64,6 +65,8 @@ class Replica:
 async def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
     """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once."""
     logs.set_up(settings.log.level, settings.log.format)
+    if points := chaos.armed():
+        log.warning("chaos_points_armed", points=points, by=chaos.VARIABLE)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)

@@ -174,6 +174,41 @@ async def test_a_rebuild_whose_replica_died_is_taken_over(
     assert await still.shelves() == before
 
 
+@pytest.mark.parametrize("flushed_after", [1, 2, 3, 4])
+async def test_a_flush_during_a_rebuild_is_noticed_and_it_starts_over(
+    still: Still, monkeypatch: pytest.MonkeyPatch, flushed_after: int
+) -> None:
+    await in_line(still, 16)
+    before = await still.shelves()
+    await still.redis.flush()
+    monkeypatch.setattr(reconciler, "_HEAD", 0)  # the head checks would mend it too, in time
+    monkeypatch.setattr(reconciler, "_PAGE", 5)
+    still.engine.missing.report(["default"])
+    for _ in range(flushed_after):  # after the fourth page only the marker is to be written
+        assert await still.engine.reconciler.step() == 0.0
+    await still.redis.flush()
+    assert await still.engine.reconciler.step() == 0.0
+    assert not await is_marked(still), "what stood before the flush is gone"
+    await reconcile(still)
+    assert await still.shelves() == before
+    assert await is_marked(still)
+    assert not await still.redis.raw.exists(keys.rebuild("default"))
+
+
+async def test_a_rebuild_is_not_taken_for_one_that_another_replica_began(
+    still: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_line(still, 6)
+    await still.redis.flush()
+    monkeypatch.setattr(reconciler, "_PAGE", 5)
+    still.engine.missing.report(["default"])
+    assert await still.engine.reconciler.step() == 0.0
+    await still.redis.shelves.begin_rebuild("default", "another")
+    assert not await still.engine.shelves.mark("default", "ours")
+    await reconcile(still)
+    assert await is_marked(still), "begun anew, under a new name"
+
+
 async def test_a_new_queue_is_marked_though_it_is_empty(still: Still) -> None:
     still.engine.missing.report(["new"])
     await reconcile(still)

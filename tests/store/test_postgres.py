@@ -160,7 +160,9 @@ async def test_several_calls_in_one_transaction_stand_or_fall_together(
     db: Database, door: Postgres
 ) -> None:
     async def add(first: str, second: str) -> None:
-        async with door.transaction() as transaction:
+        async with door.transaction(
+            before="before_commit_large", after="after_commit_large"
+        ) as transaction:
             await transaction.rows("add_queues", [first], 9)
             await transaction.many("add_queues", [([second], 9)])
 

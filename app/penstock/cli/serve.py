@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
+from penstock import chaos
 from penstock.cli.doors import explained, greet_redis
 from penstock.cli.looping import run, run_with_handlers
 
@@ -35,9 +36,12 @@ def serve(server: Serve, roles: str | None) -> None:
 
 def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) -> None:
     """Runs a server to its end, after a look at whether it can begin."""
+    from penstock.settings import environment
+
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)  # users' handlers are where they work
+    chaos.arm(environment().get(chaos.VARIABLE), settings.env)
     run(greet_redis(settings.redis))
     with explained(settings.postgres.dsn.get_secret_value()):
         run_with_handlers(server(settings, on_ready))

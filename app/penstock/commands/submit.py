@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import assert_never
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.batcher import Batcher
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
@@ -183,6 +183,7 @@ class Submitter:
                 _tell(one, Accepted(committed_at, [job.id for job in one.submission.jobs]))
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)
         self._metrics.batch_rows("submit").observe(len(jobs))
+        await chaos.point("before_enqueue")
         self._enqueue(jobs, committed_at)
 
     async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:

@@ -9,7 +9,7 @@ import random
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.loops.missing import Missing
@@ -76,6 +76,8 @@ class Claims:
         want, lease_s = count - len(taken), self._parts.settings.queue.lease_s
         try:
             claimed = await self._parts.shelves.claim(queue, self._kinds, want, lease_s)
+            if claimed.ids:
+                await chaos.point("after_pop")
         except QueueUnavailable:
             self.heat((queue,))
             raise

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.domain.attempt import RELEASED, Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops.identity import Me
@@ -63,11 +63,13 @@ class Drain:
         await self.hands.settler.drained()
         if not self.me.registered:
             return
+        await chaos.point("before_hand_back")
         mine = [self.me.worker]
         while rows := await self.jobs.running_of(mine, _ROWS_MAX, with_payload=False):
             await self.hands.settler.settle(
                 Outgoing(job, RELEASED, cancel_requested=stop) for job, stop in rows
             )
+        await chaos.point("before_leave")
         self.me.registered = False  # the keeper's beats end
         await self.workers.leave(self.me.worker)
         await self.acked()

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.clock import ServerClock
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops.identity import Me
@@ -91,6 +91,7 @@ class Keeper:
     async def _beat(self) -> None:
         worker, sent = self._me.worker, clock.monotonic()
         try:
+            await chaos.point("between_beats")
             beat = await self._line.beat(worker, self._me.ttl_s)
         except StoreUnavailable as error:
             log.warning("beat_failed", why=str(error))

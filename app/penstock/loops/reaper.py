@@ -7,6 +7,7 @@ die here, the next step of any replica does the same again.
 
 import random
 
+from penstock import chaos
 from penstock.domain.attempt import LOST
 from penstock.loops.settle import Outgoing, Settler
 from penstock.store.jobs import Jobs
@@ -34,6 +35,7 @@ class Reaper:
         condemned = await self._workers.condemn(self._ttl_s)
         if condemned:
             log.warning("workers_condemned", count=len(condemned))
+            await chaos.point("after_condemn")
         names = await self._workers.orphaning()
         if not names:
             await self._workers.forget_condemned()

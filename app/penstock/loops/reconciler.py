@@ -3,12 +3,16 @@
 Each round looks at the first rows of every line (queue and kind) in claim order: a lost id rises
 to the head of its line by itself, so nothing deeper need be looked at. A queue whose marker is
 missing (a flush, a new queue, another Redis) is rebuilt page by page and marked after the last
-one. Nothing is ever taken away, so claims go on meanwhile. If we die here, the marker is still
+one. Nothing is ever taken away, so claims go on meanwhile. A flush during a rebuild takes the name
+with it that the rebuild left there, so that it starts over. If we die here, the marker is still
 missing and another replica starts over.
 """
 
 import random
+import secrets
+from dataclasses import dataclass, field
 
+from penstock import chaos
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.store.line import FIRST_PAGE, PageKey, Round
@@ -24,12 +28,19 @@ _LOCK_S = 10.0  # a rebuild whose replica died is taken over after so long
 log = get_logger(__name__)
 
 
+@dataclass(slots=True)
+class _Rebuild:
+    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    after: PageKey = FIRST_PAGE  # where the next page begins
+    restored: int = 0
+
+
 class Reconciler:
     def __init__(self, parts: Parts, missing: Missing) -> None:
         self._parts = parts
         self._missing = missing
         self._round = Round(parts.line, _LINES)
-        self._rebuilds: dict[str, tuple[PageKey, int]] = {}  # queue -> next page, restored so far
+        self._rebuilds: dict[str, _Rebuild] = {}  # by queue
 
     async def step(self) -> float:
         """One look round, and one page of each rebuild."""
@@ -48,12 +59,13 @@ class Reconciler:
         mine = await self._parts.shelves.lock("reconcile", _ROUND_S / 2)
         lines = await self._round.next() if mine else {}
         for one in await self._parts.shelves.survey(sorted(lines.keys() | reported), ()):
-            if not one.marked and await self._parts.shelves.lock(f"rebuild:{one.queue}", _LOCK_S):
-                self._rebuilds.setdefault(one.queue, (FIRST_PAGE, 0))
+            if not one.marked and one.queue not in self._rebuilds:
+                await self._begin_rebuild(one.queue)
         missing = 0
         for queue, kinds in lines.items():
             for kind in kinds:  # each by itself: one that nobody serves would hide the others
                 missing += await self._look_at_head(queue, kind)
+                await chaos.point("between_heads")
         return missing > _MANY
 
     async def _look_at_head(self, queue: str, kind: str) -> int:
@@ -63,19 +75,31 @@ class Reconciler:
         await self._tell(queue, missing)
         return missing
 
+    async def _begin_rebuild(self, queue: str) -> None:
+        """From the first page, unless another replica is at it."""
+        if await self._parts.shelves.lock(f"rebuild:{queue}", _LOCK_S):
+            rebuild = _Rebuild()
+            await self._parts.shelves.begin_rebuild(queue, rebuild.name)
+            self._rebuilds[queue] = rebuild
+
     async def _rebuild_page(self, queue: str) -> None:
-        after, restored = self._rebuilds[queue]
-        page, after = await self._parts.line.page(queue, after, _PAGE)
-        if page and await self._parts.shelves.lock(f"rebuild:{queue}", _LOCK_S):
-            found = await self._parts.shelves.restore(queue, page)
-            await self._tell(queue, found)
-            self._rebuilds[queue] = (after, restored + found)
+        rebuild, shelves = self._rebuilds[queue], self._parts.shelves
+        page, next_after = await self._parts.line.page(queue, rebuild.after, _PAGE)
+        if not await shelves.lock(f"rebuild:{queue}", _LOCK_S):
+            del self._rebuilds[queue]  # ours took too long: another replica is at it
             return
-        if not page:
-            await self._parts.shelves.mark(queue)
+        if page and await shelves.goes_on(queue, rebuild.name):
+            found = await shelves.restore(queue, page)
+            await self._tell(queue, found)
+            rebuild.after, rebuild.restored = next_after, rebuild.restored + found
+            await chaos.point("between_pages")
+            return
         del self._rebuilds[queue]
-        if restored:
-            log.info("queue_rebuilt", queue=queue, restored=restored)
+        if page or not await shelves.mark(queue, rebuild.name):
+            log.info("rebuild_starts_over", queue=queue, why="Redis was flushed meanwhile")
+            await self._begin_rebuild(queue)
+        elif rebuild.restored:
+            log.info("queue_rebuilt", queue=queue, restored=rebuild.restored)
 
     async def _tell(self, queue: str, missing: int) -> None:
         if missing:

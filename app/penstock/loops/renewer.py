@@ -6,7 +6,7 @@ end within seconds, and start refuses whatever is still running.
 
 import asyncio
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.clock import ServerClock
 from penstock.loops.held import Held
 from penstock.loops.parts import Parts
@@ -47,6 +47,8 @@ class Renewer:
         while self._expired:
             queue = self._expired.pop()
             ids = await self._parts.shelves.expired(queue)
+            if ids:
+                await chaos.point("before_return")
             due = await self._parts.line.among(ids)
             self._parts.enqueuer.put(due, [Off(queue, id_) for id_ in ids])
         return _REST_S

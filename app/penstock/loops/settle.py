@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import orjson
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.batcher import Batcher
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain import ids
@@ -145,6 +145,7 @@ class Settler:
         except BadRow as error:
             await self._isolate(batch, error)
             return
+        await chaos.point("before_ack")
         self._after([s for s in settlements if (s.job.id, s.job.attempt) not in held], settled)
         if held:
             await self._settle([_cancelled(o) for o in batch if (o.job.id, o.job.attempt) in held])
@@ -155,6 +156,7 @@ class Settler:
         unknown, failures = False, 0
         while True:
             try:
+                await chaos.point("before_settle")
                 settled, held = await self._jobs.settle(settlements)
                 if unknown:
                     settled = {**await self._jobs.settled_before(settlements), **settled}

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from penstock import clock
+from penstock import chaos, clock
 from penstock.domain.attempt import Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
@@ -72,6 +72,8 @@ class Worker:
         here = held.departed = set(held.runs) | held.starting
         mine = [self._parts.me.worker]
         rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=here)
+        if rows:
+            await chaos.point("before_adopt")
         known, held.departed = held.departed, None
         if self._parts.me.draining:
             return _ADOPT_S  # the drain hands back what stands under our name
@@ -111,7 +113,9 @@ class Worker:
         self._hands.held.starting.update(ids)
         began = clock.monotonic()
         try:
-            return await self._start_until_answered(ids)
+            started = await self._start_until_answered(ids)
+            await chaos.point("before_handler")
+            return started
         finally:
             self._hands.held.starting.difference_update(ids)
             self._parts.metrics.batch_rows("start").observe(len(taken))

@@ -16,6 +16,10 @@ def meta(queue: str) -> str:
     return f"penstock:{{q:{queue}}}:meta"
 
 
+def rebuild(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:rebuild"
+
+
 def scheduled(queue: str) -> str:
     return f"penstock:{{q:{queue}}}:scheduled"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from penstock import chaos
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
 from penstock.domain.score import ready_score
@@ -95,7 +96,9 @@ class Shelves:
         Answers the queues whose marker is missing: their shelves need a rebuild.
         """
         unmarked = set()
-        for queue, page in _pages(due, off, self._now_ms()):
+        for number, (queue, page) in enumerate(_pages(due, off, self._now_ms())):
+            if number:
+                await chaos.point("between_enqueues")
             shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
             args: list[Arg] = [keys.WAKE, self._message(queue, page), keys.ENDED]
             args += [b"".join(page.ended), len(page.off), *page.off, len(page.scheduled)]
@@ -147,6 +150,7 @@ class Shelves:
             self._lead_ms(),
         ]
         moved, now, score = await self._door.script("promote", [keys.scheduled(queue)], args)
+        await chaos.point("after_promote")
         return Promoted(moved, (float(score) - now) / 1000 if score else None)
 
     async def renew(self, queue: str, ids: Sequence[JobId], lease_s: float) -> None:
@@ -166,9 +170,19 @@ class Shelves:
             calls.append(["ZREM", keys.scheduled(one.queue), member(one)])
         await self._door.commands(calls)
 
-    async def mark(self, queue: str) -> None:
-        """Says that the queue's shelves are whole."""
-        await self._door.command("HSET", keys.meta(queue), "whole_since_ms", self._now_ms())
+    async def begin_rebuild(self, queue: str, name: str) -> None:
+        """Leaves the name of a rebuild with the shelves: a flush takes it with them."""
+        await self._door.command("SET", keys.rebuild(queue), name)
+
+    async def goes_on(self, queue: str, name: str) -> bool:
+        """Whether nothing was flushed since this rebuild began, and nobody else began another."""
+        return bool(await self._door.command("GET", keys.rebuild(queue)) == name.encode())
+
+    async def mark(self, queue: str, name: str = "") -> bool:
+        """Says that the queue's shelves are whole, unless it is said for a rebuild of this name
+        that doesn't go on; whether it was said."""
+        shelves = [keys.meta(queue), keys.rebuild(queue)]
+        return bool(await self._door.script("mark", shelves, [self._now_ms(), name]))
 
     async def survey(self, queues: Sequence[str], kinds: Sequence[str]) -> list[Surveyed]:
         """Looks at many queues in a few round trips; `kinds` are those whose shelves matter."""

@@ -53,7 +53,7 @@ class Jobs:
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""
-        found = await self._pg.rows("start_jobs", ids, worker)
+        found = await self._pg.rows("start_jobs", ids, worker, point="after_start")
         by_id = {row[0]: rows.started(row) for row in found}
         return [by_id[id_] for id_ in ids if id_ in by_id]
 
@@ -69,7 +69,7 @@ class Jobs:
 
         What is in neither was stale: settled before, or taken over by another attempt.
         """
-        found = await self._pg.rows("settle_attempts", *_columns(batch))
+        found = await self._pg.rows("settle_attempts", *_columns(batch), point="after_settle")
         settled = {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if r[3]}
         held = {(JobId(r[0]), r[1]) for r in found if not r[3]}
         return settled, held
@@ -95,21 +95,21 @@ class Jobs:
         return [(rows.started(row), row[18]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:
-        found = await self._pg.rows("cancel_due", id_)
+        found = await self._pg.rows("cancel_due", id_, point="after_cancel")
         return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
 
     async def expire(self, limit: int) -> list[Due]:
         """Ends due jobs whose time to live is over, at most so many; those that it ended."""
-        found = await self._pg.rows("expire_due", limit)
+        found = await self._pg.rows("expire_due", limit, point="after_expire")
         return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
 
     async def cancel_running(self, id_: JobId) -> WorkerId | None:
-        worker = await self._pg.value("cancel_running", id_)
+        worker = await self._pg.value("cancel_running", id_, point="after_cancel_request")
         return None if worker is None else WorkerId(worker)
 
     async def retry(self, id_: JobId) -> Due | None:
         """Starts a new life of an ended job that did not succeed, if its unique key is free."""
-        found = await self._pg.rows("retry_ended", id_)
+        found = await self._pg.rows("retry_ended", id_, point="after_retry")
         if not found:
             return None
         queue, kind, priority, ready_at = found[0]

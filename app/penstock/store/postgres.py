@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlsplit
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
+from penstock import chaos
 from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable, WrongSetting
-from penstock.store import queries
+from penstock.store import cut, queries
 
 Record = asyncpg.Record
 Connection: TypeAlias = "asyncpg.Connection[Record] | PoolConnectionProxy[Record]"
@@ -82,13 +83,18 @@ class Postgres:
         self._engine.terminate()
         self._read.terminate()
 
-    async def rows(self, query: str, *args: object) -> list[Record]:
-        """Runs a transition on the engine's pool."""
+    async def rows(self, query: str, *args: object, point: str | None = None) -> list[Record]:
+        """Runs a transition on the engine's pool; `point` names the chaos point behind it."""
+        sql = self._sql[query]
         async with self._connection(self._engine) as con:
-            return await con.fetch(self._sql[query], *args)
+            if point is None:
+                return await con.fetch(sql, *args)
+            return await chaos.answer(
+                point, lambda: con.fetch(sql, *args), lambda: cut.fetch(con, sql, args)
+            )
 
-    async def value(self, query: str, *args: object) -> Any:
-        rows = await self.rows(query, *args)
+    async def value(self, query: str, *args: object, point: str | None = None) -> Any:
+        rows = await self.rows(query, *args, point=point)
         return rows[0][0] if rows else None
 
     async def read(self, query: str, *args: object) -> list[Record]:
@@ -106,10 +112,19 @@ class Postgres:
             yield lambda query, *args: con.fetch(self._sql[query], *args)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator["Transaction"]:
-        """Several transitions, all or none: what is raised within rolls them back."""
-        async with self._connection(self._engine) as con, con.transaction():
-            yield Transaction(con, self._sql)
+    async def transaction(self, *, before: str, after: str) -> AsyncIterator["Transaction"]:
+        """Several transitions, all or none: what is raised within rolls them back. The names are
+        of the chaos points before its COMMIT and behind it."""
+        async with self._connection(self._engine) as con:
+            within = con.transaction()
+            await within.start()
+            try:
+                yield Transaction(con, self._sql)
+                await chaos.point(before)
+            except BaseException:
+                await within.rollback()
+                raise
+            await chaos.answer(after, within.commit, lambda: cut.commit(con, within))
 
     @asynccontextmanager
     async def _connection(self, pool: "asyncpg.Pool[Record]") -> AsyncIterator[Connection]:

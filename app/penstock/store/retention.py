@@ -24,7 +24,9 @@ class Retention:
     ) -> Pruned:
         """Deletes the oldest jobs of a state that ended more than `older_s` seconds ago, whole,
         but for those that ended before `since`."""
-        found = await self._pg.rows("prune_ended", state, older_s, since, rows_max)
+        found = await self._pg.rows(
+            "prune_ended", state, older_s, since, rows_max, point="after_prune"
+        )
         return Pruned(found[0][0], found[0][1])
 
     async def prune_idempotency_keys(self, older_s: float, rows_max: int) -> int:

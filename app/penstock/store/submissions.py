@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from penstock import chaos
 from penstock.clock import ServerClock
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
@@ -50,10 +51,14 @@ class Submissions:
     async def store(self, jobs: Sequence[NewJob]) -> datetime:
         """Stores jobs without keys, all or nothing; the time of it by Postgres."""
         if len(jobs) <= ROWS_MAX:
-            found = await self._pg.rows("submit_jobs", *rows.submission(jobs))
+            await chaos.point("before_commit")
+            columns = rows.submission(jobs)
+            found = await self._pg.rows("submit_jobs", *columns, point="after_commit")
             at: datetime = found[0][0]
         else:
-            async with self._pg.transaction() as transaction:
+            async with self._pg.transaction(
+                before="before_commit_large", after="after_commit_large"
+            ) as transaction:
                 at = await _insert(transaction, jobs)
         self._clock.at_least(at.timestamp())
         return at
@@ -65,7 +70,9 @@ class Submissions:
 
         `again`: it was sent before, and no answer came. Raises KeysMoved.
         """
-        async with self._pg.transaction() as transaction:
+        async with self._pg.transaction(
+            before="before_commit_keyed", after="after_commit_keyed"
+        ) as transaction:
             found, at = await self._look(transaction, batch)
             if again:
                 found.again, found.stored = True, await _stored(transaction, batch)
