@@ -1,0 +1,105 @@
+"""A connection that dies between a COMMIT sent and its answer, and what else strikes there."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from penstock import chaos
+from penstock.domain.errors import StoreUnavailable
+from penstock.domain.job import State
+from penstock.domain.submission import Submission
+from penstock.store.jobs import ROWS_MAX
+from penstock.store.retention import Retention
+from penstock.store.rows import EPOCH
+from tests.support import making
+from tests.support.database import Database, settlement
+from tests.support.making import SUCCESS
+from tests.support.waiting import eventually
+
+Call = Callable[[], Awaitable[object]]
+ANSWERS = [name for name, one in chaos.POINTS.items() if one.cuts]
+
+
+@pytest.fixture(autouse=True)
+async def disarmed() -> AsyncIterator[None]:
+    yield
+    chaos.arm(None, "test")
+
+
+async def _prepared(db: Database, point: str) -> tuple[Call, str]:
+    """The call that passes the point, and a query that tells whether it was carried out."""
+    jobs = making.new_jobs(ROWS_MAX + 1 if point == "after_commit_large" else 2)
+    stored = f"SELECT count(*) = {len(jobs)} FROM jobs"
+    match point:
+        case "after_commit" | "after_commit_large":
+            return lambda: db.submissions.store(jobs), stored
+        case "after_commit_keyed":
+            keyed = Submission(making.new_jobs(1, unique_key="k"))
+            return lambda: db.submissions.store_keyed(
+                [keyed]
+            ), "SELECT count(*) = 1 FROM job_unique"
+        case "after_start":
+            ids, worker = await db.submit(2), await db.worker()
+            return lambda: db.jobs.start(ids, worker), "SELECT count(*) = 2 FROM job_running"
+        case "after_settle":
+            batch = [settlement(job, SUCCESS) for job in await db.running(2)]
+            return lambda: db.jobs.settle(batch), "SELECT count(*) = 2 FROM job_ended"
+        case "after_cancel":
+            (id_,) = await db.submit()
+            return lambda: db.jobs.cancel_due(id_), "SELECT count(*) = 1 FROM job_ended"
+        case "after_cancel_request":
+            (job,) = await db.running()
+            asked = "SELECT cancel_requested_at IS NOT NULL FROM job_running"
+            return lambda: db.jobs.cancel_running(job.id), asked
+        case "after_retry":
+            (id_,) = await db.submit()
+            await db.jobs.cancel_due(id_)
+            return lambda: db.jobs.retry(id_), "SELECT count(*) = 1 FROM job_due"
+        case "after_expire":
+            await db.submit(ttl_s=0.0)
+            return lambda: db.jobs.expire(10), "SELECT count(*) = 1 FROM job_ended"
+        case "after_prune":
+            (id_,) = await db.submit()
+            await db.jobs.cancel_due(id_)
+            old = (State.CANCELLED, 0.0, EPOCH, 10)
+            return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
+    raise AssertionError(f"no call of {point}: write one")
+
+
+@pytest.mark.parametrize("point", ANSWERS)
+@pytest.mark.parametrize("action", ["cut", "raise"])
+async def test_what_was_sent_is_carried_out_and_nobody_knows(
+    db: Database, point: str, action: str
+) -> None:
+    call, is_done = await _prepared(db, point)
+    chaos.arm(f"{point}:#1:{action}", "test")
+    with pytest.raises(StoreUnavailable) as caught:
+        await call()
+    assert caught.value.unknown
+
+    async def carried_out() -> bool:
+        return bool(await db.session.fetchval(is_done))
+
+    await eventually(carried_out, f"{point} was carried out")
+    assert await db.places([making.job_id()]) == [None], "the pool serves on"
+
+
+@pytest.mark.parametrize("point", ANSWERS)
+async def test_without_an_order_the_answer_is_heard(db: Database, point: str) -> None:
+    call, is_done = await _prepared(db, point)
+    await call()
+    assert await db.session.fetchval(is_done)
+
+
+@pytest.mark.parametrize("point", ["before_commit_keyed", "before_commit_large"])
+async def test_before_a_commit_nothing_stands_and_the_same_can_be_sent_again(
+    db: Database, point: str
+) -> None:
+    call, is_done = await _prepared(db, point.replace("before", "after"))
+    chaos.arm(f"{point}:#1:raise", "test")
+    with pytest.raises(StoreUnavailable) as caught:
+        await call()
+    assert not caught.value.unknown
+    assert await db.count("jobs") == 0
+    await call()
+    assert await db.session.fetchval(is_done)
