@@ -72,6 +72,10 @@ class Load:
         assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
 
+    async def offer(self, url: str, jobs: Sequence[Job]) -> list[str]:
+        """Submits them in one batch; the ids, if they were accepted."""
+        return await self._submit(url, "/v1/jobs/batch", {"jobs": list(jobs)})
+
     @asynccontextmanager
     async def stream(
         self, urls: Sequence[str], per_s: float, job: Callable[[int], Job]
@@ -89,7 +93,7 @@ class Load:
         """Reads at a steady rate."""
 
         def send(number: int) -> Awaitable[object]:
-            return self._call(self.looked, urls[number % len(urls)], "GET", path)
+            return self.call(self.looked, urls[number % len(urls)], "GET", path)
 
         async with _repeated(per_s, send):
             yield
@@ -97,11 +101,11 @@ class Load:
     async def cancel_some(self, url: str, count: int, chance: random.Random) -> None:
         """Tries to cancel some of what was accepted; it may be over, or nobody may answer."""
         for id_ in chance.sample(sorted(self.accepted), min(count, len(self.accepted))):
-            await self._call(Answers(), url, "POST", f"/v1/jobs/{id_}/cancel")
+            await self.call(Answers(), url, "POST", f"/v1/jobs/{id_}/cancel")
 
     async def _submit(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
         """The ids that were accepted."""
-        status, answer = await self._call(self.submitted, url, "POST", path, body)
+        status, answer = await self.call(self.submitted, url, "POST", path, body)
         if status == 201:
             ids = [str(item["id"]) for item in answer.get("items", (answer,))]
             self.accepted.update(ids)
@@ -110,9 +114,10 @@ class Load:
         self.unknown += len(body.get("jobs", (body,)))
         return []
 
-    async def _call(
+    async def call(
         self, answers: Answers, url: str, method: str, path: str, body: Job | None = None
     ) -> tuple[int, Any]:
+        """Status and body, noted in `answers`; status 0 if no answer came."""
         sent_at, began = time.time(), time.monotonic()
         try:
             status, answer = await self.api.call_at(url, method, path, body)

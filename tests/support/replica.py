@@ -55,11 +55,12 @@ class ReplicaProcess:
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def start(self) -> None:
+    def start(self, chaos: str = "") -> None:
+        """`chaos`: what PENSTOCK_CHAOS says this time."""
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 tethered([sys.executable, "-m", "penstock", "serve"], signal.SIGKILL),
-                env=self._environ,
+                env={**self._environ, "PENSTOCK_CHAOS": chaos},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
