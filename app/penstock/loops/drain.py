@@ -65,7 +65,8 @@ class Drain:
             return
         await chaos.point("before_hand_back")
         mine = [self.me.worker]
-        while rows := await self.jobs.running_of(mine, _ROWS_MAX, with_payload=False):
+        but = self.hands.settler.refused
+        while rows := await self.jobs.running_of(mine, _ROWS_MAX, with_payload=False, but=but):
             await self.hands.settler.settle(
                 Outgoing(job, RELEASED, cancel_requested=stop) for job, stop in rows
             )

@@ -40,7 +40,8 @@ class Reaper:
         if not names:
             await self._workers.forget_condemned()
             return self._tick_s()
-        rows = await self._jobs.running_of(names, _ROWS_MAX, with_payload=False)
+        but = self._settler.refused
+        rows = await self._jobs.running_of(names, _ROWS_MAX, with_payload=False, but=but)
         await self._settler.settle(Outgoing(job, LOST, cancel_requested=stop) for job, stop in rows)
         self._metrics.reaped.inc(len(rows))
         return 0.0 if len(rows) == _ROWS_MAX else self._tick_s()

@@ -42,6 +42,7 @@ from penstock.telemetry.metrics import Metrics
 _RETRY_FIRST_S = 0.02
 _RETRY_MAX_S = 0.5
 _STUCK_S = 30.0
+_REFUSED_MAX = 1000
 
 T = TypeVar("T")
 
@@ -89,6 +90,7 @@ class Settler:
         self._metrics = metrics
         self._losses_max = losses_max
         self._on_ended = on_ended
+        self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
@@ -171,6 +173,8 @@ class Settler:
         if len(batch) == 1 and batch[0].gave_up:
             job = batch[0].job
             log.error("job_can_not_be_settled", job_id=ids.text(job.id), why=str(error))
+            self._metrics.unsettleable.inc()
+            self._refuse(job.id)
             return
         if len(batch) == 1:
             log.error("job_settled_as_internal_error", why=str(error))
@@ -179,6 +183,13 @@ class Settler:
         half = len(batch) // 2
         await self._settle(batch[:half])
         await self._settle(batch[half:])
+
+    def _refuse(self, id_: JobId) -> None:
+        """Remembers a row that Postgres lets go in no way, so that nobody here takes it up again:
+        its handler would run every few seconds, for ever."""
+        self.refused[id_] = None
+        while len(self.refused) > _REFUSED_MAX:
+            del self.refused[next(iter(self.refused))]
 
     def _decided(self, outgoing: Outgoing) -> Settlement:
         try:

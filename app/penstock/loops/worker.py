@@ -70,8 +70,8 @@ class Worker:
         """Takes in what stands under our name and isn't known here: a start's answer was lost."""
         held = self._hands.held
         here = held.departed = set(held.runs) | held.starting
-        mine = [self._parts.me.worker]
-        rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=here)
+        but, mine = here.union(self._hands.settler.refused), [self._parts.me.worker]
+        rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=but)
         if rows:
             await chaos.point("before_adopt")
         known, held.departed = held.departed, None

@@ -117,6 +117,9 @@ class Metrics:
         self.stale_claims = Counter(
             "penstock_stale_claims", "Claimed ids that were not due any more.", registry=r
         )
+        self.unsettleable = Counter(
+            "penstock_unsettleable", "Attempts that PostgreSQL lets nobody settle.", registry=r
+        )
         self.reaped = Counter(
             "penstock_reaped", "Attempts settled as lost with their worker.", registry=r
         )
