@@ -303,7 +303,10 @@ class Engine:
     def _on_redis(self, is_open: bool) -> None:
         """Redis went away or came back: claims change their source, shelves may have holes."""
         self.metrics.redis_breaker_open.set(is_open)
-        log.warning("redis_away" if is_open else "redis_back")
+        if is_open:
+            log.warning("redis_away", why=self._rooms.redis.why)
+        else:
+            log.warning("redis_back")
         self.worker.wake.set()
         if not is_open:
             self.missing.report(self.book.names())

@@ -1,7 +1,7 @@
 """What an operator is told when PostgreSQL or Redis doesn't let us in: one line, no password.
 
-PostgreSQL is the truth, without it nothing starts. Redis holds hints, so a start needs it not; but
-one that refuses our password would refuse it for ever, and is found out before we say "ready".
+PostgreSQL is the truth, without it nothing starts. Redis holds hints, so a start needs it not: one
+that refuses our password is a warning, and jobs run without it until it takes it (decision 0016).
 """
 
 from collections.abc import Iterator
@@ -29,10 +29,9 @@ def explained(dsn: str) -> Iterator[None]:
 
 
 async def greet_redis(redis: "Redis") -> None:
-    """Warns when Redis is out of reach. Raises WrongSetting when it refuses us."""
+    """Warns when Redis is out of reach or refuses us; WrongSetting where no URL is given."""
     from penstock.queue.redis import greet
 
-    place = await greet(redis.url.get_secret_value(), redis.timeout_s)
-    if place is not None:
-        text = f"penstock: warning: Redis is out of reach at {place}; jobs run without it"
-        click.echo(text, err=True)
+    why = await greet(redis.url.get_secret_value(), redis.timeout_s)
+    if why is not None:
+        click.echo(f"penstock: warning: {why}; jobs run without it", err=True)

@@ -25,11 +25,14 @@ _FAILURES_MAX = 3
 _SILENCE = 2  # failures that a time-out counts for
 _PROBE_S = 1.0
 _CONNECTIONS = 16
+_REFUSES = (exceptions.AuthenticationError, exceptions.NoPermissionError)
 # Out of reach, or a Redis that lives but can't serve us: loading, full, a replica, failing over.
 _AWAY = (
     *(exceptions.ConnectionError, exceptions.TimeoutError, OSError, TimeoutError),
     *(exceptions.OutOfMemoryError, exceptions.ReadOnlyError),
     *(exceptions.ClusterDownError, exceptions.TryAgainError),
+    # It refuses us: somebody changes a password or a right just now (decision 0016).
+    *_REFUSES,
 )
 _SILENT = (exceptions.TimeoutError, TimeoutError)
 _CANT = ("MISCONF ", "NOREPLICAS ", "BUSY ")  # the same, where redis-py has no class for it
@@ -54,6 +57,7 @@ class RedisDoor:
         self._scripts = {name: self._client.register_script(body) for name, body in load().items()}
         self._failures = 0
         self._probe_at = 0.0
+        self.why = ""  # the last failure, in Redis' words
         self.on_change: Callable[[bool], None] = lambda _open: None
 
     @property
@@ -129,7 +133,7 @@ class RedisDoor:
         """The error to raise; counts it if Redis is at fault."""
         if not _is_away(error):
             return error
-        was_open = self.is_open
+        was_open, self.why = self.is_open, str(error)[:200] or type(error).__name__
         why = error.__cause__ or error.__context__  # redis-py raises its own while it handles it
         if isinstance(why, ConnectionRefusedError):
             self._failures = _FAILURES_MAX
@@ -138,7 +142,7 @@ class RedisDoor:
         if self.is_open and not was_open:
             self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
             self.on_change(True)
-        return QueueUnavailable(str(error)[:200] or type(error).__name__, unknown=True)
+        return QueueUnavailable(self.why, unknown=True)
 
 
 def heed_cancellation() -> None:
@@ -150,8 +154,6 @@ def heed_cancellation() -> None:
 
 
 def _is_away(error: Exception) -> bool:
-    if isinstance(error, exceptions.NoPermissionError | exceptions.AuthenticationError):
-        return False
     said = str(error) if isinstance(error, exceptions.ResponseError) else ""
     return isinstance(error, _AWAY) or any(code in said for code in _CANT)
 
@@ -168,9 +170,9 @@ def load() -> dict[str, str]:
 
 
 async def greet(url: str, timeout_s: float) -> str | None:
-    """None if Redis takes our name and answers, else the place where it is out of reach.
+    """None if Redis takes our name and answers, else what keeps us from it.
 
-    Raises WrongSetting if it is there but refuses us. The password is never told.
+    Raises WrongSetting for a URL that never will lead there. The password is never told.
     """
     setting = "redis.url (PENSTOCK_REDIS__URL)"
     parts = urlsplit(url)
@@ -184,11 +186,16 @@ async def greet(url: str, timeout_s: float) -> str | None:
         ) from None
     try:
         await door.command("PING")
-    except QueueUnavailable:
-        return place
+    except QueueUnavailable as error:
+        if isinstance(error.__cause__, _REFUSES):
+            return f"Redis at {place} refuses us: {_refusal(error.__cause__)}; see {setting}"
+        return f"Redis is out of reach at {place}"
     except exceptions.RedisError as error:
-        said = "it wants a password" if str(error).startswith("HELLO must") else str(error)
-        raise WrongSetting(f"Redis at {place} refuses us: {said}; see {setting}") from error
+        raise WrongSetting(f"Redis at {place} refuses us: {error}; see {setting}") from error
     finally:
         await door.close()
     return None
+
+
+def _refusal(error: BaseException) -> str:
+    return "it wants a password" if str(error).startswith("HELLO must") else str(error)
