@@ -27,7 +27,7 @@ from penstock.handlers.registry import Registry
 from penstock.loops import supervise
 from penstock.queue.redis import RedisDoor
 from penstock.settings import Auth, Settings
-from penstock.store import migrate, postgres
+from penstock.store import arrival, migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
 from penstock.telemetry import logs
@@ -70,6 +70,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
+    if not await _postgres_is_there(settings, stop):
+        return
     async with running(settings) as replica:
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again would hold up the loop
@@ -97,6 +99,13 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
         os._exit(EXIT_FAILED if failed else 0)
     if failed:
         replica.loops.result()
+
+
+async def _postgres_is_there(settings: Settings, stop: asyncio.Event) -> bool:
+    """False when the start was called off meanwhile. The front door, /livez too, is closed yet."""
+    store = settings.postgres
+    dsn = store.dsn.get_secret_value()
+    return await arrival.arrived(dsn, store.connect_timeout_s, store.boot_wait_s, stop)
 
 
 async def _wait(event: asyncio.Event) -> None:

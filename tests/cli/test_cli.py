@@ -106,7 +106,11 @@ def test_migrate_needs_the_database_only_and_can_be_repeated(servers: Servers) -
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
 def test_a_database_out_of_reach_is_one_line_and_code_1(servers: Servers, command: str) -> None:
-    environ = {**servers.environ, "PENSTOCK_POSTGRES__DSN": "postgres://penstock@127.0.0.1:1/x"}
+    environ = {
+        **servers.environ,
+        "PENSTOCK_POSTGRES__DSN": "postgres://penstock@127.0.0.1:1/x",
+        "PENSTOCK_POSTGRES__BOOT_WAIT_S": "0",
+    }
     done = penstock(command, environ=environ)
     assert "PostgreSQL" in the_last_line(done)
 

@@ -111,6 +111,9 @@ class Postgres(Section):
     dsn: Dsn = Field(description="where it is: postgres://user:password@host:port/database")
     connect_timeout_s: float = Field(3, ge=0.1, le=60, description="longest time to connect")
     command_timeout_s: float = Field(5, ge=0.1, le=600, description="longest time of a statement")
+    boot_wait_s: float = Field(
+        60, ge=0, le=3600, description="longest time that a start waits for it; 0 = not at all"
+    )
     read_connections: int = Field(4, ge=1, le=100, description="pool that the API reads with")
     engine_connections: int = Field(
         6, ge=2, le=100, description="pool that submits, starts and settles jobs"
