@@ -19,6 +19,7 @@ from penstock.commands.submit import Submitter
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
+from penstock.domain.verdict import Patience
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.registry import Registry
@@ -173,7 +174,11 @@ class Engine:
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
         self.settler = Settler(
-            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.waiters.tell
+            self.jobs,
+            self.enqueuer,
+            self.metrics,
+            Patience(limits.losses_max, limits.crashes_max),
+            self.waiters.tell,
         )
         self.pool = Pool(
             lanes,
