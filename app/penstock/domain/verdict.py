@@ -9,6 +9,13 @@ from penstock.domain.retry import delay_s
 
 CRASH_DELAYS_S = (1.0, 5.0, 25.0)  # after the first crash, the second, all later ones
 
+SUSPECT_LOSSES = 2  # once may happen to anybody
+
+
+def is_suspect(job: Started) -> bool:
+    """Whether an attempt runs in a child process of its own: it may be what ends replicas."""
+    return job.losses >= SUSPECT_LOSSES
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
