@@ -3,10 +3,12 @@
 Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attributes here.
 """
 
+import math
 import os
 import random
 import secrets
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,14 +21,17 @@ from penstock.commands.submit import Submitter
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
+from penstock.domain.verdict import Patience, is_suspect
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
-from penstock.handlers.registry import Registry
+from penstock.handlers.registry import Handler, Registry
 from penstock.loops.book import QueueBook
+from penstock.loops.children import Child, Children
 from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
+from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
 from penstock.loops.keeper import Keeper
@@ -168,21 +173,43 @@ class Engine:
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
+        self._alone = Lane("children", (), limits.children, self._children())
         self._services = Services(http=self._rooms.egress)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
         self.settler = Settler(
-            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.waiters.tell
+            self.jobs,
+            self.enqueuer,
+            self.metrics,
+            Patience(limits.losses_max, limits.crashes_max),
+            self.waiters.tell,
         )
         self.pool = Pool(
-            lanes,
+            [*lanes, self._alone] if lanes else [],
             self.threads,
             limits,
             self._on_run_ended,
             self._on_slot_free,
         )
         self.hands = Hands(self.pool, self.held, self.settler, self._run_of)
+
+    def _children(self) -> Children:
+        settings, limits = self._settings, self._settings.worker
+        setup = Setup(
+            modules=settings.handlers.modules,
+            path=tuple(sys.path),
+            egress_allow=settings.egress.allow,
+            connect_timeout_s=settings.egress.connect_timeout_s,
+            response_max_bytes=settings.egress.response_max_bytes,
+            result_max_bytes=limits.result_max_bytes,
+            log_lines_max=limits.log_lines_max,
+            log_bytes_max=limits.log_bytes_max,
+            log_level=settings.log.level,
+            log_format=settings.log.format,
+            memory_max_bytes=limits.child_memory_max_bytes,
+        )
+        return Children(setup, limits.children, limits.child_start_max_s, self.metrics)
 
     def _build_loops(self) -> None:
         settings = self._settings
@@ -197,7 +224,9 @@ class Engine:
             self.metrics,
         )
         claims = {
-            lane.name: Claims(self.parts, lane.kinds, self.missing) for lane in self.pool.lanes
+            lane.name: Claims(self.parts, lane.kinds, self.missing)
+            for lane in self.pool.lanes
+            if lane.kinds
         }
         self.worker = Worker(self.parts, self.hands, claims)
         self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
@@ -271,15 +300,22 @@ class Engine:
             version=VERSION,
             queues=settings.queues,
             kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes),
+            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
         )
 
     def _run_of(self, job: Started) -> Run:
         handler = self._rooms.registry.get(job.kind)
         assert handler is not None, job.kind  # claims name only kinds that we serve
+        if is_suspect(job):
+            return self._run_alone(job, handler)
         deadline = clock.monotonic() + job.timeout_s
         context = Context(job, deadline, self._services, self._log_limits)
         return Run(job, handler, context, deadline, self._lanes[job.kind])
+
+    def _run_alone(self, job: Started, handler: Handler) -> Run:
+        """Its deadline is set when it has a place."""
+        context = Context(job, math.inf, self._services, self._log_limits)
+        return Run(job, handler, context, math.inf, self._alone, Child(job, context))
 
     def _on_run_ended(self, run: Run, ending: Ending) -> None:
         logs, progress = run.log_rows(), run.progress_row()

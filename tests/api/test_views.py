@@ -28,6 +28,7 @@ VIEW = JobView(
     error='{"type":"x","message":"y","details":null}',
     attempt=2,
     failures=1,
+    crashes=0,
     max_attempts=5,
     on_lost="retry",
     backoff=Backoff(),
@@ -44,10 +45,10 @@ VIEW = JobView(
 )
 
 FIELDS = (
-    "id, kind, queue, state, priority, payload, result, error, attempt, failures, max_attempts, "
-    "on_lost, backoff, timeout_s, run_at, expires_at, created_at, started_at, finished_at, "
-    "unique_key, concurrency_key, tags, workflow_id, name, depends_on, run_if, progress, "
-    "cancel_reason, worker, traceparent, created_by"
+    "id, kind, queue, state, priority, payload, result, error, attempt, failures, crashes, "
+    "max_attempts, on_lost, backoff, timeout_s, run_at, expires_at, created_at, started_at, "
+    "finished_at, unique_key, concurrency_key, tags, workflow_id, name, depends_on, run_if, "
+    "progress, cancel_reason, worker, traceparent, created_by"
 )
 
 

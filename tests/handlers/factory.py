@@ -28,6 +28,7 @@ STARTED = Started(
     payload="null",
     failures=1,
     losses=0,
+    crashes=0,
     max_attempts=5,
     backoff=DEFAULT_BACKOFF,
     timeout_s=300.0,

@@ -8,8 +8,9 @@ from datetime import datetime
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import NewJob, OnLost, Started
+from penstock.domain.verdict import Patience
 
-LOSSES_MAX = 3
+PATIENCE = Patience(losses_max=3, crashes_max=2)
 
 DUE, RUNNING = "due", "running"  # the other places are the terminal states
 
@@ -23,6 +24,7 @@ class Job:
     attempt: int = 0
     failures: int = 0
     losses: int = 0
+    crashes: int = 0
     worker: WorkerId | None = None
     cancel_requested: bool = False
     ready_at: datetime | None = None  # None: nobody was told, since its second life began
@@ -41,7 +43,8 @@ class Job:
     def start(self, started: Started) -> None:
         assert self.place == DUE, f"started although it is {self.place}"
         assert started.attempt == self.attempt + 1, "an attempt's number was skipped or used twice"
-        assert (started.failures, started.losses) == (self.failures, self.losses)
+        spent = (started.failures, started.losses, started.crashes)
+        assert spent == (self.failures, self.losses, self.crashes)
         assert started.started_at >= started.ready_at, "I9: started before its time"
         assert self.ready_at in (None, started.ready_at), "it lost its place in line"
         assert not self.expired, "started after its time to live"
@@ -79,7 +82,8 @@ class Job:
         assert self.ends_in_this_life == 1, "I2: it ended twice"
 
     def live_again(self) -> None:
-        self.place, self.failures, self.losses, self.ends_in_this_life = DUE, 0, 0, 0
+        self.place, self.ends_in_this_life = DUE, 0
+        self.failures = self.losses = self.crashes = 0
         self.ready_at, self.may_expire = None, self.new.ttl_s is not None
 
     def _after(self, ending: Ending, *, cancel_known: bool) -> str:
@@ -92,7 +96,11 @@ class Job:
             return DUE
         if outcome is Outcome.LOST:
             self.losses += 1
-            given_up = self.new.on_lost is OnLost.DEAD or self.losses >= LOSSES_MAX
+            given_up = self.new.on_lost is OnLost.DEAD or self.losses >= PATIENCE.losses_max
+            return "dead" if given_up else DUE
+        if outcome is Outcome.CRASHED:
+            self.crashes += 1
+            given_up = self.new.on_lost is OnLost.DEAD or self.crashes >= PATIENCE.crashes_max
             return "dead" if given_up else DUE
         self.failures += 1
         given_up = not ending.retryable or self.failures >= self.new.max_attempts
@@ -150,7 +158,7 @@ class Model:
         """I7: each job in exactly one place, with what belongs to it there."""
         found: Places = {}
         for id_, job in self.jobs.items():
-            budget = (job.attempt, job.failures, job.losses)
+            budget = (job.attempt, job.failures, job.losses, job.crashes)
             if job.place == RUNNING:
                 found[id_] = (RUNNING, *budget, job.worker, job.cancel_requested)
             else:

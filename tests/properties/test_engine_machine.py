@@ -40,7 +40,8 @@ T = TypeVar("T")
 
 A_LITTLE = Backoff(Curve.FIXED, base_s=0.005, factor=1.0, max_s=0.005, jitter=Jitter.NONE)
 ENDINGS = (
-    *(making.FAILURE, making.TIMEOUT, RELEASED, LOST),  # after these a job is often due again
+    # After these a job is often due again.
+    *(making.FAILURE, making.TIMEOUT, making.CRASH, RELEASED, LOST),
     *(making.SUCCESS, making.FINAL_FAILURE, CANCELLED),
 )
 ANY = st.integers(0, 99)  # picks one of what there is

@@ -4,16 +4,18 @@ the reference model."""
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from penstock.domain.attempt import LOST, Ending, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, NewJob, Started
 from penstock.domain.submission import Refuse, Store, Submission
 from penstock.queue.shelves import Off
+from penstock.store.jobs import Settlement
 from penstock.store.line import Round
 from penstock.store.rows import ms
 from penstock.store.submissions import first_ready_at
-from tests.properties.model import DUE, LOSSES_MAX, RUNNING, Job, Model, Worker
+from tests.properties.model import DUE, PATIENCE, RUNNING, Job, Model, Worker
 from tests.support import database, making, redis_shelves
 from tests.support.database import Database, settlement
 from tests.support.redis_shelves import RedisShelves
@@ -26,12 +28,13 @@ AGING_MS = 60_000.0
 
 # One row for each place that a job's row is found in: a job in two places is found twice.
 _PLACES = """
-SELECT job_id, 'due', attempt, failures, losses, NULL::uuid, false FROM job_due
+SELECT job_id, 'due', attempt, failures, losses, crashes, NULL::uuid, false FROM job_due
 UNION ALL
-SELECT job_id, 'running', attempt, failures, losses, worker_id, cancel_requested_at IS NOT NULL
+SELECT job_id, 'running', attempt, failures, losses, crashes, worker_id,
+       cancel_requested_at IS NOT NULL
 FROM job_running
 UNION ALL
-SELECT job_id, state, attempt, failures, losses, NULL, false FROM job_ended
+SELECT job_id, state, attempt, failures, losses, crashes, NULL, false FROM job_ended
 """
 _ATTEMPTS = "SELECT job_id, attempt, worker_id, outcome FROM attempts"
 _COUNTS = "SELECT state, sum(delta)::int FROM queue_counts GROUP BY state HAVING sum(delta) <> 0"
@@ -144,7 +147,7 @@ class World:
         wins = known or ending.outcome is Outcome.SUCCEEDED
         held_back = runs and job.cancel_requested and not wins
         key = (run.id, run.attempt)
-        settled, held = await self.db.jobs.settle([settlement(run, ending, known, LOSSES_MAX)])
+        settled, held = await self.db.jobs.settle([_settlement(run, ending, known)])
         assert held == ({key} if held_back else set())
         assert settled.keys() == ({key} if runs and not held_back else set()), "the fence is open"
         if held_back:
@@ -159,10 +162,7 @@ class World:
         """Its worker says that it succeeded while a reaper says that it was lost."""
         job, key = self.model.jobs[run.id], (run.id, run.attempt)
         answers = await asyncio.gather(
-            *(
-                self.db.jobs.settle([settlement(run, ending, losses_max=LOSSES_MAX)])
-                for ending in (making.SUCCESS, LOST)
-            )
+            *(self.db.jobs.settle([_settlement(run, ending)]) for ending in (making.SUCCESS, LOST))
         )
         winners = [
             (ending, settled[key])
@@ -324,6 +324,13 @@ class World:
         for run in runs:
             worker.runs.append(run)
             self.model.runs.append(run)
+
+
+def _settlement(run: Started, ending: Ending, cancel_known: bool = False) -> Settlement:
+    """With a short pause after a crash, too."""
+    made = settlement(run, ending, cancel_known, PATIENCE)
+    pause_s = made.verdict.delay_s and min(made.verdict.delay_s, 0.02)
+    return replace(made, verdict=replace(made.verdict, delay_s=pause_s))
 
 
 @asynccontextmanager

@@ -49,6 +49,7 @@ async def test_a_job_is_shown_as_it_was_submitted(db: Database) -> None:
         error=None,
         attempt=0,
         failures=0,
+        crashes=0,
         max_attempts=7,
         on_lost="dead",
         backoff=job.backoff,

@@ -26,6 +26,7 @@ ENDINGS: list[tuple[Ending, dict[str, Any], tuple[str, int, int, str]]] = [
     (LOST, {"max_attempts": 1}, ("ready", 0, 1, "lost")),
     (LOST, {"on_lost": OnLost.DEAD}, ("dead", 0, 1, "lost")),
     (RELEASED, {"max_attempts": 1}, ("ready", 0, 0, "released")),
+    (making.CRASH, {"max_attempts": 1}, ("scheduled", 0, 0, "crashed")),
     (CANCELLED, {}, ("cancelled", 0, 0, "cancelled")),
 ]
 
@@ -42,13 +43,15 @@ async def test_an_ending_moves_the_job_to_one_place_and_records_the_attempt(
     assert await db.places([run.id]) == [place]
     assert await db.count("job_running") == 0
     assert await db.count("job_due") + await db.count("job_ended") == 1
-    row = await db.row("job_due" if place == "ready" else "job_ended", run.id)
+    is_due = place in ("ready", "scheduled")
+    row = await db.row("job_due" if is_due else "job_ended", run.id)
     assert (row["attempt"], row["failures"], row["losses"]) == (1, failures, losses)
+    assert row["crashes"] == (outcome == "crashed")
     attempt = await db.row("attempts", run.id)
     assert (attempt["attempt"], attempt["worker_id"]) == (1, run.worker)
     assert (attempt["outcome"], attempt["started_at"]) == (outcome, run.started_at)
     assert attempt["finished_at"] >= run.started_at
-    assert attempt["next_run_at"] == (row["ready_at"] if place == "ready" else None)
+    assert attempt["next_run_at"] == (row["ready_at"] if is_due else None)
 
 
 async def test_a_success_keeps_its_result_and_a_death_its_error_and_reason(db: Database) -> None:
@@ -229,7 +232,7 @@ async def test_what_another_settled_first_is_not_taken_for_ones_own(db: Database
     [
         {"ending": Ending(Outcome.SUCCEEDED, result="no json")},
         {"error": '{"type":'},
-        {"verdict": Verdict(State.DEAD, 2**40, 0)},
+        {"verdict": Verdict(State.DEAD, 2**40, 0, 0)},
     ],
     ids=["a result that is no JSON", "an error that is no JSON", "a number too large"],
 )

@@ -124,6 +124,39 @@ async def test_every_start_counts_the_attempt_up(db: Database) -> None:
     assert (run.attempt, run.failures, run.losses) == (5, 2, 1)
 
 
+async def test_a_crash_counts_apart_and_is_carried_along(db: Database) -> None:
+    worker, (id_,) = await db.worker(), await db.submit()
+    for crashes in (0, 1):
+        (run,) = await db.jobs.start([id_], worker)
+        assert (run.failures, run.losses, run.crashes) == (0, 0, crashes)
+        await db.settle(run, making.CRASH)
+        await db.session.execute("UPDATE job_due SET ready_at = clock_timestamp()")
+    (run,) = await db.jobs.start([id_], worker)
+    (found, _), *_ = await db.jobs.running_of([worker], 10, with_payload=True)
+    assert found == run
+    await db.settle(run, making.CRASH)
+    view = await db.reads.job(id_)
+    assert view is not None
+    assert (view.state, view.reason, view.failures, view.crashes) == ("dead", "poison", 0, 3)
+    outcomes = [attempt.outcome for attempt in await db.reads.attempts(id_)]
+    assert outcomes == ["crashed"] * 3
+
+
+async def test_an_old_replica_that_knows_of_no_crashes_can_go_on(db: Database) -> None:
+    """It names its columns, and `crashes` isn't among them (migration 0005)."""
+    worker = await db.worker()
+    (run,) = await db.running(worker=worker)
+    await db.session.execute(
+        """WITH r AS (DELETE FROM job_running RETURNING *)
+        INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at,
+                                 failures, losses, started_at, unique_id)
+        SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, failures, losses,
+               started_at, unique_id FROM r"""
+    )
+    ((found, _),) = await db.jobs.running_of([worker], 10, with_payload=True)
+    assert found == run
+
+
 async def test_a_replica_finds_what_stands_under_its_name(db: Database) -> None:
     mine = await db.running(3)
     await db.running(2)

@@ -66,7 +66,8 @@ RULES = {
         FROM job_ended e JOIN jobs j USING (job_id)
         LEFT JOIN (
             SELECT job_id, count(*) FILTER (WHERE outcome IN ('failed', 'timed_out')) AS failures,
-                   count(*) FILTER (WHERE outcome = 'lost') AS losses
+                   count(*) FILTER (WHERE outcome = 'lost') AS losses,
+                   count(*) FILTER (WHERE outcome = 'crashed') AS crashes
             FROM attempts GROUP BY job_id
         ) a USING (job_id)
         CROSS JOIN LATERAL (  -- an attempt that was to be cancelled spends nothing
@@ -74,13 +75,15 @@ RULES = {
         ) s
         WHERE coalesce(a.failures, 0) - e.failures NOT BETWEEN 0 AND s.spared
            OR coalesce(a.losses, 0) - e.losses NOT BETWEEN 0 AND s.spared
+           OR coalesce(a.crashes, 0) - e.crashes NOT BETWEEN 0 AND s.spared
            OR e.failures > j.max_attempts""",
     "I6 the state follows from the last outcome": """
         SELECT e.job_id FROM job_ended e
         LEFT JOIN attempts a ON a.job_id = e.job_id AND a.attempt = e.attempt
         WHERE NOT CASE e.state
             WHEN 'succeeded' THEN coalesce(a.outcome = 'succeeded', false)
-            WHEN 'dead' THEN coalesce(a.outcome IN ('failed', 'timed_out', 'lost'), false)
+            WHEN 'dead' THEN coalesce(a.outcome IN ('failed', 'timed_out', 'lost', 'crashed'),
+                                 false)
             WHEN 'cancelled' THEN a.outcome IS DISTINCT FROM 'succeeded'
             ELSE false END""",
     "I6 nothing comes after a success": """

@@ -12,7 +12,7 @@ from penstock.clock import ServerClock
 from penstock.domain.attempt import Ending
 from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Started
-from penstock.domain.verdict import decide
+from penstock.domain.verdict import Patience, decide
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs, Settlement
 from penstock.store.line import Line
@@ -90,10 +90,12 @@ class Database:
 
 
 def settlement(
-    job: Started, ending: Ending, cancel_known: bool = False, losses_max: int = 20
+    job: Started, ending: Ending, cancel_known: bool = False, patience: Patience | None = None
 ) -> Settlement:
     """As the settler makes it, with the shortest back-off."""
-    verdict = decide(job, ending, chance=0.0, cancel_requested=cancel_known, losses_max=losses_max)
+    verdict = decide(
+        job, ending, chance=0.0, cancel_requested=cancel_known, patience=patience or Patience()
+    )
     error = '{"type":"oops"}' if ending.failure else None
     return Settlement(job, ending, verdict, error, cancel_known)
 

@@ -5,9 +5,14 @@ One line an event, by one write to a file opened for appending: the page cache s
 """
 
 import asyncio
+import ctypes
 import decimal
 import os
+import resource
+import signal
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -85,3 +90,93 @@ def bound(payload: Any) -> Any:
     found = decimal.getcontext().prec
     decimal.getcontext().prec = payload
     return found
+
+
+def _segfault() -> None:
+    ctypes.string_at(0)
+
+
+def _overflow_the_stack() -> None:
+    """Python's own frames need no C stack, but each call from C does."""
+    sys.setrecursionlimit(10**9)
+
+    def deeper(_: int) -> int:
+        return min([0], key=deeper)
+
+    deeper(0)
+
+
+def _spin() -> None:
+    while True:
+        pass
+
+
+_ENDS = {
+    "exit": lambda: os._exit(7),
+    "exit-well": lambda: os._exit(0),
+    "segfault": _segfault,
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),  # as the kernel does, out of memory
+    "stack": _overflow_the_stack,
+    "spin": _spin,
+}
+
+
+@handler("poison")
+async def poison(payload: Any, ctx: Context) -> None:
+    """Ends its process in the way `how` says, or spins for ever."""
+    record(ctx, "start")
+    ctx.log.info("the last that was heard of it", how=payload["how"])
+    ctx.progress(50, "half dead")
+    os.write(1, b"what it printed last\n")
+    _ENDS[payload["how"]]()
+
+
+@handler("poison-thread")
+def poison_thread(payload: Any, ctx: Context) -> None:
+    """The same as a plain function."""
+    record(ctx, "start")
+    _ENDS[payload["how"]]()
+
+
+@handler("hog")
+async def hog(payload: Any) -> int:
+    """Takes `mib` MiB of memory and gives them back."""
+    taken = [bytearray(1024 * 1024) for _ in range(payload["mib"])]
+    return len(taken)
+
+
+@handler("ticking")
+async def ticking(payload: Any, ctx: Context) -> None:
+    """Has a side effect every 20 ms for `seconds`, in the way `how` says."""
+    record(ctx, "start")
+    until = time.monotonic() + payload["seconds"]
+    while time.monotonic() < until:
+        record(ctx, "tick")
+        if payload.get("how") == "block":
+            time.sleep(0.02)  # noqa: ASYNC251 - that is the fault
+        else:
+            await asyncio.sleep(0.02)
+    record(ctx, "end")
+
+
+@handler("surroundings")
+def surroundings(ctx: Context) -> dict[str, Any]:
+    """What the process has that it runs in."""
+    files = {name: os.readlink(f"/proc/self/fd/{name}") for name in _descriptors()}
+    return {
+        "pid": os.getpid(),
+        "files": files,
+        "environ": sorted(name for name in os.environ if name.startswith("PENSTOCK_")),
+        "core": resource.getrlimit(resource.RLIMIT_CORE)[0],
+        "oom_score_adj": int(Path("/proc/self/oom_score_adj").read_text()),
+        "loop": type(asyncio.get_event_loop_policy()).__name__,
+        "remaining_s": ctx.remaining_s(),
+        "attempt": ctx.attempt,
+        "tags": list(ctx.tags),
+        "stdin": sys.stdin.read(),
+    }
+
+
+def _descriptors() -> list[str]:
+    listed = os.listdir("/proc/self/fd")
+    return [name for name in listed if os.path.exists(f"/proc/self/fd/{name}")]

@@ -17,6 +17,7 @@ NOON = datetime.fromtimestamp(NOON_MS / 1000, UTC)
 SUCCESS = Ending(Outcome.SUCCEEDED, result='{"answer":42}')
 FAILURE = Ending(Outcome.FAILED, failure=Failure("oops", "as asked"))
 FINAL_FAILURE = replace(FAILURE, retryable=False)
+CRASH = Ending(Outcome.CRASHED, failure=Failure("crashed", "ended by SIGSEGV"))
 TIMEOUT = Ending(Outcome.TIMED_OUT, failure=Failure("timeout", "too long"))
 
 _ticks = itertools.count(NOON_MS)
@@ -59,6 +60,7 @@ def started(**fields: Any) -> Started:
         "payload": "null",
         "failures": 0,
         "losses": 0,
+        "crashes": 0,
         "max_attempts": 5,
         "backoff": DEFAULT_BACKOFF,
         "timeout_s": 300.0,

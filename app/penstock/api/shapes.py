@@ -71,6 +71,7 @@ class _JobBasics(TypedDict):
     ]
     attempt: Annotated[Count, _says("Number of the last attempt; 0 before the first.", 1)]
     failures: Annotated[Count, _says("How much of `max_attempts` is spent in this life.", 0)]
+    crashes: Annotated[Count, _says("How many child processes it ended in this life.", 0)]
     max_attempts: Annotated[int, Field(ge=1, le=100), _says("How often it may fail.", 5)]
     on_lost: Annotated[OnLost, _says("What happens when its worker is lost with it.", "retry")]
     backoff: Backoff

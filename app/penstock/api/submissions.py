@@ -24,8 +24,16 @@ from penstock.domain.pointer import step
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
 
 _SET_BY_SERVER = {
-    *("id", "state", "result", "error", "attempt", "failures", "progress", "worker"),
-    *("created_at", "created_by", "started_at", "finished_at", "workflow_id", "cancel_reason"),
+    *("id", "state", "result", "error", "attempt", "failures", "crashes", "progress"),
+    *(
+        "worker",
+        "created_at",
+        "created_by",
+        "started_at",
+        "finished_at",
+        "workflow_id",
+        "cancel_reason",
+    ),
 }
 _NOT_BUILT = {
     *("concurrency_key", "depends_on", "run_if", "notify", "name"),

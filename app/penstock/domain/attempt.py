@@ -10,6 +10,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     LOST = "lost"  # its worker was condemned; nobody knows how far it came
+    CRASHED = "crashed"  # its child process died, and nobody else with it
     RELEASED = "released"  # handed back at shutdown; nothing spent
     CANCELLED = "cancelled"
 

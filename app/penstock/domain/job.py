@@ -77,6 +77,7 @@ class Started:
     payload: str  # JSON text
     failures: int
     losses: int
+    crashes: int
     max_attempts: int
     backoff: Backoff
     timeout_s: float

@@ -31,6 +31,7 @@ class JobView:
     error: str | None
     attempt: int
     failures: int
+    crashes: int
     max_attempts: int
     on_lost: str
     backoff: Backoff

@@ -86,6 +86,13 @@ class JobLog:
     def error(self, message: str, /, **fields: object) -> None:
         self._keep("error", message, fields)
 
+    def hear(self, line: LogLine) -> None:
+        """A line that was kept elsewhere: by a child process, which counts as we do."""
+        with self._lock:
+            if self._seq < line.seq <= self._limits.lines_max + 1:
+                self._seq = line.seq
+                self._lines.append(line)
+
     def take(self) -> list[LogLine]:
         """The lines since the last call."""
         with self._lock:
@@ -226,6 +233,13 @@ class Context:
             return None
         self._progress_taken = latest
         return latest
+
+    def hear(self, told: LogLine | Progress) -> None:
+        """For the worker: what the handler has told another Context, in a child process."""
+        if isinstance(told, Progress):
+            self._progress = told
+        else:
+            self.log.hear(told)
 
     def remaining_s(self) -> float:
         """Seconds until the attempt's deadline; negative when it is over."""

@@ -21,6 +21,7 @@ from penstock.domain.job import Started
 from penstock.handlers.context import Context
 from penstock.handlers.errors import failure_of
 from penstock.handlers.registry import Handler
+from penstock.loops.children import Child, Children
 from penstock.loops.run import run_handler, stop_ending
 from penstock.settings import Worker as WorkerSettings
 from penstock.store.jobs import LogRow, ProgressRow
@@ -39,6 +40,7 @@ class Run:
     context: Context
     deadline: float  # monotonic
     lane: "Lane"
+    child: Child | None = None  # it runs in a process of its own
     task: asyncio.Task[Any] | None = None
     stop: Outcome | None = None  # why its handler was told to stop
     stopped_at: float = 0.0
@@ -63,11 +65,13 @@ class Run:
 
 @dataclass(slots=True, eq=False)
 class Lane:
-    """Slots for one sort of handler: coroutines, or threads."""
+    """Slots for one sort of handler: coroutines, threads, or child processes (of any kind, so that
+    nothing is claimed for them)."""
 
     name: str
     kinds: Sequence[str]
     slots: int
+    children: Children | None = None
     reserved: int = 0  # claimed, not yet started
     waiting: deque[Run] = field(default_factory=deque)
     running: set[Run] = field(default_factory=set)
@@ -112,6 +116,10 @@ class Pool:
 
     def put(self, runs: Iterable[Run]) -> None:
         for run in runs:
+            children = run.lane.children
+            if children and (ending := children.overflow(len(run.lane.waiting))):
+                self._end(run, ending)
+                continue
             run.lane.waiting.append(run)
             self._by_id[run.job.id] = run
             if run.deadline < self._next_check:
@@ -138,6 +146,8 @@ class Pool:
         if run in run.lane.waiting:
             run.lane.waiting.remove(run)
             self._end(run, stopped(run))
+        elif run.child is not None:
+            run.child.stop(why.value)
         elif run.task is not None and run.handler.is_async:
             run.task.cancel()
         self.checked.set()
@@ -152,7 +162,7 @@ class Pool:
             if run.stop is None:
                 nearest = min(nearest, run.deadline)
             elif now >= run.stopped_at + self._cancel_grace_s:
-                self._leak(run)
+                self._give_up(run)
             else:
                 nearest = min(nearest, run.stopped_at + self._cancel_grace_s)
         self._next_check = nearest
@@ -207,9 +217,7 @@ class Pool:
     async def _execute(self, run: Run, task: asyncio.Task[Any]) -> None:
         run.task = task
         try:
-            ending = await run_handler(
-                run.handler, run.context, self._threads, self._result_max_bytes
-            )
+            ending = await self._ending(run)
         except asyncio.CancelledError as error:
             if run.stop is not None:
                 ending = stopped(run)
@@ -222,10 +230,26 @@ class Pool:
             run.lane.running.discard(run)
         self._end(run, stopped(run) if _overrules(run.stop, ending) else ending)
 
+    async def _ending(self, run: Run) -> Ending:
+        if run.child is None or run.lane.children is None:
+            return await run_handler(
+                run.handler, run.context, self._threads, self._result_max_bytes
+            )
+        return await run.lane.children.run(run.child, lambda: self._begin_late(run))
+
+    def _begin_late(self, run: Run) -> None:
+        """Its handler begins only now: neither the wait for a place nor the start counts."""
+        run.deadline = clock.monotonic() + run.job.timeout_s
+        self.checked.set()
+
     def _is_closing(self) -> bool:
         return self._owner is not None and self._owner.cancelling() > 0
 
-    def _leak(self, run: Run) -> None:
+    def _give_up(self, run: Run) -> None:
+        """On a handler that ignores its end: a process is killed, all else leaks its slot."""
+        if run.child is not None:
+            run.child.kill()
+            return
         run.leaked = True
         self._end(run, stopped(run))
 

@@ -23,7 +23,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
-from penstock.domain.verdict import decide
+from penstock.domain.verdict import Patience, decide
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
     ROW_BYTES,
@@ -82,13 +82,13 @@ class Settler:
         jobs: Jobs,
         enqueuer: Enqueuer,
         metrics: Metrics,
-        losses_max: int,
+        patience: Patience,
         on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
-        self._losses_max = losses_max
+        self._patience = patience
         self._on_ended = on_ended
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
@@ -205,7 +205,7 @@ class Settler:
             ending,
             chance=random.random(),
             cancel_requested=outgoing.cancel_requested,
-            losses_max=self._losses_max,
+            patience=self._patience,
         )
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED

@@ -17,7 +17,7 @@ from penstock.settings.sections import (
     Settings,
     Worker,
 )
-from penstock.settings.sources import SettingsError, environment, near_misses
+from penstock.settings.sources import SettingsError, environment, near_misses, without_settings
 from penstock.settings.values import Role
 
 __all__ = [
@@ -45,4 +45,5 @@ __all__ = [
     "load_section",
     "near_misses",
     "survey",
+    "without_settings",
 ]

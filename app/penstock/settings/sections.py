@@ -196,6 +196,21 @@ class Worker(Section):
     losses_max: int = Field(
         20, ge=1, le=1000, description="lost workers after which a job is given up"
     )
+    children: int = Field(
+        4, ge=1, le=100, description="most jobs at once that run in a child process of their own"
+    )
+    crashes_max: int = Field(
+        3, ge=1, le=100, description="crashed child processes after which a job is poison"
+    )
+    child_start_max_s: float = Field(
+        30, ge=0.1, le=600, description="time that a child process gets to import the handlers"
+    )
+    child_memory_max_bytes: int = Field(
+        0, ge=0, le=2**50, description="most address space of a child process; 0 = no limit"
+    )
+    leaks_max_percent: float = Field(
+        20, ge=0, le=100, description="leaked slots of a lane beyond which the process restarts"
+    )
 
     @model_validator(mode="after")
     def _outlives_a_missed_beat(self) -> Self:

@@ -86,6 +86,15 @@ def environment() -> Mapping[str, str]:
     return os.environ
 
 
+def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what sets us up, secrets among it: for handlers' own processes."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(PREFIX) or _is_not_a_setting(name)
+    }
+
+
 def gather(environ: Mapping[str, str], config_dir: Path) -> Found:
     """Read base.yaml, the environment's YAML and the environment's variables, in this order."""
     environment = environ.get(ENVIRONMENT, "production")

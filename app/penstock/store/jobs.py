@@ -92,7 +92,7 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[18]) for row in found]
+        return [(rows.started(row), row[19]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:
         found = await self._pg.rows("cancel_due", id_, point="after_cancel")
@@ -141,6 +141,7 @@ def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
         [s.verdict.delay_s for s in batch],
         [s.verdict.failures for s in batch],
         [s.verdict.losses for s in batch],
+        [s.verdict.crashes for s in batch],
         [s.ending.result for s in batch],
         [s.error for s in batch],
         [s.verdict.reason for s in batch],

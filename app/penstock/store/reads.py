@@ -172,6 +172,7 @@ def job_view(row: Record) -> JobView:
         error=row["error"],
         attempt=row["attempt"],
         failures=row["failures"],
+        crashes=row["crashes"],
         max_attempts=row["max_attempts"],
         on_lost=row["on_lost"],
         backoff=rows.backoff_from(row["backoff"]),

@@ -37,6 +37,7 @@ def started(row: Record) -> Started:
         payload=row[6],
         failures=row[7],
         losses=row[8],
+        crashes=row[18],
         max_attempts=row[9],
         backoff=backoff_from(row[10]),
         timeout_s=row[11],

@@ -134,6 +134,19 @@ class Metrics:
         self.leaked_slots = Gauge(
             "penstock_leaked_slots", "Slots held by handlers that ignore their end.", registry=r
         )
+        self.children = Family(
+            Gauge(
+                "penstock_children",
+                "Jobs lost twice that run in a child process, or wait for one: busy, waiting.",
+                ["state"],
+                registry=r,
+            )
+        )
+        self.child_start_failures = Counter(
+            "penstock_child_start_failures",
+            "Child processes that did not come to their job.",
+            registry=r,
+        )
         self.slots = Family(
             Gauge("penstock_slots", "Worker slots by state: busy, free.", ["state"], registry=r)
         )

@@ -99,12 +99,12 @@ k AS MATERIALIZED (
 d AS (
     DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
     RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses,
-              unique_id
+              crashes, unique_id
 ),
 r AS (
     INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at,
-                             failures, losses, started_at, unique_id)
-    SELECT job_id, attempt, $2, queue, kind, priority, ready_at, failures, losses,
+                             failures, losses, crashes, started_at, unique_id)
+    SELECT job_id, attempt, $2, queue, kind, priority, ready_at, failures, losses, crashes,
            (SELECT now FROM t), unique_id
     FROM d
 ),
@@ -115,7 +115,7 @@ j AS MATERIALIZED (
 )
 SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
        d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
-       (SELECT now FROM t), j.tags, j.traceparent, j.created_by
+       (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
@@ -133,9 +133,10 @@ FROM job_due d WHERE d.job_id = ANY($1::uuid[]);
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 v AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::float8[],
-                         $7::int[], $8::int[], $9::json[], $10::json[], $11::text[], $12::bool[])
-        AS v(job_id, attempt, worker_id, outcome, state, delay_s, failures, losses, result, error,
-             reason, cancel_known)
+                         $7::int[], $8::int[], $9::smallint[], $10::json[], $11::json[],
+                         $12::text[], $13::bool[])
+        AS v(job_id, attempt, worker_id, outcome, state, delay_s, failures, losses, crashes, result,
+             error, reason, cancel_known)
 ),
 k AS MATERIALIZED (
     SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at, unique_id,
@@ -145,7 +146,8 @@ k AS MATERIALIZED (
 ),
 m AS MATERIALIZED (
     SELECT k.job_id, k.attempt, k.worker_id, k.queue, k.kind, k.priority, k.started_at,
-           k.unique_id, v.outcome, v.state, v.failures, v.losses, v.result, v.error, v.reason, t.now,
+           k.unique_id, v.outcome, v.state, v.failures, v.losses, v.crashes, v.result, v.error,
+           v.reason, t.now,
            CASE WHEN v.state IS NOT NULL THEN NULL
                 WHEN v.delay_s IS NULL THEN k.ready_at
                 ELSE t.now + make_interval(secs => v.delay_s) END AS ready_at
@@ -159,16 +161,16 @@ a AS (
     SELECT job_id, attempt, worker_id, started_at, now, outcome, error, ready_at FROM m
 ),
 e AS (
-    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, result, error,
-                           reason, finished_at)
-    SELECT job_id, queue, kind, state, attempt, failures, losses, result,
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, crashes, result,
+                           error, reason, finished_at)
+    SELECT job_id, queue, kind, state, attempt, failures, losses, crashes, result,
            CASE WHEN state <> 'succeeded' THEN error END, reason, now
     FROM m WHERE state IS NOT NULL
 ),
 q AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
-                         unique_id)
-    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id
+                         crashes, unique_id)
+    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, crashes, unique_id
     FROM m WHERE state IS NULL
 ),
 u AS (
@@ -205,20 +207,20 @@ j AS MATERIALIZED (
 )
 SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
        r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
-       j.tags, j.traceparent, j.created_by, r.cancel_requested_at IS NOT NULL
+       j.tags, j.traceparent, j.created_by, r.crashes, r.cancel_requested_at IS NOT NULL
 FROM r JOIN j USING (job_id);
 
 -- name: cancel_due
 -- due -> ended (cancelled, requested)
 WITH d AS (
     DELETE FROM job_due WHERE job_id = $1
-    RETURNING job_id, queue, kind, priority, attempt, failures, losses, unique_id
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id
 ),
 u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM d))),
 e AS (
-    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, reason,
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, crashes, reason,
                            finished_at)
-    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, 'requested',
+    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, crashes, 'requested',
            clock_timestamp()
     FROM d
 ),
@@ -238,7 +240,7 @@ k AS MATERIALIZED (
 ),
 d AS (
     DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-    RETURNING job_id, queue, kind, priority, attempt, failures, losses, unique_id
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id
 ),
 u AS (
     DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(
@@ -246,9 +248,9 @@ u AS (
     ))
 ),
 e AS (
-    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, reason,
+    INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, crashes, reason,
                            finished_at)
-    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, 'expired', t.now
+    SELECT job_id, queue, kind, 'cancelled', attempt, failures, losses, crashes, 'expired', t.now
     FROM d, t
 ),
 c AS (
