@@ -7,6 +7,7 @@ reliability.md, section 2, as they apply to the tables of migrations/0001_engine
 from collections import Counter, defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
@@ -120,6 +121,37 @@ RULES = {
 }
 
 
+class Said(StrEnum):
+    """What a caller knows of his request."""
+
+    OK = "ok"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """One request. Its `marker` is a tag of each of its `count` jobs; requests that repeat an
+    Idempotency-Key (`key`) have one marker. `ids`: what was answered, in order."""
+
+    marker: str
+    said: Said
+    count: int = 1
+    ids: tuple[str, ...] = ()
+    key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A replica that was sent SIGTERM. Times in seconds since 1970; `status`: its exit status."""
+
+    pid: int
+    signalled_at: float
+    exited_at: float
+    status: int
+    grace_s: float
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What to hold Postgres against. `unknown`: submissions of which nobody knows whether they
@@ -129,6 +161,8 @@ class Evidence:
     events: Collection[Event]
     unknown: int = 0
     overlaps_max: int = 0
+    submitted: Collection[Submitted] = ()
+    drains: Collection[Drained] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +176,11 @@ class Report:
 
 
 class Violations(AssertionError):
-    """The rules that don't hold, each with the number of its offenders and some of them."""
+    """The rules that don't hold: `broken`, by name, with all of their offenders."""
+
+    def __init__(self, broken: dict[str, list[str]]) -> None:
+        self.broken = broken
+        super().__init__(_shown(broken))
 
 
 async def keep_trail(con: Connection) -> None:
@@ -184,7 +222,7 @@ async def check(con: Connection, evidence: Evidence) -> Report:
     if len(overlaps) > evidence.overlaps_max:
         found["I6b attempts of a job don't overlap"] = [f"{job}/{n}" for job, n in overlaps]
     if broken := {name: jobs for name, jobs in found.items() if jobs}:
-        raise Violations(_shown(broken))
+        raise Violations(broken)
     return Report(len(kinds), dict(Counter(outcomes.values())), len(overlaps), recovered)
 
 

@@ -65,18 +65,22 @@ KILLED = Fault(refuses=True, resets=True)  # as when the server's process was ki
 
 
 class Proxies:
-    """The thread and its loop; `to` adds a proxy. Leaving it resets all connections."""
+    """The thread and its loop; `to` adds a proxy. Closing it resets all connections."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._all: list[Proxy] = []
 
-    def __enter__(self) -> Self:
         self._thread.start()
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self.call(self._close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_CALL_S)
