@@ -135,7 +135,11 @@ class NemesisLog:
 
     def killed_at(self) -> dict[int, float]:
         """When each process was killed, by its id."""
-        return {line["pid"]: line["t"] for line in self.lines if line["fault"] == "kill"}
+        return {
+            line["pid"]: line["t"]
+            for line in self.lines
+            if line["fault"] == "kill" and line["event"] == "start"
+        }
 
 
 def draw(seed: int, lane: str, number: int, names: Sequence[str], ttl_s: float) -> Strike:
