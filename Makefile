@@ -3,13 +3,14 @@
 
 PY := .venv/bin/python
 
-.PHONY: help setup run test lint bench lock clean
+.PHONY: help setup run test lint bench chaos lock clean
 
 help:
 	@echo "make run    starts Penstock with PostgreSQL and Redis of its own on port 8080"
 	@echo "make test   lint, types and every test, against real servers"
 	@echo "make lint   lint and types only"
 	@echo "make bench  measures throughput and latency"
+	@echo "make chaos  runs faults under load: ARGS='--minutes 5', ARGS=--help"
 	@echo "make lock   resolves the dependencies anew into config/requirements.lock"
 	@echo "make clean  removes caches and .venv; keeps the data in .penstock"
 
@@ -29,6 +30,9 @@ test: lint
 
 bench: setup
 	$(PY) -m tests.bench
+
+chaos: setup
+	$(PY) -m tests.chaos $(ARGS)
 
 # For every Python and machine that we support at once; names no place to download from.
 lock: setup

@@ -3,14 +3,9 @@
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-import asyncpg
 import pytest
 
-from tests.support import checker
-from tests.support.api import Api
-from tests.support.fleet import Fleet
-from tests.support.load import Load
-from tests.support.scene import Scene
+from tests.support.scene import Scene, staged
 from tests.support.servers import Servers
 
 
@@ -26,14 +21,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 async def scene(
     servers: Servers, dsn: str, redis_url: str, workplace: Path
 ) -> AsyncIterator[Scene]:
-    """No replicas yet. Heals the servers afterwards, however the test went."""
-    con = await asyncpg.connect(dsn)
-    await checker.keep_trail(con)
-    await con.close()
-    fleet = Fleet(dsn, redis_url, workplace)
-    async with Api("") as api:
-        yield Scene(servers, dsn, fleet, Load(api))
-    fleet.stop()
-    for server in (servers.postgres, servers.redis):
-        server.resume()
-        server.start()
+    """No replicas yet; their connections are their own."""
+    async with staged(servers, dsn, workplace) as one:
+        yield one
+
+
+@pytest.fixture
+async def proxied_scene(
+    servers: Servers, dsn: str, redis_url: str, workplace: Path
+) -> AsyncIterator[Scene]:
+    """No replicas yet; each reaches each server through a fault proxy."""
+    async with staged(servers, dsn, workplace, proxied=True) as one:
+        yield one

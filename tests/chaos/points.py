@@ -28,7 +28,7 @@ from tests.chaos.points_table import Strike, Table
 from tests.support import checker
 from tests.support.api import Api
 from tests.support.fleet import Fleet
-from tests.support.load import Answers, Job, Load
+from tests.support.load import Answers, Job, Load, Request
 from tests.support.replica import ReplicaProcess
 from tests.support.scene import Scene
 from tests.support.servers import Servers
@@ -74,7 +74,6 @@ class Campaign:
     chance: random.Random
     strikes: list[Strike] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
-    retried: set[str] = field(default_factory=set)  # jobs that had a second life
     made: Counter[str] = field(default_factory=Counter)  # jobs sent, by the point of their replica
     _steady: Slot = field(init=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one provocation of the third a time
@@ -98,6 +97,7 @@ class Campaign:
                 self.missed.append(slot.point)
         slot.point = _NOBODYS
         slot.replica.stop()
+        slot.replica.environ["PENSTOCK_CHAOS"] = ""
         slot.replica.start()
         await slot.replica.ready()
 
@@ -108,7 +108,8 @@ class Campaign:
             if slot.point == "after_prune":
                 await self._add_old_jobs()
             before = self._deaths_of(slot)
-            slot.replica.start(chaos=self._order(slot.point))
+            slot.replica.environ["PENSTOCK_CHAOS"] = self._order(slot.point)
+            slot.replica.start()
             try:
                 async with asyncio.timeout(_STRUCK_S):
                     await self._die(slot)
@@ -191,7 +192,6 @@ class Campaign:
     async def _retry(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):
             await self._post(slot, f"/v1/jobs/{id_}/cancel")
-            self.retried.add(id_)
             await self._post(slot, f"/v1/jobs/{id_}/retry")
 
     async def _kill_the_third(self, _slot: Slot) -> None:
@@ -213,7 +213,7 @@ class Campaign:
 
     async def _offer(self, slot: Slot, jobs: Sequence[Job]) -> list[str]:
         self.made[slot.point] += len(jobs)
-        return await self.scene.load.offer(slot.replica.url, jobs)
+        return await self.scene.load.submit(slot.replica.url, Request(jobs, is_batch=True))
 
     async def _post(self, slot: Slot, path: str) -> None:
         """Answered or not, and whatever was answered."""
@@ -230,7 +230,6 @@ class Campaign:
             await points_table.forget_old_jobs(con)
             accepted = self.scene.load.accepted
             table = await points_table.table(con, self.strikes, self.made, accepted)
-            await points_table.take_for_one_life(con, self.retried)
         click.echo(f"\n{table}")
         await self.scene.end("chaos points", within_s)
         return table

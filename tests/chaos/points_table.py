@@ -57,21 +57,6 @@ _FORGET_OLD = (
     "DELETE FROM job_ended WHERE queue = $1",
     "DELETE FROM queue_counts WHERE queue = $1",
 )
-# The checker's rules know no second lives: of these jobs the last end counts, if all that the
-# trail tells of them are lives one after the other.
-_MEND_TRAIL = """
-WITH told AS (
-    DELETE FROM trail WHERE place = 'job_ended' AND job_id = ANY($1::uuid[]) RETURNING job_id, op
-)
-INSERT INTO trail (place, op, job_id)
-SELECT 'job_ended', 'INSERT', job_id FROM told GROUP BY job_id
-HAVING count(*) FILTER (WHERE op = 'INSERT') = count(*) FILTER (WHERE op = 'DELETE') + 1
-"""
-# A retry runs at once, whatever time the job was submitted for.
-_MEND_TIME = """
-UPDATE jobs j SET run_at = least(j.run_at, a.started_at) FROM attempts a
-WHERE a.job_id = j.job_id AND a.attempt = 1 AND j.job_id = ANY($1::uuid[])
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,10 +172,3 @@ async def forget_old_jobs(con: Connection) -> None:
     )
     for statement in _FORGET_OLD:
         await con.execute(statement, _OLD)
-
-
-async def take_for_one_life(con: Connection, retried: Collection[str]) -> None:
-    """Makes of the lives of jobs that were retried one, for the checker."""
-    ids = [UUID(id_) for id_ in retried]
-    await con.execute(_MEND_TRAIL, ids)
-    await con.execute(_MEND_TIME, ids)

@@ -51,7 +51,7 @@ async def test_what_redis_forgot_is_found_behind_a_kind_that_nobody_serves(scene
     async with scene.connected() as con:
         await con.execute("DELETE FROM job_due WHERE kind = 'nobody'")
         await con.execute("DELETE FROM jobs WHERE kind = 'nobody'")
-    scene.load.accepted.difference_update(unserved)
+    scene.load.log.forget(unserved)
     await scene.end("Redis forgot 50")
 
 

@@ -9,6 +9,7 @@ from tests.support.figures import figures
 from tests.support.load import Job
 from tests.support.replica import ReplicaProcess
 from tests.support.scene import Scene, next_starts
+from tests.support.submissions import NO_ANSWER, REFUSED
 from tests.support.waiting import eventually
 
 _GRACE_S = 2
@@ -50,7 +51,11 @@ async def test_a_replica_told_to_end_hands_back_what_it_cannot_finish(scene: Sce
     assert took_s <= _GRACE_S + 5
     assert len(released) >= 162 - 10
     assert unready_s < 0.3
-    assert scene.load.submitted.between(0, told_at + took_s).statuses().keys() <= {0, 201}
+    assert scene.load.submitted.between(0, told_at + took_s).statuses().keys() <= {
+        REFUSED,
+        NO_ANSWER,
+        201,
+    }
     assert {a["outcome"] for a in attempts.values()} == {"succeeded", "released"}
     assert max(again) <= _ELSEWHERE_S
     assert max(late, default=0.0) <= _LATE_START_S

@@ -37,7 +37,8 @@ async def test_what_is_armed_is_told_and_dies_as_by_a_kill(
     assert penstock("migrate", environ=servers.environ).returncode == 0
     dsn, url = (servers.environ[f"PENSTOCK_{name}"] for name in ("POSTGRES__DSN", "REDIS__URL"))
     replica = ReplicaProcess(dsn, url, tmp_path, {"PENSTOCK_WORKER__BEAT_S": "0.1"})
-    replica.start(chaos="between_beats:#3:exit")
+    replica.environ[VARIABLE] = "between_beats:#3:exit"
+    replica.start()
     assert await asyncio.to_thread(replica.wait) == -9
     words = replica.last_words()
     assert "chaos_points_armed" in words

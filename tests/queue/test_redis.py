@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import uvloop
 from redis import exceptions
+from redis.asyncio.connection import Connection
 
 from penstock import clock
 from penstock.dev.redis import EmbeddedRedis
@@ -282,6 +284,31 @@ async def test_a_redis_that_can_not_serve_us_is_away_for_now_and_no_bug(
             with pytest.raises(QueueUnavailable):
                 await redis.shelves.enqueue([making.due()])
         assert redis.door.is_open
+
+
+def test_a_connection_that_is_reset_just_before_a_call_is_written_is_a_failure_of_redis(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = Connection._send_packed_command
+
+    async def reset_and_write(connection: Connection, command: list[bytes]) -> None:
+        assert connection._writer is not None
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)
+        await write(connection, command)
+
+    async def work() -> None:
+        door = RedisDoor(redis_url, timeout_s=1)
+        await door.command("PING")
+        with monkeypatch.context() as patch:
+            patch.setattr(Connection, "_send_packed_command", reset_and_write)
+            with pytest.raises(QueueUnavailable):
+                await door.command("PING")
+        assert await door.command("PING") == b"PONG"
+        await door.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(work())
 
 
 async def test_a_listener_tells_when_its_line_breaks_and_connects_anew(stand: Stand) -> None:

@@ -1,21 +1,18 @@
-"""Callers that submit and look while servers and replicas come and go; the submission log.
-
-What was answered 2xx is `accepted` and must never be lost. What was not answered, or with 5xx, may
-have happened or not: `unknown` counts how many jobs that were.
-"""
+"""Callers that submit, look and change while servers and replicas come and go."""
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import aiohttp
 
 from tests.support.api import Api
+from tests.support.checker import Said, Submitted
+from tests.support.submissions import NO_ANSWER, REFUSED, SubmissionLog, judged
 
 _TURN_S = 0.02
 _UNDER_WAY_MAX = 500
@@ -26,11 +23,16 @@ Job = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One request. `sent_at`: seconds since 1970 by the host; `status` 0: no answer came."""
+    """One request. `sent_at`: seconds since 1970 by the host; `status`: 0 when no answer came, -1
+    when nobody took it."""
 
     sent_at: float
     took_s: float
     status: int
+
+    @property
+    def is_good(self) -> bool:
+        return 200 <= self.status < 300
 
 
 class Answers(list[Answer]):
@@ -48,33 +50,46 @@ class Answers(list[Answer]):
 
     def first_good(self, since: float) -> float:
         """When the first request sent after `since` had its 2xx."""
-        return min(
-            one.sent_at + one.took_s for one in self if one.sent_at >= since and one.status < 300
-        )
+        return min(one.sent_at + one.took_s for one in self if one.sent_at >= since and one.is_good)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A submission that can be sent again: one job, or a batch."""
+
+    jobs: Sequence[Job]
+    is_batch: bool
+    key: str | None = None
+    marker: str = ""
 
 
 class Load:
-    """`submitted` and `looked` hold what became of the requests."""
+    """`log` holds what became of the jobs, `submitted` and `looked` of the requests; `open` are
+    those with a key of which nobody knows what became: sent again, they must yield one answer."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, log: SubmissionLog | None = None) -> None:
         self.api = api
-        self.accepted: set[str] = set()
-        self.unknown = 0
+        self.log = log or SubmissionLog()
         self.submitted = Answers()
         self.looked = Answers()
+        self.changed = Answers()
+        self.open: dict[str, Request] = {}
+
+    @property
+    def accepted(self) -> set[str]:
+        return self.log.accepted
+
+    @property
+    def unknown(self) -> int:
+        return self.log.unknown
 
     async def bulk(self, url: str, jobs: Sequence[Job]) -> list[str]:
         """Submits all of them in batches, each of which must be accepted; answers their ids."""
         accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
-            body = {"jobs": jobs[first : first + _BATCH]}
-            accepted += await self._submit(url, "/v1/jobs/batch", body)
+            accepted += await self.submit(url, Request(jobs[first : first + _BATCH], is_batch=True))
         assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
-
-    async def offer(self, url: str, jobs: Sequence[Job]) -> list[str]:
-        """Submits them in one batch; the ids, if they were accepted."""
-        return await self._submit(url, "/v1/jobs/batch", {"jobs": list(jobs)})
 
     @asynccontextmanager
     async def stream(
@@ -83,9 +98,10 @@ class Load:
         """Submits single jobs at a steady rate, whatever becomes of the requests before."""
 
         def send(number: int) -> Awaitable[object]:
-            return self._submit(urls[number % len(urls)], "/v1/jobs", job(number))
+            request = Request([job(number)], is_batch=False)
+            return self.submit(urls[number % len(urls)], request)
 
-        async with _repeated(per_s, send):
+        async with repeated(per_s, send):
             yield
 
     @asynccontextmanager
@@ -93,42 +109,73 @@ class Load:
         """Reads at a steady rate."""
 
         def send(number: int) -> Awaitable[object]:
-            return self.call(self.looked, urls[number % len(urls)], "GET", path)
+            return self.look(urls[number % len(urls)], path)
 
-        async with _repeated(per_s, send):
+        async with repeated(per_s, send):
             yield
 
-    async def cancel_some(self, url: str, count: int, chance: random.Random) -> None:
-        """Tries to cancel some of what was accepted; it may be over, or nobody may answer."""
-        for id_ in chance.sample(sorted(self.accepted), min(count, len(self.accepted))):
-            await self.call(Answers(), url, "POST", f"/v1/jobs/{id_}/cancel")
-
-    async def _submit(self, url: str, path: str, body: Mapping[str, Any]) -> list[str]:
+    async def submit(self, url: str, request: Request) -> list[str]:
         """The ids that were accepted."""
-        status, answer = await self.call(self.submitted, url, "POST", path, body)
-        if status == 201:
-            ids = [str(item["id"]) for item in answer.get("items", (answer,))]
-            self.accepted.update(ids)
-            return ids
-        assert status == 0 or status >= 500, (status, answer)
-        self.unknown += len(body.get("jobs", (body,)))
-        return []
+        marked = request if request.marker else replace(request, marker=self.log.marker())
+        path, body = _body(marked)
+        headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
+        status, answer = await self.call(self.submitted, url, "POST", path, body, headers)
+        said = judged(status, answer)
+        items = answer.get("items", (answer,)) if said is Said.OK else ()
+        ids = [str(item["id"]) for item in items]
+        assert status < 400 or status in (409, 429) or status >= 500, (status, answer)
+        self.log.add(
+            Submitted(marked.marker, said, len(marked.jobs), tuple(ids), marked.key), status
+        )
+        self._keep(marked, said)
+        return ids
+
+    async def look(self, url: str, path: str) -> int:
+        """The status of a read."""
+        status, _ = await self.call(self.looked, url, "GET", path)
+        return status
+
+    async def change(self, url: str, id_: str, verb: str) -> int:
+        """Cancels or retries a job, if that can still be done; the status."""
+        status, _ = await self.call(self.changed, url, "POST", f"/v1/jobs/{id_}/{verb}")
+        return status
+
+    def _keep(self, request: Request, said: Said) -> None:
+        if said is Said.OK:
+            self.open.pop(request.marker, None)
+        elif said is Said.UNKNOWN and request.key is not None:
+            self.open[request.marker] = request
 
     async def call(
-        self, answers: Answers, url: str, method: str, path: str, body: Job | None = None
+        self,
+        answers: Answers,
+        url: str,
+        method: str,
+        path: str,
+        body: Job | None = None,
+        headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
-        """Status and body, noted in `answers`; status 0 if no answer came."""
+        """Status and body, noted in `answers`; a status below 100 if no answer came."""
         sent_at, began = time.time(), time.monotonic()
+        answer: Any = None
         try:
-            status, answer = await self.api.call_at(url, method, path, body)
+            status, answer = await self.api.call_at(url, method, path, body, headers)
+        except aiohttp.ClientConnectorError:
+            status = REFUSED
         except (aiohttp.ClientError, TimeoutError):
-            status, answer = 0, None
+            status = NO_ANSWER
         answers.append(Answer(sent_at, time.monotonic() - began, status))
         return status, answer
 
 
+def _body(request: Request) -> tuple[str, Job]:
+    """The path and the body of a submission, its jobs marked."""
+    marked = [{**job, "tags": [request.marker, *job.get("tags", ())]} for job in request.jobs]
+    return ("/v1/jobs/batch", {"jobs": marked}) if request.is_batch else ("/v1/jobs", marked[0])
+
+
 @asynccontextmanager
-async def _repeated(per_s: float, send: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]:
+async def repeated(per_s: float, send: Callable[[int], Awaitable[object]]) -> AsyncIterator[None]:
     async with asyncio.TaskGroup() as group:
         sending = group.create_task(_repeat(group, per_s, send))
         try:

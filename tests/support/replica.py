@@ -10,16 +10,20 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from penstock.dev.process import tethered
 from tests.support.ports import free_port
+from tests.support.proxy import Proxy
 
 SECRET = "a-secret-of-the-tests-with-32-bytes-and-more"
 _BOOT_S = 30.0
 
 
 class ReplicaProcess:
-    """`penstock serve` with these servers; `environ` adds or overrides settings.
+    """`penstock serve` with these servers; `environ` adds or overrides settings, and what is
+    changed in it later counts from the next start on. `proxies`: where its connections to each
+    dependency pass through one. `wanted`: it should be running, so who ends by himself has died.
 
     It dies with the thread that started it, so that an aborted test run leaves none behind.
     """
@@ -31,7 +35,9 @@ class ReplicaProcess:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_file = directory / f"replica-{self.port}.log"
         clean = {k: v for k, v in os.environ.items() if not k.startswith("PENSTOCK_")}
-        self._environ = {
+        self.proxies: dict[str, Proxy] = {}
+        self.wanted = False
+        self.environ = {
             **clean,
             "PENSTOCK_ENV": "test",
             "PENSTOCK_HTTP__PORT": str(self.port),
@@ -47,6 +53,13 @@ class ReplicaProcess:
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
+    def postgres_port(self) -> int:
+        """Where it looks for PostgreSQL: there, or at a proxy."""
+        port = urlsplit(self.environ["PENSTOCK_POSTGRES__DSN"]).port
+        assert port is not None
+        return port
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -55,12 +68,17 @@ class ReplicaProcess:
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def start(self, chaos: str = "") -> None:
-        """`chaos`: what PENSTOCK_CHAOS says this time."""
+    @property
+    def status(self) -> int | None:
+        """How it ended, as `subprocess` says it; None while it runs."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        self.wanted = True
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 tethered([sys.executable, "-m", "penstock", "serve"], signal.SIGKILL),
-                env={**self._environ, "PENSTOCK_CHAOS": chaos},
+                env=self.environ,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
@@ -75,6 +93,7 @@ class ReplicaProcess:
 
     def kill(self) -> None:
         """As `kill -9`: it can say nothing more."""
+        self.wanted = False
         self._signal(signal.SIGKILL)
         self._wait()
 
@@ -85,6 +104,7 @@ class ReplicaProcess:
         self._signal(signal.SIGCONT)
 
     def terminate(self) -> None:
+        self.wanted = False
         self._signal(signal.SIGTERM)
 
     def wait(self, within_s: float = 45.0) -> int:
@@ -94,6 +114,7 @@ class ReplicaProcess:
 
     def stop(self) -> None:
         """Ends it for good, whatever state it is in."""
+        self.wanted = False
         if not self.ended:
             self._signal(signal.SIGKILL)
             self._wait()

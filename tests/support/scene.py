@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,7 @@ import redis
 
 from penstock.queue import keys
 from tests.support import checker
+from tests.support.api import Api
 from tests.support.checker import Connection, Evidence, Report
 from tests.support.execution_log import Attempt, Event, ExecutionLog
 from tests.support.figures import figures
@@ -20,6 +22,7 @@ from tests.support.fleet import Fleet
 from tests.support.load import Load
 from tests.support.replica import ReplicaProcess
 from tests.support.servers import Servers
+from tests.support.submissions import SubmissionLog
 from tests.support.waiting import eventually
 
 
@@ -94,16 +97,23 @@ class Scene:
 
             await eventually(look, f"{shelf} is there")
 
+    def evidence(self, overlaps_max: int = 0) -> Evidence:
+        """What everybody wrote down, for the checker."""
+        return Evidence(
+            self.load.accepted,
+            self.log.read(),
+            self.load.unknown,
+            overlaps_max,
+            self.load.log.requests,
+        )
+
     async def end(self, title: str, within_s: float = 30.0, overlaps_max: int = 0) -> Report:
         """Waits for the last job and holds all that must hold against what happened."""
         async with self.connected() as con:
             began = time.monotonic()
             await checker.drained(con, within_s)
             drain_s = time.monotonic() - began
-            evidence = Evidence(
-                self.load.accepted, self.log.read(), self.load.unknown, overlaps_max
-            )
-            report = await checker.check(con, evidence)
+            report = await checker.check(con, self.evidence(overlaps_max))
         complaints = self.fleet.complaints()
         assert not complaints, "\n".join(complaints[:5])
         figures(
@@ -124,6 +134,28 @@ class Scene:
             yield con
         finally:
             await con.close()
+
+
+@asynccontextmanager
+async def staged(
+    servers: Servers, dsn: str, directory: Path, *, proxied: bool = False
+) -> AsyncIterator[Scene]:
+    """A scene without replicas yet, on an empty database. Heals the servers afterwards, however it
+    went."""
+    con = await asyncpg.connect(dsn)
+    await checker.keep_trail(con)
+    await con.close()
+    fleet = Fleet(dsn, servers.redis.url, directory, proxied=proxied)
+    log = SubmissionLog(directory / "submissions.log")
+    try:
+        async with Api("") as api:
+            yield Scene(servers, dsn, fleet, Load(api, log))
+    finally:
+        log.close()
+        fleet.stop()
+        for server in (servers.postgres, servers.redis):
+            server.resume()
+            server.start()
 
 
 def next_starts(events: list[Event]) -> dict[Attempt, float]:

@@ -36,6 +36,7 @@ _AWAY = (
 )
 _SILENT = (exceptions.TimeoutError, TimeoutError)
 _CANT = ("MISCONF ", "NOREPLICAS ", "BUSY ")  # the same, where redis-py has no class for it
+_CLOSED = "the handler is closed"  # uvloop, of a connection that was reset just before we wrote
 
 Arg = str | bytes | int | float
 
@@ -155,7 +156,8 @@ def heed_cancellation() -> None:
 
 def _is_away(error: Exception) -> bool:
     said = str(error) if isinstance(error, exceptions.ResponseError) else ""
-    return isinstance(error, _AWAY) or any(code in said for code in _CANT)
+    is_closed = isinstance(error, RuntimeError) and _CLOSED in str(error)
+    return isinstance(error, _AWAY) or is_closed or any(code in said for code in _CANT)
 
 
 def is_away(error: Exception) -> bool:

@@ -91,11 +91,13 @@ MOVES = {
     "I6 what was asked to stop doesn't go on": """
         SELECT job_id FROM last_moves
         WHERE note_before = 'stop' AND (goal <> 'job_ended' OR note !~ '^(cancelled|succeeded)')""",
+    # A new life begins at once, whatever time its job was submitted for.
     "I9 nothing starts before its time": """
         SELECT job_id FROM last_moves WHERE goal = 'job_running' AND at < at_before
         UNION ALL
         SELECT a.job_id FROM attempts a JOIN jobs j USING (job_id)
-        WHERE a.attempt = 1 AND a.started_at < j.run_at
+        WHERE a.attempt = 1 AND a.started_at < j.run_at AND NOT EXISTS (
+            SELECT 1 FROM last_moves m WHERE m.job_id = a.job_id AND m.origin = 'job_ended')
         UNION ALL
         SELECT a.job_id FROM attempts a
         JOIN attempts b ON b.job_id = a.job_id AND b.attempt = a.attempt + 1
