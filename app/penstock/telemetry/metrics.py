@@ -163,6 +163,14 @@ class Metrics:
                 registry=r,
             )
         )
+        self.refused = Family(
+            Counter(
+                "penstock_refused",
+                "Requests refused because there was too much to do.",
+                ["class", "reason"],
+                registry=r,
+            )
+        )
         self.connections_refused = Counter(
             "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )
