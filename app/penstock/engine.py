@@ -19,6 +19,7 @@ from penstock.commands.submit import Submitter
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
+from penstock.domain.retry_budget import BudgetRules
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.registry import Registry
@@ -39,6 +40,7 @@ from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
+from penstock.loops.retries import Retries
 from penstock.loops.settle import Outgoing, Settler
 from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
@@ -172,8 +174,19 @@ class Engine:
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
+        budget = BudgetRules(
+            limits.retry_share,
+            limits.retry_min_per_s,
+            limits.retry_burst,
+            limits.retry_spread_max_s,
+        )
         self.settler = Settler(
-            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.waiters.tell
+            self.jobs,
+            self.enqueuer,
+            self.metrics,
+            limits.losses_max,
+            self.waiters.tell,
+            Retries(budget, self.metrics),
         )
         self.pool = Pool(
             lanes,

@@ -2,9 +2,9 @@
 
 In: requests, by their traffic. Out: a `Place` for each that is let in, else `Overloaded`. Always
 holds: each traffic has a limit of its own, so that none takes another's place; health is never
-turned away; submissions, which make work for everybody behind, are turned away first, also when
-those before them wait long for their commit. Who waits for a job's end (`Prefer: wait`) holds
-memory only, gives its place back and counts apart. Decision 0015.
+turned away; submissions, which make work for everybody behind, are turned away first: how many
+of them may be under way is learned from how long they take (`domain/aimd.py`). Who waits for a
+job's end (`Prefer: wait`) holds memory only, gives its place back and counts apart. Decision 0015.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,12 +14,15 @@ from enum import StrEnum
 
 from aiohttp import web
 
+from penstock import clock
 from penstock.api.door import Limits
 from penstock.api.problems import Overloaded
 from penstock.commands.backlog import Backlog
+from penstock.domain.aimd import Aimd
 from penstock.telemetry.metrics import Metrics
 
-_FEW = 64  # submissions under way; below, a slow commit alone turns nobody away
+_FEW = 64  # submissions under way are let in however long they take: it keeps us busy
+_LARGE = 2000  # jobs; a batch of more takes its time however little there is to do
 
 
 class Traffic(StrEnum):
@@ -63,25 +66,24 @@ class Gate:
         self._many_jobs = Shut(
             "jobs", f"http.jobs_waiting_max ({limits.jobs_waiting_max}) wait for their commit"
         )
+        wait_s = limits.submission_wait_max_s
         self._slow = Shut(
-            "wait",
-            f"a commit takes longer than http.submission_wait_max_s "
-            f"({limits.submission_wait_max_s:g})",
+            "wait", f"more would wait longer than http.submission_wait_max_s ({wait_s:g})"
         )
+        self._learned = Aimd(_FEW, limits.submissions_in_flight_max, wait_s)
         self.waits = 0
         self.in_flight = dict.fromkeys(Traffic, 0)
 
     def shut(self, traffic: Traffic) -> Shut | None:
         """Why one more can't come in, if so."""
-        count, most = self.in_flight[traffic], self._max.get(traffic)
-        if most is not None and count >= most:
-            return self._full[traffic]
+        count = self.in_flight[traffic]
         if traffic is not Traffic.SUBMISSION:
-            return None
+            most = self._max.get(traffic)
+            return self._full[traffic] if most is not None and count >= most else None
+        if count >= self._learned.limit:
+            return self._slow if self._learned.is_lowered else self._full[traffic]
         if self._backlog.jobs >= self.limits.jobs_waiting_max:
             return self._many_jobs
-        if count >= _FEW and self._backlog.waited_s() > self.limits.submission_wait_max_s:
-            return self._slow
         return None
 
     def check(self, traffic: Traffic) -> None:
@@ -94,6 +96,12 @@ class Gate:
         self.check(traffic)
         return Place(self, traffic)
 
+    def left(self, place: "Place") -> None:
+        """A place is free again."""
+        if place.traffic is Traffic.SUBMISSION and place.jobs <= _LARGE:
+            self._learned.ended(self.in_flight[place.traffic], place.since, clock.monotonic())
+        self.in_flight[place.traffic] -= 1
+
     def count(self, traffic: Traffic, why: Shut) -> None:
         self._metrics.refused(traffic, why.reason).inc()
 
@@ -103,21 +111,23 @@ class Gate:
 
 
 class Place:
-    """That of one request under way."""
+    """That of one request under way, `since` when; `jobs`: those that it submits."""
 
-    __slots__ = ("_gate", "_is_in", "_traffic")
+    __slots__ = ("_gate", "_is_in", "jobs", "since", "traffic")
 
     def __init__(self, gate: Gate, traffic: Traffic) -> None:
         gate.in_flight[traffic] += 1
         self._gate = gate
-        self._traffic = traffic
         self._is_in = True
+        self.traffic = traffic
+        self.since = clock.monotonic()
+        self.jobs = 1
 
     def leave(self) -> None:
         """Any number of times."""
         if self._is_in:
             self._is_in = False
-            self._gate.in_flight[self._traffic] -= 1
+            self._gate.left(self)
 
     @property
     def may_wait(self) -> bool:
@@ -130,7 +140,7 @@ class Place:
         gate = self._gate
         if not self.may_wait:
             detail = f"http.waits_max ({gate.limits.waits_max}) wait for a job already"
-            raise gate.refusal(self._traffic, Shut("waits", detail))
+            raise gate.refusal(self.traffic, Shut("waits", detail))
         self.leave()
         gate.waits += 1
         try:

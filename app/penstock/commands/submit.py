@@ -110,10 +110,10 @@ class Submitter:
             return await self._submissions.answer(key.id)
 
     async def _ask(self, asked: _Asked) -> Accepted | None:
-        jobs, is_large = len(asked.submission.jobs), _is_large(asked.submission)
-        self.backlog.enter(asked, jobs, is_queued=not is_large)
+        jobs = len(asked.submission.jobs)
+        self.backlog.jobs += jobs
         try:
-            if is_large:
+            if _is_large(asked.submission):
                 with self._health.watch():
                     async with self._large:
                         await self._store_and_answer([asked])
@@ -123,7 +123,7 @@ class Submitter:
                 self._plain.put((asked,))
             return await asked.answer
         finally:
-            self.backlog.leave(asked, jobs)
+            self.backlog.jobs -= jobs
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""

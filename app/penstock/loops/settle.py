@@ -24,6 +24,7 @@ from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import decide
+from penstock.loops.retries import Retries
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
     ROW_BYTES,
@@ -83,12 +84,14 @@ class Settler:
         metrics: Metrics,
         losses_max: int,
         on_ended: Callable[[list[JobId]], None],
+        retries: Retries,
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
         self._losses_max = losses_max
         self._on_ended = on_ended
+        self._retries = retries
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
@@ -194,6 +197,7 @@ class Settler:
             cancel_requested=outgoing.cancel_requested,
             losses_max=self._losses_max,
         )
+        verdict = self._retries.paced(job.kind, verdict)
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
         return Settlement(job, ending, verdict, error, cancel_known)

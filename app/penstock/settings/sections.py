@@ -210,6 +210,18 @@ class Worker(Section):
     stall_max_s: float = Field(
         60, ge=1, le=3600, description="blocked loop after which the process ends itself"
     )
+    retry_share: float = Field(
+        0.2, ge=0, le=1, description="most retries of a kind, as a share of its recent starts"
+    )
+    retry_min_per_s: float = Field(
+        100, ge=0.01, le=1e6, description="retries of a kind a second that are never moved out"
+    )
+    retry_burst: int = Field(
+        1000, ge=0, le=1_000_000, description="retries of a kind at once that are never moved out"
+    )
+    retry_spread_max_s: float = Field(
+        300, ge=0, le=DAY_S, description="furthest that a retry beyond these moves out; 0 = never"
+    )
     log_lines_max: int = Field(1000, ge=0, le=100_000, description="most log lines of an attempt")
     log_bytes_max: int = Field(
         64 * KIB, ge=0, le=16 * MIB, description="most log bytes of an attempt"

@@ -110,6 +110,16 @@ class Metrics:
             Counter("penstock_jobs_pruned", "Ended jobs deleted by age.", ["state"], registry=r)
         )
 
+        self.retries_delayed = Family(
+            Counter(
+                "penstock_retries_delayed",
+                "Retries moved out because too many of their kind were due.",
+                ["kind"],
+                registry=r,
+            ),
+            (kinds,),
+        )
+
     def _count_mending(self, r: CollectorRegistry) -> None:
         self.stale_settlements = Counter(
             "penstock_stale_settlements", "Outcomes of attempts that were over.", registry=r
