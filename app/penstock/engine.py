@@ -21,6 +21,7 @@ from penstock.commands.submit import Submitter
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
+from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
@@ -34,6 +35,7 @@ from penstock.loops.expirer import Expirer
 from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
+from penstock.loops.judge import Judge
 from penstock.loops.keeper import Keeper
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
@@ -44,6 +46,7 @@ from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
+from penstock.loops.retries import Retries
 from penstock.loops.settle import Outgoing, Settler
 from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
@@ -178,11 +181,17 @@ class Engine:
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
+        budget = BudgetRules(
+            limits.retry_share,
+            limits.retry_min_per_s,
+            limits.retry_burst,
+            limits.retry_spread_max_s,
+        )
         self.settler = Settler(
             self.jobs,
             self.enqueuer,
             self.metrics,
-            Patience(limits.losses_max, limits.crashes_max),
+            Judge(Patience(limits.losses_max, limits.crashes_max), Retries(budget, self.metrics)),
             self.waiters.tell,
         )
         self.pool = Pool(

@@ -20,6 +20,7 @@ from tests.bench.stage import Servers, fresh_servers, serving
 @click.option("--jobs", type=click.IntRange(min=1), help="Jobs of bulk and drain.  [100000]")
 @click.option("--runs", default=1, type=click.IntRange(min=1), help="Medians over so many runs.")
 @click.option("--only", metavar="a,b", help=f"Only these: {', '.join(MEASURES)}.")
+@click.option("--seconds", type=click.FloatRange(min=0.5), help="Of overload.  [20]")
 @click.option("--quick", is_flag=True, help="Tiny numbers: shows that it works, not how fast.")
 @click.option(
     "--json",
@@ -37,12 +38,13 @@ def main(
     jobs: int | None,
     runs: int,
     only: str | None,
+    seconds: float | None,
     quick: bool,
     json_file: Path | None,
     parent: Path | None,
 ) -> None:
     """Measure throughput and latency."""
-    names, scale = _names(only), _scale(jobs, quick)
+    names, scale = _names(only), _scale(jobs, seconds, quick)
     about = {"load at start": machine.load_average()}
     found = []
     for number in range(1, runs + 1):
@@ -88,9 +90,13 @@ def _names(only: str | None) -> list[str]:
     return names
 
 
-def _scale(jobs: int | None, quick: bool) -> Scale:
+def _scale(jobs: int | None, seconds: float | None, quick: bool) -> Scale:
     scale = QUICK if quick else Scale()
-    return scale if jobs is None else replace(scale, jobs=jobs)
+    return replace(
+        scale,
+        jobs=scale.jobs if jobs is None else jobs,
+        overload_s=scale.overload_s if seconds is None else seconds,
+    )
 
 
 def _show(about: dict[str, str]) -> None:

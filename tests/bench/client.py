@@ -185,7 +185,7 @@ class Client:
     """Builds requests with one token, opens links, and makes single calls."""
 
     def __init__(self, url: str, bearer: str) -> None:
-        self.url = url
+        self.url, self.bearer = url, bearer
         address = urlsplit(url)
         assert address.hostname is not None
         assert address.port is not None

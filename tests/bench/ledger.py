@@ -3,6 +3,7 @@
 The API tells times in milliseconds; the rows have microseconds, all by PostgreSQL's one clock.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
@@ -23,6 +24,16 @@ FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1 AND a.attempt = 1
 _FINISHED = """
 SELECT extract(epoch FROM max(a.finished_at))::float8
 FROM jobs j JOIN attempts a USING (job_id) WHERE j.queue = $1
+"""
+
+_SUCCEEDED = """
+SELECT count(*) FROM jobs j JOIN attempts a USING (job_id)
+WHERE j.queue = $1 AND a.outcome = 'succeeded'
+"""
+
+_MISSING = """
+SELECT count(*) FROM unnest($2::uuid[]) AS asked (job_id)
+LEFT JOIN jobs j ON j.job_id = asked.job_id AND j.queue = $1 WHERE j.job_id IS NULL
 """
 
 _VACUUMS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
@@ -56,6 +67,14 @@ class Ledger:
     async def finished_at(self, queue: str) -> float:
         """When the last attempt of the queue was settled, in seconds since 1970."""
         return float((await self._rows(_FINISHED, queue))[0][0])
+
+    async def succeeded(self, queue: str) -> int:
+        """How many jobs of the queue have succeeded."""
+        return int((await self._rows(_SUCCEEDED, queue))[0][0])
+
+    async def missing(self, queue: str, ids: Sequence[str]) -> int:
+        """How many of these are no jobs of the queue."""
+        return int((await self._rows(_MISSING, queue, list(ids)))[0][0])
 
     async def is_vacuuming(self) -> bool:
         return bool((await self._rows(_VACUUMS))[0][0])

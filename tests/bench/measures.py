@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import orjson
 
-from tests.bench import listing
+from tests.bench import crowds, listing
 from tests.bench.client import Answer, Client, Flood, OpenLoop
 from tests.bench.figures import Figure, percentile
 from tests.bench.ledger import Start
@@ -42,11 +42,12 @@ class Scale:
     quiet_max_s: float = 120.0  # longest wait for quiet before the idle measure
     listed: int = 1_000_000  # ended jobs under the lists, and a tenth as many due
     pages: int = 100  # of each list
+    overload_s: float = 20.0
 
 
 QUICK = Scale(
     jobs=2000, single_s=0.5, start_s=0.5, delayed=100, delay_s=1.0, idle_s=0.5, quiet_max_s=0.0,
-    listed=2000, pages=3,
+    listed=2000, pages=3, overload_s=0.5,
 )  # fmt: skip
 
 Measure = Callable[[Stage, Scale], Awaitable[list[Figure]]]
@@ -168,6 +169,26 @@ async def lists(stage: Stage, scale: Scale) -> list[Figure]:
     return await listing.measure(stage, scale.pages)
 
 
+async def overload(stage: Stage, scale: Scale) -> list[Figure]:
+    """Twice as many single submissions as can be taken."""
+    return await crowds.overload(stage, "overload", scale.overload_s, 1)
+
+
+async def overload_batches(stage: Stage, scale: Scale) -> list[Figure]:
+    """The same in batches of 100."""
+    return await crowds.overload(stage, "overload-batches", scale.overload_s, 100)
+
+
+async def burst(stage: Stage, scale: Scale) -> list[Figure]:
+    """All jobs at once, singles over 200 connections."""
+    return await crowds.burst(stage, "burst", scale.jobs, 1)
+
+
+async def burst_batches(stage: Stage, scale: Scale) -> list[Figure]:
+    """The same in batches of 1,000."""
+    return await crowds.burst(stage, "burst-batches", scale.jobs, BATCH_JOBS)
+
+
 MEASURES: dict[str, Measure] = {
     "bulk": bulk,
     "drain": drain,
@@ -177,6 +198,10 @@ MEASURES: dict[str, Measure] = {
     "idle": idle,
     "memory": memory,
     "lists": lists,
+    "overload": overload,
+    "overload-batches": overload_batches,
+    "burst": burst,
+    "burst-batches": burst_batches,
 }
 NEEDS = {"drain": "bulk"}
 

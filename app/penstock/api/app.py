@@ -39,9 +39,9 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Listens while the context is open; gives the port. Port 0 takes a free one."""
     limits = replace(door.limits, connections_max=_connections_max(door.limits.connections_max))
-    runner = web.ServerRunner(
-        Listener(Porter(door), limits, door.metrics), shutdown_timeout=shutdown_s
-    )
+    porter = Porter(door)
+    listener = Listener(porter, porter.gate, limits, door.metrics)
+    runner = web.ServerRunner(listener, shutdown_timeout=shutdown_s)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port, backlog=_BACKLOG)

@@ -15,8 +15,10 @@ from aiohttp import web
 
 from penstock.api import problems
 from penstock.api.door import Limits
+from penstock.api.gate import PLACE, Gate, Place, Shut, Traffic
 from penstock.api.porter import ANSWER, new_request_id, seal, stop_reading
 from penstock.api.problems import Problem
+from penstock.api.shortcut import LACKS_MAX, SUBMISSIONS, Framed, Refusals, framed, written
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -38,9 +40,12 @@ _SPARED = frozenset({"/livez", "/readyz", "/metrics"})
 class Listener(web.Server):
     """Makes a `Connection` for each connection. `handler` answers requests."""
 
-    def __init__(self, handler: Any, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, handler: Any, gate: Gate, limits: Limits, metrics: Metrics) -> None:
         super().__init__(handler, handler_cancellation=False)
+        self.gate = gate
         self.limits = limits
+        self.refusals = Refusals(new_request_id()[:12])
+        self.answered = metrics.http_requests
         self.refused = metrics.connections_refused
         self.open_count = 0
 
@@ -58,7 +63,10 @@ class Listener(web.Server):
 class Connection(web.RequestHandler):
     """aiohttp's, with limits for those who are slow."""
 
-    __slots__ = ("_body", "_impatience", "_is_spare", "_listener", "_patience", "_wire")
+    __slots__ = (
+        *("_body", "_impatience", "_is_spare", "_listener", "_patience", "_wire"),
+        *("_lacks", "_place", "_refused", "_skip"),
+    )
 
     def __init__(self, listener: Listener, **settings: Any) -> None:
         super().__init__(listener, **settings)
@@ -68,6 +76,10 @@ class Connection(web.RequestHandler):
         self._body: Any = None  # of the last request that came
         self._patience: asyncio.TimerHandle | None = None  # with a head that was begun
         self._impatience: asyncio.TimerHandle | None = None  # with an answer that isn't taken off
+        self._place: Place | None = None  # of the submission that has just come
+        self._lacks = 0  # bytes of the last request that are to come; -1: nobody knows
+        self._skip = 0  # bytes of the body of a refused request that are to come
+        self._refused = 0  # requests on the shortcut
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)  # uvloop's isn't one by name
@@ -86,9 +98,25 @@ class Connection(web.RequestHandler):
         self._listener.open_count -= 1
         self._calm()
         self._forget_head()
+        self._leave()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._skip:
+            self._skip_body(data)
+            return
+        if self._lacks > 0:
+            self._lacks = max(self._lacks - len(data), -1)
+        elif self._lacks == 0 and data:
+            request = framed(data)
+            self._lacks = -1 if request is None else request.lacks
+            if request is not None and data.startswith(SUBMISSIONS) and self._is_at_rest():
+                why = self._listener.gate.shut(Traffic.SUBMISSION)
+                if why is not None and request.lacks <= LACKS_MAX:
+                    self._refuse(why, request, data)
+                    return
+                if why is None and request.lacks == 0:
+                    self._place = self._listener.gate.enter(Traffic.SUBMISSION)
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
@@ -117,6 +145,8 @@ class Connection(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Answers a request; however that ends, its answer takes no room afterwards."""
         handler = self._answer_spare if self._is_spare else request_handler
+        if self._place is not None:
+            request[PLACE], self._place = self._place, None
         try:
             response, is_lost = await super()._handle_request(request, start_time, handler)
             if isinstance(response, web.Response):
@@ -125,6 +155,39 @@ class Connection(web.RequestHandler):
         finally:
             if ANSWER in request:
                 request[ANSWER].give_back()
+            if PLACE in request:
+                request[PLACE].leave()
+
+    def _is_at_rest(self) -> bool:
+        """Whether aiohttp waits for a request on this connection, and may write at once."""
+        waiter = self._waiter
+        return (
+            waiter is not None
+            and not (waiter.done() or self._messages or self._paused or self._is_spare)
+            and not (self._close or self._force_close)
+        )
+
+    def _refuse(self, why: Shut, request: Framed, data: bytes) -> None:
+        """The shortcut: aiohttp never hears of this request."""
+        assert self._wire is not None
+        self._refused += 1
+        self._skip, self._lacks = request.lacks, 0
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._wire.write(self._listener.refusals.answer(why, request, data))
+        self._listener.gate.count(Traffic.SUBMISSION, why)
+        path = data[len(b"POST ") : data.find(b" ", len(b"POST "))].decode()  # of SUBMISSIONS
+        self._listener.answered(path, "POST", "503").inc()
+
+    def _skip_body(self, data: bytes) -> None:
+        skipped = min(self._skip, len(data))
+        self._skip -= skipped
+        if len(data) > skipped:
+            self.data_received(data[skipped:])
+
+    def _leave(self) -> None:
+        if self._place is not None:
+            self._place.leave()
+            self._place = None
 
     async def _answer_spare(self, request: web.BaseRequest) -> web.StreamResponse:
         """Beyond the limit: the one answer of this connection."""
@@ -168,11 +231,8 @@ class Connection(web.RequestHandler):
         """A 503 without a look at what is asked; nothing of aiohttp's is set up for it."""
         self._force_close = True  # what comes is ignored
         answer = self._too_many()
-        body = answer.body if isinstance(answer.body, bytes) else b""
-        answer.headers.update({"Connection": "close", "Content-Length": str(len(body))})
-        lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers.items())
-        head = f"HTTP/1.1 {answer.status} {answer.reason}\r\n{lines}\r\n".encode()
-        transport.write(head + body)
+        answer.headers["Connection"] = "close"
+        transport.write(written(answer))
         transport.close()
         self._hurry()
 
@@ -180,7 +240,7 @@ class Connection(web.RequestHandler):
         self._patience = self._loop.call_later(
             self._at_most(self._listener.limits.head_timeout_s),
             self._lose_patience,
-            self._request_count,
+            self._request_count + self._refused,
         )
 
     def _forget_head(self) -> None:
@@ -191,7 +251,7 @@ class Connection(web.RequestHandler):
     def _lose_patience(self, count: int) -> None:
         """The head that was begun after `count` requests hasn't come."""
         self._patience = None
-        if self._request_count != count:
+        if self._request_count + self._refused != count:
             return
         if self._request_in_progress:  # it may be answered still; the begun head waits behind it
             self.close()

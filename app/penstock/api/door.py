@@ -6,6 +6,7 @@ from typing import Any
 
 from penstock.api.auth import Verifier
 from penstock.api.pace import Pace
+from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.submit import Submitter
 from penstock.domain.ids import Minter
@@ -32,6 +33,12 @@ class Limits:
     head_timeout_s: float = 10.0  # for the head of a request, once it has begun
     keepalive_s: float = 75.0
     connections_max: int = 2000
+    submissions_in_flight_max: int = 512  # requests that are under way
+    changes_in_flight_max: int = 256
+    reads_in_flight_max: int = 256
+    waits_max: int = 1000  # those with `Prefer: wait`, which hold nothing but memory
+    jobs_waiting_max: int = 20_000  # for their commit
+    submission_wait_max_s: float = 0.15  # that those before a submission have waited for theirs
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class Door:
     payload_errors: Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
     readiness: Callable[[], Readiness]
     metrics: Metrics
+    backlog: Backlog = field(default_factory=Backlog)  # of submissions
     serves_api: bool = True  # else only health and metrics
     limits: Limits = field(default_factory=Limits)
     defaults: Defaults = field(default_factory=Defaults)

@@ -8,6 +8,7 @@ from aiohttp import web
 from penstock import clock
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
+from penstock.api.gate import PLACE
 from penstock.api.lists import cut, page
 from penstock.api.problems import not_found
 from penstock.api.queries import Cursors, PageQuery
@@ -84,13 +85,15 @@ async def _own(ask: Ask) -> JobView:
 
 
 async def end_of(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
-    """The job when it is over, or as it stands when the time is up."""
+    """The job when it is over, or as it stands when the time is up. Raises Overloaded
+    where too many wait already."""
     until = clock.monotonic() + wait_s
-    while True:
-        began = clock.monotonic()
-        await ask.door.waiters.wait(id_, max(until - began, 0.0))
-        view = await ask.door.reads.job(id_)
-        if view is None or view.state in TERMINAL or clock.monotonic() >= until:
-            return view
-        if clock.monotonic() - began < _GLANCE_S:
-            await asyncio.sleep(_GLANCE_S)
+    with ask.request[PLACE].waiting():
+        while True:
+            began = clock.monotonic()
+            await ask.door.waiters.wait(id_, max(until - began, 0.0))
+            view = await ask.door.reads.job(id_)
+            if view is None or view.state in TERMINAL or clock.monotonic() >= until:
+                return view
+            if clock.monotonic() - began < _GLANCE_S:
+                await asyncio.sleep(_GLANCE_S)

@@ -17,6 +17,7 @@ from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
 from penstock.api.door import Door
+from penstock.api.gate import PLACE, Gate
 from penstock.api.problems import Problem
 from penstock.api.queries import JobsQuery
 from penstock.api.room import SMALL_MAX_BYTES, Room, Share
@@ -47,6 +48,7 @@ class Porter:
         self._door = replace(door, document=openapi.written(served, door.limits))
         self._table = Table(served)
         self._terms = _terms(door)
+        self.gate = Gate(door.limits, door.backlog, door.metrics)
         self._room = Room(door.limits.bodies_max_bytes)
         self._answers = Room(door.limits.answers_max_bytes, "sent")
 
@@ -59,6 +61,8 @@ class Porter:
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
             place = route.path
+            if PLACE not in request:
+                self.gate.check(route.traffic)  # at once, and again when it has come in whole
             caller = self._caller(request, route)
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(self._door, request, caller, key, NOTHING, room, _asked(route, query))
@@ -85,6 +89,7 @@ class Porter:
         """Reads the body, while there is room for it, and calls the handler."""
         request = ask.request
         if request.method == "GET":
+            self._enter(request, route)
             if isinstance(ask.query, JobsQuery) and ask.query.include:
                 ask.room.foresee(PAGE_BYTES)
             return await route.handler(ask)
@@ -92,12 +97,17 @@ class Porter:
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
             body = await read(request, self._terms[route.takes], share)
+            self._enter(request, route)
             if route.takes is Takes.JOB:  # which is told in full
                 ask.room.foresee(share.taken)
             with_body = Ask(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query)
             return await route.handler(with_body)
         finally:
             share.give_back()
+
+    def _enter(self, request: web.BaseRequest, route: Route) -> None:
+        if PLACE not in request:
+            request[PLACE] = self.gate.enter(route.traffic)
 
 
 def _terms(door: Door) -> dict[Takes, Terms]:

@@ -5,6 +5,7 @@ Always holds: a `type` is a row of `PROBLEMS`, clients may branch on it; a detai
 and repeats no more of what was sent than a name, cut short.
 """
 
+import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -27,6 +28,7 @@ from penstock.domain.errors import (
 from penstock.domain.ids import text
 
 ERRORS_MAX = 100  # fields named in one answer
+RETRY_AFTER_MAX_S = 3
 
 
 class Slug(NamedTuple):
@@ -206,6 +208,14 @@ class Problem(Exception):
     @property
     def status(self) -> HTTPStatus:
         return PROBLEMS[self.slug].status
+
+
+class Overloaded(Problem):
+    """503: there is too much to do just now. Callers come back spread over `Retry-After`."""
+
+    def __init__(self, detail: str, after_s: int | None = None) -> None:
+        after_s = after_s or random.randint(1, RETRY_AFTER_MAX_S)
+        super().__init__("overloaded", detail, headers={"Retry-After": str(after_s)})
 
 
 def named(slug: str, faults: Sequence[Fault], members: Mapping[str, Any] | None = None) -> Problem:

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from penstock.api import docs, health, jobs, lists, queues, submit, workers
 from penstock.api.ask import Ask
+from penstock.api.gate import Traffic
 from penstock.api.problems import Problem, not_found
 from penstock.api.queries import JobsQuery, PageQuery
 from penstock.domain.caller import Role
@@ -45,6 +46,18 @@ class Route:
     handler: Handler
     takes: Takes = Takes.NOTHING
     asks: type[BaseModel] | None = None  # the query parameters; None: there are none
+    traffic: Traffic = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "traffic", _traffic(self))
+
+
+def _traffic(route: Route) -> Traffic:
+    if route.role is None:
+        return Traffic.HEALTH
+    if route.takes is not Takes.NOTHING:
+        return Traffic.SUBMISSION
+    return Traffic.READ if route.method == "GET" else Traffic.CHANGE
 
 
 _VARYING = re.compile(r"\{\w+\}")

@@ -14,6 +14,7 @@ from aiohttp import web
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
+from penstock.api.gate import PLACE
 from penstock.api.idempotency import request_key
 from penstock.api.jobs import end_of
 from penstock.api.problems import Fault, Problem, duplicate, named
@@ -39,6 +40,8 @@ async def one(ask: Ask) -> web.Response:
     view = await _holder(ask, id_) if accepted.holders else None
     if accepted.replayed and view is None:
         job = await _as_first(ask, job, id_)
+    if wait_s and not ask.request[PLACE].may_wait:
+        wait_s = None  # the job is accepted: that many wait already is no reason to refuse
     if wait_s and (view is None or view.state not in TERMINAL):
         view = await _end_of_new(ask, id_, wait_s) or view
     if job.id != id_:
@@ -74,6 +77,7 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
             raise
         jobs = await _taken(ask, values, None)
     _check_queues(ask, jobs, place)
+    ask.request[PLACE].jobs = len(jobs)
     submission = Submission(jobs, await request_key(ask, values))
     ask.body.drop()
     try:

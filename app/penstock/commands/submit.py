@@ -16,6 +16,7 @@ from typing import assert_never
 
 from penstock import chaos, clock
 from penstock.batcher import Batcher
+from penstock.commands.backlog import Backlog
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.job import Due, NewJob
@@ -76,6 +77,7 @@ class Submitter:
         self._enqueuer = enqueuer
         self._health = health
         self._metrics = metrics
+        self.backlog = Backlog()
         self._large = asyncio.Semaphore(_LARGE_LANES)
         self._under_way: list[Sequence[_Asked]] = []
         # Apart, so that who has no keys never waits for those who have.
@@ -108,15 +110,20 @@ class Submitter:
             return await self._submissions.answer(key.id)
 
     async def _ask(self, asked: _Asked) -> Accepted | None:
-        if _is_large(asked.submission):
-            with self._health.watch():
-                async with self._large:
-                    await self._store_and_answer([asked])
-        elif asked.submission.has_keys:
-            self._keyed.put((asked,))
-        else:
-            self._plain.put((asked,))
-        return await asked.answer
+        jobs = len(asked.submission.jobs)
+        self.backlog.jobs += jobs
+        try:
+            if _is_large(asked.submission):
+                with self._health.watch():
+                    async with self._large:
+                        await self._store_and_answer([asked])
+            elif asked.submission.has_keys:
+                self._keyed.put((asked,))
+            else:
+                self._plain.put((asked,))
+            return await asked.answer
+        finally:
+            self.backlog.jobs -= jobs
 
     async def run(self) -> None:
         """Commits what gathers until cancelled."""

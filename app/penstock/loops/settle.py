@@ -23,7 +23,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
-from penstock.domain.verdict import Patience, decide
+from penstock.loops.judge import Judge
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
     ROW_BYTES,
@@ -82,13 +82,13 @@ class Settler:
         jobs: Jobs,
         enqueuer: Enqueuer,
         metrics: Metrics,
-        patience: Patience,
+        judge: Judge,
         on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
-        self._patience = patience
+        self._judge = judge
         self._on_ended = on_ended
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
@@ -200,13 +200,7 @@ class Settler:
 
     def _settlement(self, outgoing: Outgoing) -> Settlement:
         job, ending = outgoing.job, outgoing.ending
-        verdict = decide(
-            job,
-            ending,
-            chance=random.random(),
-            cancel_requested=outgoing.cancel_requested,
-            patience=self._patience,
-        )
+        verdict = self._judge.verdict(job, ending, cancel_requested=outgoing.cancel_requested)
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
         return Settlement(job, ending, verdict, error, cancel_known)

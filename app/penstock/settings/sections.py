@@ -80,6 +80,30 @@ class Http(Section):
     connections_max: int = Field(
         2000, ge=10, le=100_000, description="most open connections; more are refused with 503"
     )
+    submissions_in_flight_max: int = Field(
+        512, ge=1, le=100_000, description="most submissions under way; more are refused with 503"
+    )
+    changes_in_flight_max: int = Field(
+        256, ge=1, le=100_000, description="most cancels, retries and pauses under way"
+    )
+    reads_in_flight_max: int = Field(
+        256, ge=1, le=100_000, description="most other requests under way, but for health"
+    )
+    waits_max: int = Field(
+        1000, ge=0, le=100_000, description="most requests that wait for a job (Prefer: wait)"
+    )
+    jobs_waiting_max: int = Field(
+        20_000,
+        ge=1,
+        le=1_000_000,
+        description="jobs waiting for their commit, beyond which submissions are refused",
+    )
+    submission_wait_max_s: float = Field(
+        0.15,
+        ge=0.001,
+        le=60,
+        description="wait for a commit beyond which submissions are refused, while many are there",
+    )
     head_timeout_s: float = Field(
         10, ge=0.1, le=600, description="longest time from a request's first byte to its body"
     )
@@ -188,6 +212,18 @@ class Worker(Section):
     beat_s: float = Field(2, ge=0.05, le=60, description="time between signs of life")
     stall_max_s: float = Field(
         60, ge=1, le=3600, description="blocked loop after which the process ends itself"
+    )
+    retry_share: float = Field(
+        0.2, ge=0, le=1, description="most retries of a kind, as a share of its recent starts"
+    )
+    retry_min_per_s: float = Field(
+        100, ge=0.01, le=1e6, description="retries of a kind a second that are never moved out"
+    )
+    retry_burst: int = Field(
+        1000, ge=0, le=1_000_000, description="retries of a kind at once that are never moved out"
+    )
+    retry_spread_max_s: float = Field(
+        300, ge=0, le=DAY_S, description="furthest that a retry beyond these moves out; 0 = never"
     )
     log_lines_max: int = Field(1000, ge=0, le=100_000, description="most log lines of an attempt")
     log_bytes_max: int = Field(

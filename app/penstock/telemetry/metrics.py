@@ -72,6 +72,7 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._count_jobs(self.registry)
         self._count_mending(self.registry)
+        self._count_requests(self.registry)
         self._measure_machine(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -110,6 +111,16 @@ class Metrics:
             Counter("penstock_jobs_pruned", "Ended jobs deleted by age.", ["state"], registry=r)
         )
 
+        self.retries_delayed = Family(
+            Counter(
+                "penstock_retries_delayed",
+                "Retries moved out because too many of their kind were due.",
+                ["kind"],
+                registry=r,
+            ),
+            (kinds,),
+        )
+
     def _count_mending(self, r: CollectorRegistry) -> None:
         self.stale_settlements = Counter(
             "penstock_stale_settlements", "Outcomes of attempts that were over.", registry=r
@@ -128,6 +139,27 @@ class Metrics:
         )
         self.reconciled = Counter(
             "penstock_reconciled", "Due jobs put back on a shelf of Redis.", registry=r
+        )
+
+    def _count_requests(self, r: CollectorRegistry) -> None:
+        self.http_requests = Family(
+            Counter(
+                "penstock_http_requests",
+                "Requests answered, by route template.",
+                ["route", "method", "status"],
+                registry=r,
+            )
+        )
+        self.refused = Family(
+            Counter(
+                "penstock_refused",
+                "Requests refused because there was too much to do.",
+                ["class", "reason"],
+                registry=r,
+            )
+        )
+        self.connections_refused = Counter(
+            "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )
 
     def _measure_machine(self, r: CollectorRegistry) -> None:
@@ -170,17 +202,6 @@ class Metrics:
         )
         self.queue_wait = Histogram(
             "penstock_queue_wait_seconds", "From ready to started.", buckets=_JOB_S, registry=r
-        )
-        self.http_requests = Family(
-            Counter(
-                "penstock_http_requests",
-                "Requests answered, by route template.",
-                ["route", "method", "status"],
-                registry=r,
-            )
-        )
-        self.connections_refused = Counter(
-            "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )
         self.redis_breaker_open = Gauge(
             "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
