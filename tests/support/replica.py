@@ -55,12 +55,13 @@ class ReplicaProcess:
     def ended(self) -> bool:
         return self._process is None or self._process.poll() is not None
 
-    def start(self, chaos: str = "") -> None:
-        """`chaos`: what PENSTOCK_CHAOS says this time."""
+    def start(self, chaos: str | None = None) -> None:
+        """`chaos`: what PENSTOCK_CHAOS says this time; None: what the environment says."""
+        order = {} if chaos is None else {"PENSTOCK_CHAOS": chaos}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 tethered([sys.executable, "-m", "penstock", "serve"], signal.SIGKILL),
-                env={**self._environ, "PENSTOCK_CHAOS": chaos},
+                env={**self._environ, **order},
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
