@@ -1,17 +1,42 @@
 """Every chaos point is struck once by `exit`, amid load: whatever dies there, no rule breaks."""
 
+import asyncio
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from penstock import chaos
 from tests.chaos import points
+from tests.chaos.points_table import jobs_of
+from tests.support.scene import Scene
 from tests.support.servers import Servers
 
 _SEED = 20261122
+_STORM_S = 8.0
 
 
 @pytest.mark.timeout(240)
 async def test_a_death_at_any_point_breaks_no_rule(servers: Servers, workplace: Path) -> None:
     missed = await points.strike(servers, workplace, _SEED, times=1, only=list(chaos.POINTS))
     assert not missed, "these were never reached"
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("preferred", ["raise", "cut"])
+async def test_failures_at_all_points_at_once_break_no_rule(scene: Scene, preferred: str) -> None:
+    actions = {name: _action(one, preferred) for name, one in chaos.POINTS.items()}
+    order = ",".join(f"{name}:0.05:{action}" for name, action in actions.items())
+    await scene.fleet.start(2, chaos=f"{order};seed={_SEED}", **points.QUICK)
+    jobs = jobs_of(lambda: preferred, Counter())
+    async with scene.load.stream(scene.fleet.urls, 100, jobs):
+        await asyncio.sleep(_STORM_S)
+    report = await scene.end(f"all points, {preferred}", within_s=60)
+    said = "".join(one.log_file.read_text() for one in scene.fleet.replicas)
+    for name in ("after_commit", "after_start", "after_settle"):
+        assert f"chaos point {name}: {actions[name]}\n" in said
+    assert report.outcomes.keys() == {"succeeded", "failed"}, "nothing is lost with a worker"
+
+
+def _action(point: chaos.Point, preferred: str) -> str:
+    return preferred if preferred in point.actions() else "sleep=0.3"

@@ -189,6 +189,7 @@ async def test_a_flush_during_a_rebuild_is_noticed_and_it_starts_over(
     await still.redis.flush()
     assert await still.engine.reconciler.step() == 0.0
     assert not await is_marked(still), "what stood before the flush is gone"
+    assert await still.shelves() == {}, "the next page is the first"
     await reconcile(still)
     assert await still.shelves() == before
     assert await is_marked(still)

@@ -225,6 +225,20 @@ async def test_a_start_whose_answer_is_lost_is_adopted_once(
         assert await wired.outcomes(id_) == ["succeeded"]
 
 
+async def test_after_a_lost_answer_adoption_looks_again_soon_for_as_long_as_the_statement_may_take(
+    wired: Still, postgres_wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that died may have left the statement waiting: it commits when nobody asks."""
+    assert await wired.engine.worker.adopt() == 10.0
+    ids = await lose_a_start(wired, postgres_wire, 1)
+    assert await wired.engine.worker.adopt() == 0.0, "it was found"
+    assert await wired.engine.worker.adopt() == 0.5
+    later = clock.monotonic() + wired.engine.parts.settings.postgres.command_timeout_s
+    monkeypatch.setattr(clock, "monotonic", lambda: later)
+    assert await wired.engine.worker.adopt() == 10.0
+    let_go(*ids)
+
+
 async def test_those_that_are_known_hide_no_other(
     still: Still, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ from penstock.queue.shelves import Off
 
 _REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
 _ADOPT_S = 10.0
+_ADOPT_SOON_S = 0.5  # after a lost answer: what was sent may be carried out only now
 _ADOPT_MAX = 100  # payloads come along; more are taken in by the next step
 _START_BYTES = 64 * 1024 * 1024  # of payloads a start should bring at most
 
@@ -47,6 +48,7 @@ class Worker:
         self._mean_bytes = 1  # of recent payloads
         self.wake = asyncio.Event()
         self.adopt_wake = asyncio.Event()
+        self._adopt_soon_until = 0.0
 
     def heat(self, queues: Iterable[str]) -> None:
         """A commit somewhere put something in line."""
@@ -83,7 +85,9 @@ class Worker:
             run = self._take_in([job])[0]
             if cancel_requested:
                 self._hands.pool.stop(run, Outcome.CANCELLED)
-        return 0.0 if strangers else _ADOPT_S
+        if strangers:
+            return 0.0
+        return _ADOPT_SOON_S if clock.monotonic() < self._adopt_soon_until else _ADOPT_S
 
     def _may_claim(self) -> bool:
         limits, settler = self._parts.settings.worker, self._hands.settler
@@ -131,7 +135,10 @@ class Worker:
                 await asyncio.sleep(min(0.02 * 2 ** min(failures, 10), 0.5) * random.random())
                 continue
             if failures:
-                self.adopt_wake.set()  # an earlier sending may have moved some
+                # An earlier sending may have moved some, or does so as long as Postgres lets it.
+                limit_s = self._parts.settings.postgres.command_timeout_s
+                self._adopt_soon_until = clock.monotonic() + limit_s
+                self.adopt_wake.set()
             return started
         return []
 
