@@ -292,7 +292,9 @@ async def test_a_storm_of_all_sorts_loses_no_run_and_no_slot() -> None:
         assert [one.times_ended[run] for run in runs] == [1] * len(runs)
         assert one.coroutines.free == 8
         assert one.pool.leaked() == 0
-        assert {ending.outcome for ending in one.endings.values()} == set(Outcome) - {Outcome.CRASHED}
+        assert {ending.outcome for ending in one.endings.values()} == set(Outcome) - {
+            Outcome.CRASHED
+        }
         never = [n for n, run in enumerate(runs) if n not in crowd.begun]
         assert all(runs[n].stop is not None for n in never), "only what was stopped never began"
         await assert_sound(one)
