@@ -34,7 +34,7 @@ from penstock.loops.expirer import Expirer
 from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
-from penstock.loops.keeper import Keeper
+from penstock.loops.keeper import Keeper, Watch
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
@@ -45,6 +45,7 @@ from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.stalls import Stalls
 from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
@@ -239,13 +240,15 @@ class Engine:
         )
         self.expirer = Expirer(self.jobs, self.enqueuer, self.metrics, self.waiters.tell)
         self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
-        self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
+        self.upkeep = Upkeep(
+            self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
+        )
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
             self.me,
             self.pg_clock,
             settings.worker,
-            self.registrar.hear_beat,
+            Watch(self.registrar.hear_beat, Stalls(self.metrics)),
         )
 
     def _all_loops(self) -> Iterable[Loop]:

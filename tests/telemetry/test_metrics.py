@@ -12,7 +12,7 @@ penstock_stale_claims penstock_reaped penstock_adopted penstock_reconciled penst
 penstock_slots penstock_children penstock_child_start_failures penstock_batch_rows
 penstock_batch_seconds penstock_queue_wait_seconds
 penstock_http_requests penstock_redis_breaker_open penstock_loop_failures penstock_loop_lag_seconds
-penstock_connections_refused
+penstock_connections_refused penstock_loop_stall_seconds
 """
 
 
