@@ -125,6 +125,7 @@ class Engine:
     async def close(self) -> None:
         """After the loops have ended: what they held open."""
         self.keeper.stop()
+        await self.children.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         await self.listener.close()
 
@@ -174,7 +175,8 @@ class Engine:
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
-        self._alone = Lane("children", (), limits.children, self._children())
+        self.children = self._children()
+        self._alone = Lane("children", (), limits.children, self.children)
         self._services = Services(http=self._rooms.egress)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")

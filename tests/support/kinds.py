@@ -191,8 +191,8 @@ def deaf(payload: Any, ctx: Context) -> None:
 
 @handler("holding")
 async def holding(payload: Any, ctx: Context) -> None:
-    """Holds the interpreter for `seconds`, so that no other thread of the process can run: as does a
-    regular expression that goes astray, or a power of large numbers."""
+    """Holds the interpreter for `seconds`, so that no other thread can run: as does a regular
+    expression that goes astray, or a power of large numbers."""
     record(ctx, "start")
     ctypes.PyDLL(None).usleep(int(payload["seconds"] * 1e6))
     record(ctx, "end")

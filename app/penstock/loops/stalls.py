@@ -1,9 +1,9 @@
 """Stalls of the event loop: a handler that blocks it, or that holds the interpreter as a whole.
 
 In: `turn` on the main loop, `look` on the keeper's thread. Out: one log line a stall, with where
-the main thread stood if anybody could look, and its length once it is over. A stall costs nobody his
-life: the keeper's beats go on, unless the interpreter itself is held for longer than the time to
-live (then the replica is condemned, and fenced).
+the main thread stood if anybody could look, and its length once it is over. A stall costs nobody
+his life: the keeper's beats go on, unless the interpreter itself is held for longer than the time
+to live (then the replica is condemned, and fenced).
 """
 
 import sys
