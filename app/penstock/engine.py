@@ -36,7 +36,7 @@ from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
 from penstock.loops.judge import Judge
-from penstock.loops.keeper import Keeper
+from penstock.loops.keeper import Keeper, Watch
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
@@ -48,6 +48,7 @@ from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
 from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.stalls import Stalls
 from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
@@ -127,6 +128,7 @@ class Engine:
     async def close(self) -> None:
         """After the loops have ended: what they held open."""
         self.keeper.stop()
+        await self.children.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         await self.listener.close()
 
@@ -176,7 +178,8 @@ class Engine:
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
-        self._alone = Lane("children", (), limits.children, self._children())
+        self.children = self._children()
+        self._alone = Lane("children", (), limits.children, self.children)
         self._services = Services(http=self._rooms.egress)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
@@ -248,13 +251,15 @@ class Engine:
         )
         self.expirer = Expirer(self.jobs, self.enqueuer, self.metrics, self.waiters.tell)
         self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
-        self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
+        self.upkeep = Upkeep(
+            self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
+        )
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
             self.me,
             self.pg_clock,
             settings.worker,
-            self.registrar.hear_beat,
+            Watch(self.registrar.hear_beat, Stalls(self.metrics)),
         )
 
     def _all_loops(self) -> Iterable[Loop]:

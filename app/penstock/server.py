@@ -34,6 +34,7 @@ from penstock.telemetry import logs
 from penstock.telemetry.metrics import Metrics
 
 EXIT_FAILED = 1
+EXIT_LEAKY = 75  # EX_TEMPFAIL: all is well again once we have been started anew
 EXIT_INTERRUPTED = 130
 _LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
 _SLACK_S = 1.0
@@ -63,7 +64,8 @@ class Replica:
 
 
 async def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
-    """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once."""
+    """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once. One whose
+    handlers have leaked too many slots drains by itself and leaves with EXIT_LEAKY."""
     logs.set_up(settings.log.level, settings.log.format)
     if points := chaos.armed():
         log.warning("chaos_points_armed", points=points, by=chaos.VARIABLE)
@@ -82,9 +84,10 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
             log.warning(
                 "no_handlers", hint="jobs of other kinds wait until handlers.modules names some"
             )
-        stopping = asyncio.create_task(_wait(stop))
-        failing = asyncio.create_task(_wait(replica.failed))
-        await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
+        leaky = replica.engine.upkeep.leaky
+        ends = [asyncio.create_task(_wait(event)) for event in (stop, replica.failed, leaky)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        leaves = leaky.is_set() and not stop.is_set()
         if not replica.failed.is_set():
             busy = len(replica.engine.pool.busy())
             log.info(
@@ -95,8 +98,9 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
             )
             await replica.drain()
     failed = replica.failed.is_set()
-    if _is_held(replica) or await _is_clung_to():
-        os._exit(EXIT_FAILED if failed else 0)
+    status = EXIT_FAILED if failed else EXIT_LEAKY if leaves else 0
+    if leaves or _is_held(replica) or await _is_clung_to():
+        os._exit(status)
     if failed:
         replica.loops.result()
 
@@ -294,6 +298,8 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
         reasons.append("PostgreSQL does not answer")
     if engine.settler.is_stuck():
         reasons.append("settlement is stuck")
+    if engine.upkeep.leaky.is_set():
+        reasons.append("handlers that ignore their end have taken too many slots")
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []

@@ -65,8 +65,8 @@ class Nursery:
         """Its process' id, once it has its job."""
         await self.when(lambda: run.deadline < math.inf, "it has begun")
         assert run.child is not None
-        assert run.child.process is not None
-        return run.child.process.pid
+        assert run.child.born is not None
+        return run.child.born.pid
 
     async def when(self, is_so: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
         async def look() -> bool:
@@ -107,6 +107,7 @@ async def nursery(
         for task in tasks:
             task.cancel()
         done, _ = await asyncio.wait(tasks, timeout=5)
+        await children.close()
     assert len(done) == 2, "the pool does not close"
 
 
@@ -220,7 +221,7 @@ async def test_a_stop_counts_before_the_child_has_its_job_and_while_it_waits() -
         first, second = one.put("logged", {"seconds": 60}), one.put("logged", {"seconds": 60})
         assert first.child is not None
         child = first.child
-        await one.when(lambda: child.process is not None, "its process has been started")
+        await one.when(lambda: child.born is not None, "its process has been started")
         one.pool.stop(second, Outcome.CANCELLED)
         one.pool.stop(first, Outcome.RELEASED)
         assert (await one.ended(second)).outcome is Outcome.CANCELLED

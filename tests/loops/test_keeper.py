@@ -16,7 +16,9 @@ PROGRAM = """
 import asyncio, sys, time
 from penstock.clock import ServerClock, monotonic
 from penstock.loops.identity import Me
-from penstock.loops.keeper import Keeper
+from penstock.loops.keeper import Keeper, Watch
+from penstock.loops.stalls import Stalls
+from penstock.telemetry.metrics import Metrics
 from penstock.settings import Worker
 from penstock.store.workers import Beat
 
@@ -38,7 +40,8 @@ def hang():
 async def main():
     me = Me(lambda: b"m", 1.0, b"m", registered=True)
     settings = Worker(beat_s=0.1, ttl_s=1.0, stall_max_s=1.0)
-    keeper = Keeper(Line(), me, ServerClock(), settings, lambda worker, beat: None)
+    watch = Watch(lambda worker, beat: None, Stalls(Metrics()))
+    keeper = Keeper(Line(), me, ServerClock(), settings, watch)
     print("begun", flush=True)
     keeper.start()
     if "hang" in sys.argv:

@@ -180,3 +180,19 @@ def surroundings(ctx: Context) -> dict[str, Any]:
 def _descriptors() -> list[str]:
     listed = os.listdir("/proc/self/fd")
     return [name for name in listed if os.path.exists(f"/proc/self/fd/{name}")]
+
+
+@handler("deaf")
+def deaf(payload: Any, ctx: Context) -> None:
+    """A plain function that never asks whether it should stop."""
+    record(ctx, "start")
+    time.sleep(payload["seconds"])
+
+
+@handler("holding")
+async def holding(payload: Any, ctx: Context) -> None:
+    """Holds the interpreter for `seconds`, so that no other thread can run: as does a regular
+    expression that goes astray, or a power of large numbers."""
+    record(ctx, "start")
+    ctypes.PyDLL(None).usleep(int(payload["seconds"] * 1e6))
+    record(ctx, "end")

@@ -37,9 +37,9 @@ from penstock.telemetry import logs
 EXIT_UNFIT = 4
 
 
-def run_one(source: int, sink: int) -> NoReturn:
+def run_one(frames: int) -> NoReturn:
     """Runs what the parent orders, tells how it ended, and ends the process."""
-    wire = Wire(source, sink)
+    wire = Wire(frames)
     setup = setup_of(_received(wire))
     registry = _prepared(setup, wire)
     loop = _new_loop()

@@ -10,7 +10,6 @@ import asyncio
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
@@ -30,7 +29,7 @@ from penstock.loops.frames import (
     packed,
     received,
 )
-from penstock.settings import environment, without_settings
+from penstock.loops.nursery import Born, CanNotStart, Nursery
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -43,7 +42,7 @@ _LAST_LINES = 20
 _FATAL = "Fatal Python error"
 _LAST_LINE_BYTES = 300
 _LAST_BYTES = 16 * 1024
-_GONE_WITHIN_S = 5.0
+_GOES_WITHIN_S = 1.0
 
 log = get_logger(__name__)
 
@@ -54,7 +53,7 @@ class Child:
 
     job: Started
     context: Context  # takes in what the handler tells
-    process: Process | None = None
+    born: Born | None = None
     begun: bool = False  # it has its job
     stopped: bool = False
     said: bytearray = field(default_factory=bytearray)  # the last that it has printed
@@ -64,23 +63,16 @@ class Child:
         self.stopped = True
         if not self.begun:
             self.kill()
-        elif self.process is not None and self.process.stdin is not None:
-            with suppress(OSError, RuntimeError):  # it has gone
-                self.process.stdin.write(packed({"cancel": why}))
+        elif self.born is not None:
+            self.born.writer.write(packed({"cancel": why}))
 
     def hear(self, chunk: bytes) -> None:
         self.said += chunk
         del self.said[:-_LAST_BYTES]
 
     def kill(self) -> None:
-        """The process, and those that it started and that stayed in its group."""
-        if self.process is not None:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.process.pid, signal.SIGKILL)
-
-
-class CanNotStart(Exception):
-    """A child that never came to its job: nothing that the job could be charged with."""
+        if self.born is not None:
+            self.born.kill()
 
 
 class Children:
@@ -98,7 +90,7 @@ class Children:
         self._places = places
         self._start_max_s = start_max_s
         self._metrics = metrics
-        self._command = command
+        self._nursery = Nursery(command, start_max_s)
         self._mean_s = _MEAN_FIRST_S
         self._turn = 0.0  # when those that were handed back so far will have had their turn
 
@@ -126,57 +118,52 @@ class Children:
             child.kill()
             self._mean_s += (clock.monotonic() - began - self._mean_s) / 8
 
+    async def close(self) -> None:
+        """Ends all of them."""
+        await self._nursery.close()
+
     async def _run(self, child: Child, begin: Callable[[], None]) -> Ending:
-        process = child.process = await asyncio.create_subprocess_exec(
-            *(*self._command, str(os.getpid())),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=without_settings(environment()),
-            start_new_session=True,  # Ctrl-C is for us; and to be killed with all of its own
-        )
-        listening = asyncio.create_task(_listen(process, child))
+        born = child.born = await self._nursery.bear()
+        listening = asyncio.create_task(_listen(born, child))
         try:
             if child.stopped:
                 raise CanNotStart("it was stopped before")
-            await self._introduce(child, process)
+            await self._introduce(child, born)
             child.begun = True
             begin()
-            ending = await self._converse(child, process)
+            ending = await self._converse(child, born)
         finally:
-            child.kill()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_GONE_WITHIN_S):
-                    await process.wait()
-                    await listening
-            listening.cancel()
-        return ending or _crash(process.returncode, child.said)
+            died_by_itself = born.reader.at_eof()
+            if not died_by_itself:
+                child.kill()
+            await _seen_off(born, listening)
+        if ending is not None:
+            return ending
+        if (code := born.ended.result()) is None:
+            raise CanNotStart("the nursery died, and its children with it")
+        return _crash(code, child.said)
 
-    async def _introduce(self, child: Child, process: Process) -> None:
+    async def _introduce(self, child: Child, born: Born) -> None:
         """Gives it setup and job. Raises CanNotStart."""
-        assert process.stdin is not None
-        assert process.stdout is not None
         try:
             async with asyncio.timeout(self._start_max_s):
-                process.stdin.write(packed(asdict(self._setup)))
-                await process.stdin.drain()
-                message = await received(process.stdout, SLACK_BYTES)
+                born.writer.write(packed(asdict(self._setup)))
+                message = await received(born.reader, SLACK_BYTES)
         except TimeoutError:
             raise CanNotStart(f"it wasn't ready within {self._start_max_s:g} s") from None
-        except (ConnectionError, ValueError) as error:
+        except ValueError as error:
             raise CanNotStart(f"it can't be talked to: {error}") from None
         if message is None or "ready" not in message:
             why = message["unfit"] if message else " | ".join(last_lines(child.said)[-3:])
             raise CanNotStart(f"it ended before it had its job: {why}")
         order = Order(child.job, child.job.timeout_s)
-        process.stdin.write(packed(order_message(order)))
+        born.writer.write(packed(order_message(order)))
 
-    async def _converse(self, child: Child, process: Process) -> Ending | None:
+    async def _converse(self, child: Child, born: Born) -> Ending | None:
         """Takes in what it tells; its ending, or None when it died without."""
-        assert process.stdout is not None
         bytes_max = 2 * self._setup.result_max_bytes + SLACK_BYTES  # a JSON text within JSON
         try:
-            while (message := await received(process.stdout, bytes_max)) is not None:
+            while (message := await received(born.reader, bytes_max)) is not None:
                 if "ending" in message:
                     return ending_of(message)
                 _hear(child.context, message)
@@ -199,13 +186,26 @@ def _hear(context: Context, message: Message) -> None:
         context.hear(Progress(float(percent), text, float(at_s)))
 
 
-async def _listen(process: Process, child: Child) -> None:
+async def _listen(born: Born, child: Child) -> None:
     """What it prints is ours to show, and the last of it is kept: a crash's last words."""
-    assert process.stderr is not None
-    while chunk := await process.stderr.read(1024):
+    while chunk := await born.prints.read(1024):
         child.hear(chunk)
         with suppress(OSError):
             os.write(2, chunk)
+
+
+async def _seen_off(born: Born, listening: "asyncio.Task[None]") -> None:
+    """Returns when it is dead and all that it printed has been read; kills what clings to life."""
+    for within_s in (_GOES_WITHIN_S, None):
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.shield(born.ended)
+                break
+        except TimeoutError:
+            born.kill()
+    await asyncio.wait([listening], timeout=_GOES_WITHIN_S)  # what it started may hold the pipe
+    listening.cancel()
+    born.close()
 
 
 def _crash(code: int | None, said: bytearray) -> Ending:

@@ -1,4 +1,4 @@
-"""What a replica and a child process of it say to each other: frames of JSON over pipes.
+"""What a replica and a child process of it say to each other: frames of JSON over a socket.
 
 A frame is its length (4 bytes, big-endian) and so many bytes of JSON: nothing in it is ever run. To
 the child: a `Setup`, an `Order`, perhaps a cancel. Back: `ready` (or `unfit`), lines and progress
@@ -77,11 +77,11 @@ async def received(reader: asyncio.StreamReader, bytes_max: int) -> Message | No
 
 
 class Wire:
-    """The child's ends of its pipes: blocking, and safe from any thread."""
+    """The child's end of its socket: blocking, and safe from any thread."""
 
-    def __init__(self, source: int, sink: int) -> None:
-        self._source = source
-        self._sink = sink
+    def __init__(self, file: int) -> None:
+        os.set_blocking(file, True)
+        self._file = file
         self._lock = threading.Lock()
 
     def receive(self) -> Message | None:
@@ -91,16 +91,16 @@ class Wire:
         return unpacked(body) if body else None
 
     def send(self, message: Message) -> None:
-        """Returns when all of it is in the pipe: a crash right after doesn't take it along."""
+        """Returns when the kernel has all of it: a crash right after doesn't take it along."""
         left = memoryview(packed(message))
         with self._lock:
             while left:
-                left = left[os.write(self._sink, left) :]
+                left = left[os.write(self._file, left) :]
 
     def _read(self, count: int) -> bytes | None:
         parts: list[bytes] = []
         while count:
-            part = os.read(self._source, min(count, 1 << 20))
+            part = os.read(self._file, min(count, 1 << 20))
             if not part:
                 return None
             parts.append(part)

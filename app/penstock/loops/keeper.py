@@ -15,11 +15,13 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 from penstock import chaos, clock
 from penstock.clock import ServerClock
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops.identity import Me
+from penstock.loops.stalls import LOOK_S, TURN_S, Stalls
 from penstock.loops.supervise import pause_or_wake
 from penstock.settings import Worker as WorkerSettings
 from penstock.store.workers import Beat, KeeperLine
@@ -30,8 +32,17 @@ EXIT_STALLED = 70
 log = get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who hears what: `on_beat(worker, beat)` is called on the main loop after every beat that was
+    answered, `stalls` is turned by the main loop and looked at by the keeper's thread."""
+
+    on_beat: Callable[[bytes, Beat], None]
+    stalls: Stalls
+
+
 class Keeper:
-    """`on_beat(worker, beat)` is called on the main loop after every beat that was answered."""
+    """The thread, and its ties to the main loop."""
 
     def __init__(
         self,
@@ -39,14 +50,15 @@ class Keeper:
         me: Me,
         pg_clock: ServerClock,
         settings: WorkerSettings,
-        on_beat: Callable[[bytes, Beat], None],
+        watch: Watch,
     ) -> None:
         self._line = line
         self._me = me
         self._pg_clock = pg_clock
         self._beat_s = settings.beat_s
         self._stall_max_s = settings.stall_max_s
-        self._on_beat = on_beat
+        self._on_beat = watch.on_beat
+        self._stalls = watch.stalls
         self.begun = asyncio.Event()
         self._main = asyncio.get_running_loop()
         self._turns = 0
@@ -68,19 +80,30 @@ class Keeper:
     async def tick(self) -> float:
         """A step on the main loop: shows the thread that it turns."""
         self._turns += 1
-        return min(1.0, self._beat_s / 2)
+        self._stalls.turn()
+        return min(TURN_S, self._beat_s / 2)
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._beats())
+            asyncio.run(self._live())
         except BaseException:
             # Without beats we would be condemned and never claim again, and nobody would know.
             _last_words("the keeper failed")
             traceback.print_exc()
             os._exit(EXIT_STALLED)
 
-    async def _beats(self) -> None:
+    async def _live(self) -> None:
         self._own = asyncio.get_running_loop()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._beats())
+            group.create_task(self._looks())
+
+    async def _looks(self) -> None:
+        while not self._stop.is_set():
+            self._stalls.look()
+            await pause_or_wake(self._stop, LOOK_S)
+
+    async def _beats(self) -> None:
         while not self._stop.is_set():
             self._end_if_stalled()
             if self._me.registered:

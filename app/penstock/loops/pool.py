@@ -134,6 +134,16 @@ class Pool:
     def leaked(self) -> int:
         return sum(run.leaked for lane in self.lanes for run in lane.running)
 
+    def leakiest(self) -> tuple[Lane, int, float] | None:
+        """The lane that has lost most of its slots to handlers that ignore their end: how many, and
+        the percentage."""
+        found = [
+            (lane, leaked, 100 * leaked / lane.slots)
+            for lane in self.lanes
+            if (leaked := sum(run.leaked for run in lane.running))
+        ]
+        return max(found, key=lambda one: one[2], default=None)
+
     def find(self, id_: JobId) -> Run | None:
         return self._by_id.get(id_)
 

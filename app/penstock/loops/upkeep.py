@@ -1,23 +1,35 @@
-"""Small loops: what long attempts log and report, counts, gauges."""
+"""Small loops: what long attempts log and report, counts, gauges, leaks."""
+
+import asyncio
 
 from penstock import clock
 from penstock.loops.pool import Pool
 from penstock.loops.settle import keep_logs, keep_progress
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
+from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 _REPORTS_S = 1.0
 _FOLD_S = 5.0
 _GAUGES_S = 1.0
 
+log = get_logger(__name__)
+
 
 class Upkeep:
-    def __init__(self, jobs: Jobs, queues: Queues, pool: Pool, metrics: Metrics) -> None:
+    """`leaky` is set when handlers have taken too many slots away: nothing short of a new process
+    brings them back."""
+
+    def __init__(
+        self, jobs: Jobs, queues: Queues, pool: Pool, metrics: Metrics, leaks_max_percent: float
+    ) -> None:
         self._jobs = jobs
         self._queues = queues
         self._pool = pool
         self._metrics = metrics
+        self._leaks_max_percent = leaks_max_percent
+        self.leaky = asyncio.Event()
         self._gauged_at = clock.monotonic()
 
     async def keep_reports(self) -> float:
@@ -47,4 +59,21 @@ class Upkeep:
         alone = [lane for lane in self._pool.lanes if lane.children]
         self._metrics.children("busy").set(sum(len(lane.running) for lane in alone))
         self._metrics.children("waiting").set(sum(len(lane.waiting) for lane in alone))
+        self._look_for_leaks()
         return _GAUGES_S
+
+    def _look_for_leaks(self) -> None:
+        found = self._pool.leakiest()
+        if found is None or found[2] <= self._leaks_max_percent or self.leaky.is_set():
+            return
+        lane, leaked, percent = found
+        log.warning(
+            "too_many_leaks",
+            lane=lane.name,
+            leaked=leaked,
+            slots=lane.slots,
+            percent=round(percent, 1),
+            kinds=sorted({run.job.kind for run in lane.running if run.leaked}),
+            hint="these handlers ignore their end; drains and leaves with 75, to be started again",
+        )
+        self.leaky.set()

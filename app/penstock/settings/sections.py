@@ -233,7 +233,7 @@ class Worker(Section):
         20, ge=1, le=1000, description="lost workers after which a job is given up"
     )
     children: int = Field(
-        4, ge=1, le=100, description="most jobs at once that run in a child process of their own"
+        64, ge=1, le=1000, description="most jobs at once that run in a child process of their own"
     )
     crashes_max: int = Field(
         3, ge=1, le=100, description="crashed child processes after which a job is poison"

@@ -209,6 +209,12 @@ class Metrics:
         self.loop_failures = Family(
             Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)
         )
+        self.loop_stall = Histogram(
+            "penstock_loop_stall_seconds",
+            "How long the event loop stood still, each time that it did for more than a second.",
+            buckets=(1, 2, 5, 10, 30, 60),
+            registry=r,
+        )
         self.loop_lag = Histogram(
             "penstock_loop_lag_seconds", "Lateness of the event loop.", buckets=_SHORT_S, registry=r
         )
