@@ -87,7 +87,8 @@ class Load:
         """Submits all of them in batches, each of which must be accepted; answers their ids."""
         accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
-            accepted += await self.submit(url, Request(jobs[first : first + _BATCH], is_batch=True))
+            request = Request(jobs[first : first + _BATCH], is_batch=True)
+            accepted += await self.submit([url], request)
         assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
 
@@ -99,7 +100,7 @@ class Load:
 
         def send(number: int) -> Awaitable[object]:
             request = Request([job(number)], is_batch=False)
-            return self.submit(urls[number % len(urls)], request)
+            return self.submit([urls[number % len(urls)]], request)
 
         async with repeated(per_s, send):
             yield
@@ -109,17 +110,17 @@ class Load:
         """Reads at a steady rate."""
 
         def send(number: int) -> Awaitable[object]:
-            return self.look(urls[number % len(urls)], path)
+            return self.look([urls[number % len(urls)]], path)
 
         async with repeated(per_s, send):
             yield
 
-    async def submit(self, url: str, request: Request) -> list[str]:
-        """The ids that were accepted."""
+    async def submit(self, urls: Sequence[str], request: Request) -> list[str]:
+        """The ids that were accepted, by the first of these replicas that takes the connection."""
         marked = request if request.marker else replace(request, marker=self.log.marker())
         path, body = _body(marked)
         headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
-        status, answer = await self._call(self.submitted, url, "POST", path, body, headers)
+        status, answer = await self._call(self.submitted, urls, "POST", path, body, headers)
         said = judged(status, answer)
         items = answer.get("items", (answer,)) if said is Said.OK else ()
         ids = [str(item["id"]) for item in items]
@@ -130,14 +131,14 @@ class Load:
         self._keep(marked, said)
         return ids
 
-    async def look(self, url: str, path: str) -> int:
+    async def look(self, urls: Sequence[str], path: str) -> int:
         """The status of a read."""
-        status, _ = await self._call(self.looked, url, "GET", path)
+        status, _ = await self._call(self.looked, urls, "GET", path)
         return status
 
-    async def change(self, url: str, id_: str, verb: str) -> int:
+    async def change(self, urls: Sequence[str], id_: str, verb: str) -> int:
         """Cancels or retries a job, if that can still be done; the status."""
-        status, _ = await self._call(self.changed, url, "POST", f"/v1/jobs/{id_}/{verb}")
+        status, _ = await self._call(self.changed, urls, "POST", f"/v1/jobs/{id_}/{verb}")
         return status
 
     def _keep(self, request: Request, said: Said) -> None:
@@ -149,21 +150,25 @@ class Load:
     async def _call(
         self,
         answers: Answers,
-        url: str,
+        urls: Sequence[str],
         method: str,
         path: str,
         body: Job | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
-        sent_at, began = time.time(), time.monotonic()
-        answer: Any = None
-        try:
-            status, answer = await self.api.call_at(url, method, path, body, headers)
-        except aiohttp.ClientConnectorError:
-            status = REFUSED
-        except (aiohttp.ClientError, TimeoutError):
-            status = NO_ANSWER
-        answers.append(Answer(sent_at, time.monotonic() - began, status))
+        status, answer = REFUSED, None
+        assert not isinstance(urls, str), "a list of them"
+        for url in urls:
+            sent_at, began = time.time(), time.monotonic()
+            try:
+                status, answer = await self.api.call_at(url, method, path, body, headers)
+            except aiohttp.ClientConnectorError:
+                status = REFUSED
+            except (aiohttp.ClientError, TimeoutError):
+                status = NO_ANSWER
+            answers.append(Answer(sent_at, time.monotonic() - began, status))
+            if status != REFUSED:
+                break
         return status, answer
 
 
