@@ -138,7 +138,7 @@ class NemesisLog:
         return {
             line["pid"]: line["t"]
             for line in self.lines
-            if line["fault"] == "kill" and line["event"] == "start"
+            if line["fault"].rstrip(".0123456789") == "kill" and line["event"] == "start"
         }
 
 
