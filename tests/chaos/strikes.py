@@ -70,7 +70,7 @@ async def stop(scene: Scene, strike: Strike) -> None:
 async def block(scene: Scene, strike: Strike) -> None:
     """One job that blocks the event loop of whoever runs it."""
     job = {"kind": "blocking", "payload": {"seconds": _BLOCKED_S}}
-    await scene.load.submit([victim(scene, strike).url], Request([job], is_batch=False))
+    await scene.load.submit(victim(scene, strike).url, Request([job], is_batch=False))
     await asyncio.sleep(_BLOCKED_S)
 
 

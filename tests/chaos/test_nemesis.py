@@ -183,7 +183,7 @@ async def test_a_replica_that_dies_by_itself_is_started_again(scene: Scene) -> N
     pid = one.pid
     async with scene.fleet.supervised():
         block = {"kind": "blocking", "payload": {"seconds": 60}, "on_lost": "dead"}
-        await scene.load.submit([one.url], Request([block], is_batch=False))
+        await scene.load.submit(one.url, Request([block], is_batch=False))
 
         async def is_another() -> bool:
             return one.pid != pid
@@ -196,20 +196,20 @@ async def test_a_replica_that_dies_by_itself_is_started_again(scene: Scene) -> N
 
 async def test_the_submission_log_has_three_outcomes(scene: Scene) -> None:
     (one,), load = await scene.fleet.start(1), scene.load
-    await load.submit([one.url], Request([{"kind": "logged"}], is_batch=False, key="a"))
+    await load.submit(one.url, Request([{"kind": "logged"}], is_batch=False, key="a"))
     one.pause()
     unheard = Request([{"kind": "logged"}] * 3, is_batch=True, key="b")
-    unanswered = asyncio.create_task(load.submit([one.url], unheard))
+    unanswered = asyncio.create_task(load.submit(one.url, unheard))
     await connections(one.port, 1)
     one.kill()
     await unanswered
-    await load.submit([one.url], Request([{"kind": "logged"}], is_batch=False))
+    await load.submit(one.url, Request([{"kind": "logged"}], is_batch=False))
     assert load.log.counts() == {"ok": 1, "failed": 1, "unknown": 1}
     assert (load.unknown, len(load.open)) == (3, 1)
     one.start()
     await one.ready()
     (again,) = load.open.values()
-    assert len(await load.submit([one.url], again)) == 3
+    assert len(await load.submit(one.url, again)) == 3
     assert (load.unknown, len(load.open)) == (0, 0)
     report = await scene.end("three outcomes")
     assert report.jobs == 4

@@ -19,6 +19,7 @@ _UNDER_WAY_MAX = 500
 _BATCH = 5000
 
 Job = Mapping[str, Any]
+Urls = str | Sequence[str]  # of replicas: who finds nobody at one goes to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,13 @@ class Load:
         accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
             request = Request(jobs[first : first + _BATCH], is_batch=True)
-            accepted += await self.submit([url], request)
+            accepted += await self.submit(url, request)
         assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
+
+    async def offer(self, url: str, jobs: Sequence[Job]) -> list[str]:
+        """Submits them in one batch; the ids, if they were accepted."""
+        return await self.submit(url, Request(jobs, is_batch=True))
 
     @asynccontextmanager
     async def stream(
@@ -100,7 +105,7 @@ class Load:
 
         def send(number: int) -> Awaitable[object]:
             request = Request([job(number)], is_batch=False)
-            return self.submit([urls[number % len(urls)]], request)
+            return self.submit(urls[number % len(urls)], request)
 
         async with repeated(per_s, send):
             yield
@@ -110,17 +115,17 @@ class Load:
         """Reads at a steady rate."""
 
         def send(number: int) -> Awaitable[object]:
-            return self.look([urls[number % len(urls)]], path)
+            return self.look(urls[number % len(urls)], path)
 
         async with repeated(per_s, send):
             yield
 
-    async def submit(self, urls: Sequence[str], request: Request) -> list[str]:
+    async def submit(self, urls: Urls, request: Request) -> list[str]:
         """The ids that were accepted, by the first of these replicas that takes the connection."""
         marked = request if request.marker else replace(request, marker=self.log.marker())
         path, body = _body(marked)
         headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
-        status, answer = await self._call(self.submitted, urls, "POST", path, body, headers)
+        status, answer = await self.call(self.submitted, urls, "POST", path, body, headers)
         said = judged(status, answer)
         items = answer.get("items", (answer,)) if said is Said.OK else ()
         ids = [str(item["id"]) for item in items]
@@ -131,14 +136,14 @@ class Load:
         self._keep(marked, said)
         return ids
 
-    async def look(self, urls: Sequence[str], path: str) -> int:
+    async def look(self, urls: Urls, path: str) -> int:
         """The status of a read."""
-        status, _ = await self._call(self.looked, urls, "GET", path)
+        status, _ = await self.call(self.looked, urls, "GET", path)
         return status
 
-    async def change(self, urls: Sequence[str], id_: str, verb: str) -> int:
+    async def change(self, urls: Urls, id_: str, verb: str) -> int:
         """Cancels or retries a job, if that can still be done; the status."""
-        status, _ = await self._call(self.changed, urls, "POST", f"/v1/jobs/{id_}/{verb}")
+        status, _ = await self.call(self.changed, urls, "POST", f"/v1/jobs/{id_}/{verb}")
         return status
 
     def _keep(self, request: Request, said: Said) -> None:
@@ -147,18 +152,18 @@ class Load:
         elif said is Said.UNKNOWN and request.key is not None:
             self.open[request.marker] = request
 
-    async def _call(
+    async def call(
         self,
         answers: Answers,
-        urls: Sequence[str],
+        urls: Urls,
         method: str,
         path: str,
         body: Job | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
+        """Status and body, noted in `answers`."""
         status, answer = REFUSED, None
-        assert not isinstance(urls, str), "a list of them"
-        for url in urls:
+        for url in [urls] if isinstance(urls, str) else urls:
             sent_at, began = time.time(), time.monotonic()
             try:
                 status, answer = await self.api.call_at(url, method, path, body, headers)
