@@ -17,7 +17,7 @@ import click
 import orjson
 
 from penstock.cli.looping import run as run_work
-from tests.chaos.nemesis import FAULTS, Share, Turn
+from tests.chaos.nemesis import FAULTS, Span, Turn
 from tests.chaos.run import QUICK, Plan, run
 from tests.chaos.verdict import Verdict, shown
 from tests.support.mix import Shape
@@ -137,7 +137,7 @@ def _turns(text: str) -> list[Turn]:
     return found
 
 
-def _range(text: str) -> Share:
+def _range(text: str) -> Span:
     shortest, _, longest = text.partition("..")
     return float(shortest), float(longest or shortest)
 

@@ -21,8 +21,8 @@ from tests.chaos.strikes import Act, Strike
 from tests.support.proxy import BLACK_HOLE, KILLED, REFUSE, STALL
 from tests.support.scene import Scene
 
-Share = tuple[float, float]  # of the time to live of a worker
-_PAUSE_MAX_S = 1.5  # between two strikes of a lane
+Span = tuple[float, float]  # the shortest and the longest
+_PAUSE_S: Span = (0.5, 5.0)  # between two strikes of a lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class FaultKind:
 
     lane: str
     act: Act
-    lasts: Share = (0.0, 0.0)
+    lasts: Span = (0.0, 0.0)
     in_ttls: bool = False
     loses: bool = False
     overlaps: bool = False
@@ -138,7 +138,7 @@ class NemesisLog:
         return {
             line["pid"]: line["t"]
             for line in self.lines
-            if line["fault"] == "kill" and line["event"] == "start"
+            if line["fault"].rstrip(".0123456789") == "kill" and line["event"] == "start"
         }
 
 
@@ -148,7 +148,7 @@ def draw(seed: int, lane: str, number: int, names: Sequence[str], ttl_s: float) 
     (name,) = chance.choices(names, [FAULTS[one].weight for one in names])
     kind = FAULTS[name]
     seconds = chance.uniform(*kind.lasts) * (ttl_s if kind.in_ttls else 1.0)
-    victim, pause_s = chance.randrange(1_000_000), chance.uniform(0, _PAUSE_MAX_S)
+    victim, pause_s = chance.randrange(1_000_000), chance.uniform(*_PAUSE_S)
     return Strike(name, victim, seconds, pause_s, chance)
 
 
@@ -176,7 +176,7 @@ class Nemesis:
             *(self._strike_in(lane, until, ours) for lane, ours in lanes(names).items())
         )
 
-    async def strike_each(self, turn: Turn, every: Share) -> None:
+    async def strike_each(self, turn: Turn, every: Span) -> None:
         """One fault so many times, one after the other, with pauses between the strikes."""
         for number in range(turn.count):
             one = draw(self.log.seed, f"plan/{turn.name}", number, [turn.fault], self._ttl_s)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.nemesis import FAULTS, Nemesis, NemesisLog, Share, Turn
+from tests.chaos.nemesis import FAULTS, Nemesis, NemesisLog, Span, Turn
 from tests.chaos.sampler import Sampler
 from tests.chaos.verdict import Promise, Verdict, judge
 from tests.support import checker
@@ -46,7 +46,7 @@ class Plan:
     faults: Sequence[str] = ()
     seconds: float = 0.0
     turns: Sequence[Turn] = ()
-    every: Share = (2.0, 5.0)
+    every: Span = (2.0, 5.0)
     replicas: int = 3
     per_s: float = 150.0
     jobs: int = 0
@@ -159,7 +159,7 @@ async def _answer_open(scene: Scene) -> None:
 
     async def is_answered() -> bool:
         for request in list(scene.load.open.values()):
-            await scene.load.submit(scene.fleet.urls[0], request)
+            await scene.load.submit(scene.fleet.urls, request)
         return not scene.load.open
 
     await eventually(is_answered, "every key has its answer", _SETTLE_S, every_s=0.5)

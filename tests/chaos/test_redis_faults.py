@@ -50,6 +50,9 @@ async def test_what_redis_forgot_is_found_behind_a_kind_that_nobody_serves(scene
     await scene.started(50, within_s=10)
     async with scene.connected() as con:
         await con.execute("DELETE FROM job_due WHERE kind = 'nobody'")
+        await con.execute(
+            "DELETE FROM trail WHERE job_id IN (SELECT job_id FROM jobs WHERE kind = 'nobody')"
+        )
         await con.execute("DELETE FROM jobs WHERE kind = 'nobody'")
     scene.load.log.forget(unserved)
     await scene.end("Redis forgot 50")

@@ -38,6 +38,15 @@ class Promise:
         return cls(any(kind.loses for kind in kinds), any(kind.overlaps for kind in kinds))
 
 
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """Of one attempt that was lost by a kill: seconds from the kill until it was settled as lost,
+    and until the job's next attempt began."""
+
+    reaped_s: float
+    again_s: float
+
+
 @dataclass(slots=True)
 class Verdict:
     """`complaints`: rules that don't hold, replicas' errors, whatever else went wrong."""
@@ -54,7 +63,7 @@ class Verdict:
     settled_twice: int = 0
     overlaps: int = 0
     innocents: list[str] = field(default_factory=list)
-    rescues_s: list[float] = field(default_factory=list)
+    rescues: list[Rescue] = field(default_factory=list)
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
     gap_s: float = 0.0
     drained_in_s: float = 0.0
@@ -94,7 +103,7 @@ async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> V
     attempts = await scene.attempts()
     verdict.outcomes = dict(Counter(one["outcome"] for one in attempts))
     verdict.duplicated, verdict.repeated = executed_twice(scene.log.read(), attempts)
-    verdict.rescues_s = rescues(scene.log.read(), attempts, log.killed_at())
+    verdict.rescues = rescues(scene.log.read(), attempts, log.killed_at())
     verdict.requests = scene.load.log.counts()
     verdict.answers = _answers(scene)
     starts = [one.t for one in scene.log.starts() if loaded[0] <= one.t <= loaded[1]]
@@ -122,8 +131,8 @@ def executed_twice(
 
 def rescues(
     events: Sequence[Event], attempts: Sequence[Mapping[str, Any]], killed_at: Mapping[int, float]
-) -> list[float]:
-    """Seconds from a kill to the next start of each job that it lost."""
+) -> list[Rescue]:
+    """Of each attempt that a kill lost, and that was made again."""
     began = {event.key: event.t for event in events if event.ev == "start"}
     pids = {event.key: event.pid for event in events if event.ev == "start"}
     found = []
@@ -132,13 +141,12 @@ def rescues(
         again = began.get((one["job"], one["attempt"] + 1))
         at = killed_at.get(pids.get(key, 0))
         if one["outcome"] == "lost" and again is not None and at is not None:
-            found.append(again - at)
+            found.append(Rescue(one["finished_at"] - at, again - at))
     return found
 
 
 def shown(verdict: Verdict, promise: Promise) -> str:
     """The table."""
-    rescues_s = verdict.rescues_s
     rows: list[tuple[str, object]] = [
         ("seed", verdict.seed),
         ("struck", _listed(verdict.struck)),
@@ -152,7 +160,8 @@ def shown(verdict: Verdict, promise: Promise) -> str:
         ("settled twice", verdict.settled_twice),
         ("overlaps", verdict.overlaps),
         ("innocents dead", len(verdict.innocents)),
-        ("rescues after kill", _spread(rescues_s)),
+        ("kill until reaped", _spread([one.reaped_s for one in verdict.rescues])),
+        ("kill until begun again", _spread([one.again_s for one in verdict.rescues])),
         *((f"answers to {name}", _listed(found)) for name, found in verdict.answers.items()),
         ("largest dispatch gap", f"{verdict.gap_s:.2f} s"),
         ("drained in", f"{verdict.drained_in_s:.1f} s"),

@@ -19,6 +19,7 @@ _UNDER_WAY_MAX = 500
 _BATCH = 5000
 
 Job = Mapping[str, Any]
+Urls = str | Sequence[str]  # of replicas: who finds nobody at one goes to the next
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +88,14 @@ class Load:
         """Submits all of them in batches, each of which must be accepted; answers their ids."""
         accepted: list[str] = []
         for first in range(0, len(jobs), _BATCH):
-            accepted += await self.submit(url, Request(jobs[first : first + _BATCH], is_batch=True))
+            request = Request(jobs[first : first + _BATCH], is_batch=True)
+            accepted += await self.submit(url, request)
         assert len(accepted) == len(jobs), self.submitted[-1]
         return accepted
+
+    async def offer(self, url: str, jobs: Sequence[Job]) -> list[str]:
+        """Submits them in one batch; the ids, if they were accepted."""
+        return await self.submit(url, Request(jobs, is_batch=True))
 
     @asynccontextmanager
     async def stream(
@@ -114,12 +120,12 @@ class Load:
         async with repeated(per_s, send):
             yield
 
-    async def submit(self, url: str, request: Request) -> list[str]:
-        """The ids that were accepted."""
+    async def submit(self, urls: Urls, request: Request) -> list[str]:
+        """The ids that were accepted, by the first of these replicas that takes the connection."""
         marked = request if request.marker else replace(request, marker=self.log.marker())
         path, body = _body(marked)
         headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
-        status, answer = await self.call(self.submitted, url, "POST", path, body, headers)
+        status, answer = await self.call(self.submitted, urls, "POST", path, body, headers)
         said = judged(status, answer)
         items = answer.get("items", (answer,)) if said is Said.OK else ()
         ids = [str(item["id"]) for item in items]
@@ -130,14 +136,14 @@ class Load:
         self._keep(marked, said)
         return ids
 
-    async def look(self, url: str, path: str) -> int:
+    async def look(self, urls: Urls, path: str) -> int:
         """The status of a read."""
-        status, _ = await self.call(self.looked, url, "GET", path)
+        status, _ = await self.call(self.looked, urls, "GET", path)
         return status
 
-    async def change(self, url: str, id_: str, verb: str) -> int:
+    async def change(self, urls: Urls, id_: str, verb: str) -> int:
         """Cancels or retries a job, if that can still be done; the status."""
-        status, _ = await self.call(self.changed, url, "POST", f"/v1/jobs/{id_}/{verb}")
+        status, _ = await self.call(self.changed, urls, "POST", f"/v1/jobs/{id_}/{verb}")
         return status
 
     def _keep(self, request: Request, said: Said) -> None:
@@ -149,22 +155,25 @@ class Load:
     async def call(
         self,
         answers: Answers,
-        url: str,
+        urls: Urls,
         method: str,
         path: str,
         body: Job | None = None,
         headers: dict[str, str] | None = None,
     ) -> tuple[int, Any]:
         """Status and body, noted in `answers`; a status below 100 if no answer came."""
-        sent_at, began = time.time(), time.monotonic()
-        answer: Any = None
-        try:
-            status, answer = await self.api.call_at(url, method, path, body, headers)
-        except aiohttp.ClientConnectorError:
-            status = REFUSED
-        except (aiohttp.ClientError, TimeoutError):
-            status = NO_ANSWER
-        answers.append(Answer(sent_at, time.monotonic() - began, status))
+        status, answer = REFUSED, None
+        for url in [urls] if isinstance(urls, str) else urls:
+            sent_at, began = time.time(), time.monotonic()
+            try:
+                status, answer = await self.api.call_at(url, method, path, body, headers)
+            except aiohttp.ClientConnectorError:
+                status = REFUSED
+            except (aiohttp.ClientError, TimeoutError):
+                status = NO_ANSWER
+            answers.append(Answer(sent_at, time.monotonic() - began, status))
+            if status != REFUSED:
+                break
         return status, answer
 
 

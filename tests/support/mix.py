@@ -114,7 +114,7 @@ class Mix:
         await self._send(Request([{**self.job(), "unique_key": name}], is_batch=False))
 
     async def _send(self, request: Request) -> None:
-        ids = await self._load.submit(self._url(), request)
+        ids = await self._load.submit(self._urls(), request)
         self._recent = [*self._recent, *ids][-_CHOICES_MAX:]
         pairs = zip(ids, request.jobs, strict=False)
         self._doomed += [id_ for id_, job in pairs if DOOMED in job.get("tags", ())]
@@ -126,11 +126,11 @@ class Mix:
 
     async def _change(self, ids: list[str], verb: str) -> None:
         if ids:
-            await self._load.change(self._url(), self._chance.choice(ids), verb)
+            await self._load.change(self._urls(), self._chance.choice(ids), verb)
 
     async def _look(self) -> None:
         if self._recent:
-            await self._load.look(self._url(), f"/v1/jobs/{self._chance.choice(self._recent)}")
+            await self._load.look(self._urls(), f"/v1/jobs/{self._chance.choice(self._recent)}")
 
     def _batch(self) -> int:
         return self._chance.randint(2, self._shape.batch_max)
@@ -139,7 +139,6 @@ class Mix:
         self._keys += 1
         return f"key-{self._keys}"
 
-    def _url(self) -> str:
-        """Of a replica that runs, if there is one; it may be stopped all the same."""
-        running = [one.url for one in self._fleet.replicas if not one.ended]
-        return self._chance.choice(running or self._fleet.urls)
+    def _urls(self) -> list[str]:
+        """In some order: whoever finds nobody at the first goes to the next."""
+        return self._chance.sample(self._fleet.urls, len(self._fleet.urls))
