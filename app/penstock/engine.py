@@ -174,20 +174,16 @@ class Engine:
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
+        self.settler = Settler(
+            self.jobs, self.enqueuer, self.metrics, limits.losses_max, self.waiters.tell
+        )
         budget = BudgetRules(
             limits.retry_share,
             limits.retry_min_per_s,
             limits.retry_burst,
             limits.retry_spread_max_s,
         )
-        self.settler = Settler(
-            self.jobs,
-            self.enqueuer,
-            self.metrics,
-            limits.losses_max,
-            self.waiters.tell,
-            Retries(budget, self.metrics),
-        )
+        self.settler.paced = Retries(budget, self.metrics).paced
         self.pool = Pool(
             lanes,
             self.threads,

@@ -23,8 +23,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
-from penstock.domain.verdict import decide
-from penstock.loops.retries import Retries
+from penstock.domain.verdict import Verdict, decide
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
     ROW_BYTES,
@@ -75,7 +74,8 @@ def weight(outgoing: Outgoing) -> int:
 
 
 class Settler:
-    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
+    """`on_ended(ids)` hears of jobs that are over, for those who wait for them; `paced(kind,
+    verdict)` may move retries out, and is set by engine.py."""
 
     def __init__(
         self,
@@ -84,14 +84,13 @@ class Settler:
         metrics: Metrics,
         losses_max: int,
         on_ended: Callable[[list[JobId]], None],
-        retries: Retries,
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
         self._losses_max = losses_max
         self._on_ended = on_ended
-        self._retries = retries
+        self.paced: Callable[[str, Verdict], Verdict] = lambda _kind, verdict: verdict
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
@@ -197,7 +196,7 @@ class Settler:
             cancel_requested=outgoing.cancel_requested,
             losses_max=self._losses_max,
         )
-        verdict = self._retries.paced(job.kind, verdict)
+        verdict = self.paced(job.kind, verdict)
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
         return Settlement(job, ending, verdict, error, cancel_known)
