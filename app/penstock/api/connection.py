@@ -75,7 +75,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_body", "_impatience", "_is_spare", "_listener", "_patience", "_wire"),
-        *("_lacks", "_place", "_short_count", "_skip"),
+        *("_lacks", "_place", "_skip"),
     )
 
     def __init__(self, listener: Listener, **settings: Any) -> None:
@@ -89,7 +89,6 @@ class Connection(web.RequestHandler):
         self._place: Place | None = None  # of the submission that has just come
         self._lacks = 0  # bytes of the last request that are to come; -1: nobody knows
         self._skip = 0  # bytes of the body of a refused request that are to come
-        self._short_count = 0  # requests that took the shortcut
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)  # uvloop's isn't one by name
@@ -207,7 +206,7 @@ class Connection(web.RequestHandler):
 
     def _write(self, answer: bytes) -> None:
         assert self._wire is not None
-        self._short_count += 1
+        self._forget_head()
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._wire.write(answer)
 
@@ -273,7 +272,7 @@ class Connection(web.RequestHandler):
         self._patience = self._loop.call_later(
             self._at_most(self._listener.limits.head_timeout_s),
             self._lose_patience,
-            self._request_count + self._short_count,
+            self._request_count,
         )
 
     def _forget_head(self) -> None:
@@ -284,7 +283,7 @@ class Connection(web.RequestHandler):
     def _lose_patience(self, count: int) -> None:
         """The head that was begun after `count` requests hasn't come."""
         self._patience = None
-        if self._request_count + self._short_count != count:
+        if self._request_count != count:
             return
         if self._request_in_progress:  # it may be answered still; the begun head waits behind it
             self.close()

@@ -29,7 +29,7 @@ LACKS_MAX = 1024 * 1024  # of a body that is passed over; larger ones are not wa
 _HEAD_MAX = 8 * 1024
 # What bears on framing, or on the answer; a line that goes on with the one before.
 _TELLING = re.compile(
-    rb"\n(?i:(content-length|connection|x-request-id|transfer-encoding|expect|upgrade)"
+    rb"\n(?i:(host|content-length|connection|x-request-id|transfer-encoding|expect|upgrade)"
     rb"[ \t]*:[ \t]*([^\r\n]*)|[ \t])"
 )
 _SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
@@ -50,19 +50,21 @@ def framed(data: bytes) -> Framed | None:
     end = data.find(b"\r\n\r\n", 0, _HEAD_MAX)
     if end < 0:
         return None
-    length, id_ = None, None
+    length, id_, has_host = None, None, False
     for name, value in _TELLING.findall(data, 0, end):
         match name.lower():
             case b"content-length" if length is None and len(value) < 10 and value.isdigit():
                 length = int(value)
-            case b"x-request-id":
+            case b"host" if value and not has_host:
+                has_host = True
+            case b"x-request-id" if id_ is None:
                 id_ = value
             case b"connection" if value.lower() == b"keep-alive":
                 pass
             case _:
                 return None
     lacks = (length or 0) - (len(data) - end - 4)
-    return Framed(lacks, id_) if lacks >= 0 else None
+    return Framed(lacks, id_) if has_host and lacks >= 0 else None
 
 
 def has_plain_lines(data: bytes) -> bool:
