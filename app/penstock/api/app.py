@@ -39,8 +39,7 @@ async def serve(
 ) -> AsyncIterator[int]:
     """Listens while the context is open; gives the port. Port 0 takes a free one."""
     limits = replace(door.limits, connections_max=_connections_max(door.limits.connections_max))
-    porter = Porter(door)
-    listener = Listener(porter, porter.gate, limits, door.metrics)
+    listener = Listener(replace(door, limits=limits), Porter(door))
     runner = web.ServerRunner(listener, shutdown_timeout=shutdown_s)
     await runner.setup()
     try:

@@ -14,13 +14,21 @@ from typing import Any, cast
 from aiohttp import web
 
 from penstock.api import problems
-from penstock.api.door import Limits
-from penstock.api.gate import PLACE, Gate, Place, Shut, Traffic
-from penstock.api.porter import ANSWER, new_request_id, seal, stop_reading
+from penstock.api.door import Door
+from penstock.api.gate import PLACE, Place, Shut
+from penstock.api.porter import ANSWER, Porter, new_request_id, seal, stop_reading
 from penstock.api.problems import Problem
-from penstock.api.shortcut import LACKS_MAX, SUBMISSIONS, Framed, Refusals, framed, written
+from penstock.api.shortcut import (
+    HEALTH,
+    LACKS_MAX,
+    SUBMISSIONS,
+    Answers,
+    Framed,
+    framed,
+    has_plain_lines,
+    written,
+)
 from penstock.telemetry.logs import get_logger
-from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
 
@@ -34,19 +42,21 @@ _UNSENT_BYTES = 64 * 1024
 
 SPARE = 64  # connections beyond the limit, for those who watch over us
 _SPARE_S = 2.0  # that one of them has to say what it wants, and to take it off
+_HEALTH = tuple(HEALTH)
+_SHORT = (*SUBMISSIONS, *_HEALTH)
 _SPARED = frozenset({"/livez", "/readyz", "/metrics"})
 
 
 class Listener(web.Server):
     """Makes a `Connection` for each connection. `handler` answers requests."""
 
-    def __init__(self, handler: Any, gate: Gate, limits: Limits, metrics: Metrics) -> None:
-        super().__init__(handler, handler_cancellation=False)
-        self.gate = gate
-        self.limits = limits
-        self.refusals = Refusals(new_request_id()[:12])
-        self.answered = metrics.http_requests
-        self.refused = metrics.connections_refused
+    def __init__(self, door: Door, porter: Porter) -> None:
+        super().__init__(porter, handler_cancellation=False)
+        self.gate = porter.gate
+        self.limits = door.limits
+        self.answers = Answers(door, new_request_id()[:12])
+        self.answered = door.metrics.http_requests
+        self.refused = door.metrics.connections_refused
         self.open_count = 0
 
     def __call__(self) -> web.RequestHandler:
@@ -65,7 +75,7 @@ class Connection(web.RequestHandler):
 
     __slots__ = (
         *("_body", "_impatience", "_is_spare", "_listener", "_patience", "_wire"),
-        *("_lacks", "_place", "_refused", "_skip"),
+        *("_lacks", "_place", "_skip"),
     )
 
     def __init__(self, listener: Listener, **settings: Any) -> None:
@@ -79,7 +89,6 @@ class Connection(web.RequestHandler):
         self._place: Place | None = None  # of the submission that has just come
         self._lacks = 0  # bytes of the last request that are to come; -1: nobody knows
         self._skip = 0  # bytes of the body of a refused request that are to come
-        self._refused = 0  # requests on the shortcut
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._wire = cast(asyncio.Transport, transport)  # uvloop's isn't one by name
@@ -107,16 +116,8 @@ class Connection(web.RequestHandler):
             return
         if self._lacks > 0:
             self._lacks = max(self._lacks - len(data), -1)
-        elif self._lacks == 0 and data:
-            request = framed(data)
-            self._lacks = -1 if request is None else request.lacks
-            if request is not None and data.startswith(SUBMISSIONS) and self._is_at_rest():
-                why = self._listener.gate.shut(Traffic.SUBMISSION)
-                if why is not None and request.lacks <= LACKS_MAX:
-                    self._refuse(why, request, data)
-                    return
-                if why is None and request.lacks == 0:
-                    self._place = self._listener.gate.enter(Traffic.SUBMISSION)
+        elif self._lacks == 0 and data and self._is_dealt_with(data):
+            return
         before = self._request_count
         super().data_received(data)
         if self._request_count != before:
@@ -158,6 +159,28 @@ class Connection(web.RequestHandler):
             if PLACE in request:
                 request[PLACE].leave()
 
+    def _is_dealt_with(self, data: bytes) -> bool:
+        """Whether these bytes, before which a request ended, were answered on the shortcut."""
+        request = framed(data)
+        if request is None:
+            self._lacks = -1
+            return False
+        self._lacks = request.lacks
+        if not (data.startswith(_SHORT) and self._is_at_rest()):
+            return False
+        if data.startswith(_HEALTH):
+            if request.lacks == 0 and has_plain_lines(data):
+                self._tell_health(request, data)
+                return True
+            return False
+        if why := self._listener.gate.shut():
+            if request.lacks <= LACKS_MAX and has_plain_lines(data):
+                self._refuse(why, request, data)
+                return True
+        elif request.lacks == 0:
+            self._place = self._listener.gate.enter_submission()
+        return False
+
     def _is_at_rest(self) -> bool:
         """Whether aiohttp waits for a request on this connection, and may write at once."""
         waiter = self._waiter
@@ -169,14 +192,23 @@ class Connection(web.RequestHandler):
 
     def _refuse(self, why: Shut, request: Framed, data: bytes) -> None:
         """The shortcut: aiohttp never hears of this request."""
-        assert self._wire is not None
-        self._refused += 1
         self._skip, self._lacks = request.lacks, 0
-        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
-        self._wire.write(self._listener.refusals.answer(why, request, data))
-        self._listener.gate.count(Traffic.SUBMISSION, why)
+        self._write(self._listener.answers.refusal(why, request.id))
+        why.refused.inc()
         path = data[len(b"POST ") : data.find(b" ", len(b"POST "))].decode()  # of SUBMISSIONS
         self._listener.answered(path, "POST", "503").inc()
+
+    def _tell_health(self, request: Framed, data: bytes) -> None:
+        status, answer = self._listener.answers.health(data, request.id)
+        self._write(answer)
+        path = data[len(b"GET ") : data.find(b" ", len(b"GET "))].decode()  # of HEALTH
+        self._listener.answered(path, "GET", str(status)).inc()
+
+    def _write(self, answer: bytes) -> None:
+        assert self._wire is not None
+        self._forget_head()
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._wire.write(answer)
 
     def _skip_body(self, data: bytes) -> None:
         skipped = min(self._skip, len(data))
@@ -240,7 +272,7 @@ class Connection(web.RequestHandler):
         self._patience = self._loop.call_later(
             self._at_most(self._listener.limits.head_timeout_s),
             self._lose_patience,
-            self._request_count + self._refused,
+            self._request_count,
         )
 
     def _forget_head(self) -> None:
@@ -251,7 +283,7 @@ class Connection(web.RequestHandler):
     def _lose_patience(self, count: int) -> None:
         """The head that was begun after `count` requests hasn't come."""
         self._patience = None
-        if self._request_count + self._refused != count:
+        if self._request_count != count:
             return
         if self._request_in_progress:  # it may be answered still; the begun head waits behind it
             self.close()

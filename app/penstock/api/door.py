@@ -33,12 +33,12 @@ class Limits:
     head_timeout_s: float = 10.0  # for the head of a request, once it has begun
     keepalive_s: float = 75.0
     connections_max: int = 2000
-    submissions_in_flight_max: int = 512  # requests that are under way
+    submissions_in_flight_max: int = 256  # requests that are under way
     changes_in_flight_max: int = 256
     reads_in_flight_max: int = 256
     waits_max: int = 1000  # those with `Prefer: wait`, which hold nothing but memory
     jobs_waiting_max: int = 20_000  # for their commit
-    submission_wait_max_s: float = 0.15  # that those before a submission have waited for theirs
+    submission_wait_max_s: float = 0.1  # from a submission to its answer, while there are many
 
 
 @dataclass(frozen=True, slots=True)

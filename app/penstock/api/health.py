@@ -4,23 +4,35 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import views
+from penstock.api import problems, views
 from penstock.api.ask import Ask
+from penstock.api.door import Door
 from penstock.api.problems import Problem
 from penstock.domain.readiness import Readiness
 
 
-async def livez(_ask: Ask) -> web.Response:
+async def livez(ask: Ask) -> web.Response:
     """200 while the event loop turns; looks at nothing else."""
-    return views.answer({"live": True})
+    return live(ask.door)
 
 
 async def readyz(ask: Ask) -> web.Response:
     """200, or 503 with the reasons; what is missing but not needed is `degraded`."""
-    now = ask.door.readiness()
+    return ready(ask.door)
+
+
+def live(_door: Door) -> web.Response:
+    """What `livez` answers; `Connection` asks at once, for a task comes turns later."""
+    return views.answer({"live": True})
+
+
+def ready(door: Door) -> web.Response:
+    """What `readyz` answers."""
+    now = door.readiness()
     if not now.ready:
         why = "; ".join(now.reasons) or "this replica can't serve"
-        raise Problem("not-ready", why, headers={"Retry-After": "1"}, members=_members(now))
+        problem = Problem("not-ready", why, headers={"Retry-After": "1"}, members=_members(now))
+        return problems.answer(problem)
     return views.answer(_members(now))
 
 

@@ -1,4 +1,4 @@
-"""The shortest way to say no: a submission is refused before HTTP is parsed.
+"""The shortest way: a submission is refused, and health told, before HTTP is parsed.
 
 In: the bytes that came on a connection that was at rest. Out: how the request in them is framed,
 where that is plain beyond doubt, and the bytes of an answer. Whatever is unusual in the least (a
@@ -9,33 +9,40 @@ parser. An ordinary refusal costs a fifth of an accepted submission, this one a 
 
 import itertools
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import web
 
-from penstock.api import problems
+from penstock.api import health, problems
+from penstock.api.door import Door
 from penstock.api.gate import Shut
 from penstock.api.porter import seal
 from penstock.api.problems import RETRY_AFTER_MAX_S, Overloaded
 
 SUBMISSIONS = (b"POST /v1/jobs HTTP/1.1\r\n", b"POST /v1/jobs/batch HTTP/1.1\r\n")
-_HEAD_MAX = 8 * 1024
+HEALTH: Mapping[bytes, Callable[[Door], web.Response]] = {
+    b"GET /livez HTTP/1.1\r\n": health.live,
+    b"GET /readyz HTTP/1.1\r\n": health.ready,
+}
 LACKS_MAX = 1024 * 1024  # of a body that is passed over; larger ones are not waited for
-_LENGTH = b"\r\ncontent-length"
-_KEPT = b"\r\nconnection: keep-alive\r\n"
-_ID = b"\r\nx-request-id:"
+_HEAD_MAX = 8 * 1024
+# What bears on framing, or on the answer; a line that goes on with the one before.
+_TELLING = re.compile(
+    rb"\n(?i:(host|content-length|connection|x-request-id|transfer-encoding|expect|upgrade)"
+    rb"[ \t]*:[ \t]*([^\r\n]*)|[ \t])"
+)
 _SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
-_UNUSUAL = (b"\r\ntransfer-encoding", b"\r\nexpect", b"\r\nupgrade", b"\r\n ", b"\r\n\t", b"\0")
 _MARK = b"\0"  # where the request's id belongs
 
 
 @dataclass(frozen=True, slots=True)
 class Framed:
     """A request that begins with the first byte. `lacks`: bytes of its body that are to come;
-    `head`: in lower case."""
+    `id`: what it was sent as X-Request-Id."""
 
-    head: bytes
     lacks: int
+    id: bytes | None
 
 
 def framed(data: bytes) -> Framed | None:
@@ -43,48 +50,58 @@ def framed(data: bytes) -> Framed | None:
     end = data.find(b"\r\n\r\n", 0, _HEAD_MAX)
     if end < 0:
         return None
-    head = data[: end + 2].lower()
-    at, has = head.find(_LENGTH), len(data) - end - 4
-    if at < 0:
-        lacks = -has
-    elif head.find(_LENGTH, at + 1) >= 0:
-        return None
-    else:
-        digits = head[at + len(_LENGTH) : head.find(b"\r", at + 2)]
-        if digits[:1] != b":" or not (digits := digits[1:].strip(b" \t")).isdigit():
-            return None
-        lacks = int(digits) - has if len(digits) < 10 else -1
-    if lacks < 0 or (b"\r\nconnection" in head and _KEPT not in head):
-        return None
-    if any(word in head for word in _UNUSUAL) or head.count(b"\n") != head.count(b"\r\n"):
-        return None
-    return Framed(head, lacks)
+    length, id_, has_host = None, None, False
+    for name, value in _TELLING.findall(data, 0, end):
+        match name.lower():
+            case b"content-length" if length is None and len(value) < 10 and value.isdigit():
+                length = int(value)
+            case b"host" if value and not has_host:
+                has_host = True
+            case b"x-request-id" if id_ is None:
+                id_ = value
+            case b"connection" if value.lower() == b"keep-alive":
+                pass
+            case _:
+                return None
+    lacks = (length or 0) - (len(data) - end - 4)
+    return Framed(lacks, id_) if has_host and lacks >= 0 else None
 
 
-class Refusals:
-    """Answers made once for each reason; what varies is the request's id and when to try again."""
+def has_plain_lines(data: bytes) -> bool:
+    """Whether each line of a framed head ends as it should; others may read another head."""
+    end = data.find(b"\r\n\r\n")
+    return data.count(b"\n", 0, end) == data.count(b"\r\n", 0, end) and data.find(b"\0", 0, end) < 0
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix.encode()
+
+class Answers:
+    """Refusals are made once for each reason: what varies is the request's id and when to try
+    again. `prefix`: of the ids of requests that were sent without one."""
+
+    def __init__(self, door: Door, prefix: str) -> None:
+        self._door = door
+        self._prefix = prefix
         self._numbers = itertools.count()
-        self._made: dict[str, list[tuple[bytes, bytes]]] = {}
+        self._made: dict[Shut, list[tuple[bytes, bytes]]] = {}
 
-    def answer(self, why: Shut, request: Framed, data: bytes) -> bytes:
-        """The whole answer, head and body."""
+    def refusal(self, why: Shut, sent_id: bytes | None) -> bytes:
+        """A whole answer, head and body."""
         number = next(self._numbers)
-        made = self._made.get(why.reason)
+        made = self._made.get(why)
         if made is None:
-            made = self._made[why.reason] = _made(why)
+            made = self._made[why] = _made(why)
         before, after = made[number % len(made)]
-        return before + (_sent_id(request, data) or b"%b%x" % (self._prefix, number)) + after
+        if sent_id is not None and _SENT_ID.fullmatch(sent_id):
+            return before + sent_id + after
+        return b"%b%b%x%b" % (before, self._prefix.encode(), number, after)
 
-
-def _sent_id(request: Framed, data: bytes) -> bytes | None:
-    at = request.head.find(_ID)
-    if at < 0:
-        return None
-    sent = data[at + len(_ID) : data.find(b"\r", at + 2)].strip(b" \t")
-    return sent if _SENT_ID.fullmatch(sent) else None
+    def health(self, data: bytes, sent_id: bytes | None) -> tuple[int, bytes]:
+        """The status, and the whole answer."""
+        response = HEALTH[data[: data.find(b"\n") + 1]](self._door)
+        if sent_id is not None and _SENT_ID.fullmatch(sent_id):
+            seal(response, sent_id.decode())
+        else:
+            seal(response, f"{self._prefix}{next(self._numbers):x}")
+        return response.status, written(response)
 
 
 def _made(why: Shut) -> list[tuple[bytes, bytes]]:
@@ -92,7 +109,7 @@ def _made(why: Shut) -> list[tuple[bytes, bytes]]:
 
 
 def _refusal(why: Shut, after_s: int) -> web.Response:
-    response = problems.answer(Overloaded(f"{why.detail}: try again", after_s))
+    response = problems.answer(Overloaded(why.detail, after_s))
     seal(response, _MARK.decode())
     return response
 

@@ -40,7 +40,7 @@ async def one(ask: Ask) -> web.Response:
     view = await _holder(ask, id_) if accepted.holders else None
     if accepted.replayed and view is None:
         job = await _as_first(ask, job, id_)
-    if wait_s and not ask.request[PLACE].may_wait:
+    if wait_s and not ask.request[PLACE].gate.may_wait:
         wait_s = None  # the job is accepted: that many wait already is no reason to refuse
     if wait_s and (view is None or view.state not in TERMINAL):
         view = await _end_of_new(ask, id_, wait_s) or view

@@ -75,7 +75,8 @@ def weight(outgoing: Outgoing) -> int:
 
 
 class Settler:
-    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
+    """`on_ended(ids)` hears of jobs that are over, for those who wait for them; `paced(kind,
+    verdict)` may move retries out, and is set by engine.py."""
 
     def __init__(
         self,

@@ -81,7 +81,7 @@ class Http(Section):
         2000, ge=10, le=100_000, description="most open connections; more are refused with 503"
     )
     submissions_in_flight_max: int = Field(
-        512, ge=1, le=100_000, description="most submissions under way; more are refused with 503"
+        256, ge=1, le=100_000, description="most submissions under way; more are refused with 503"
     )
     changes_in_flight_max: int = Field(
         256, ge=1, le=100_000, description="most cancels, retries and pauses under way"
@@ -99,10 +99,10 @@ class Http(Section):
         description="jobs waiting for their commit, beyond which submissions are refused",
     )
     submission_wait_max_s: float = Field(
-        0.15,
+        0.1,
         ge=0.001,
         le=60,
-        description="wait for a commit beyond which submissions are refused, while many are there",
+        description="time to answer a submission beyond which fewer are let in, 64 at least",
     )
     head_timeout_s: float = Field(
         10, ge=0.1, le=600, description="longest time from a request's first byte to its body"

@@ -26,6 +26,8 @@ _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 _JOB_S = (0.005, 0.025, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
+Counted = Counter  # one child of a family, for those who keep it at hand
+
 M = TypeVar("M", bound=Counter | Gauge | Histogram)
 
 
