@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},
     "loops": {"commands", "store", "queue", "handlers", *EVERYBODY},
+    "child": {"loops", "handlers", "egress", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},
     "dev": {"domain", "settings", "clock"},
     "cli": {"server", "store", "queue", "dev", *EVERYBODY},

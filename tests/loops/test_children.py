@@ -116,7 +116,12 @@ def is_gone(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return _stat(pid)[0] == "Z"
+
+
+def _stat(pid: int) -> list[str]:
+    """A process' state, its parent, …"""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
 async def test_what_ends_well_in_a_replica_ends_well_in_a_child() -> None:
@@ -328,6 +333,34 @@ async def test_signals_that_end_a_service_leave_its_children_to_their_parent() -
         for number in (signal.SIGTERM, signal.SIGINT):
             os.kill(pid, number)
         assert (await one.ended(run)).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_nursery_that_dies_takes_its_children_along_and_charges_nobody() -> None:
+    async with nursery() as one:
+        run = one.put("logged", {"seconds": 60})
+        pid = await one.begun(run)
+        mother = int(_stat(pid)[1])
+        assert mother != os.getpid()
+        os.kill(mother, signal.SIGKILL)
+        assert (await one.ended(run)).outcome is Outcome.RELEASED
+        assert is_gone(pid)
+        assert await one.result("echo", 1) == 1, "there is a new one"
+
+
+async def test_what_a_handler_has_started_ends_with_its_child() -> None:
+    async with nursery() as one:
+        pid = await one.result("starts-another")
+        await one.when(lambda: is_gone(pid), "what it started is gone", 5.0)
+
+
+async def test_many_children_at_once() -> None:
+    async with nursery(places=64) as one:
+        assert await one.result("echo", 0) == 0
+        began = time.monotonic()
+        runs = [one.put("logged", {"seconds": 0.5}) for _ in range(64)]
+        endings = [await one.ended(run, 60) for run in runs]
+        figures("64 children of 0.5 s", seconds=time.monotonic() - began)
+        assert {ending.outcome for ending in endings} == {Outcome.SUCCEEDED}
 
 
 async def test_what_a_child_costs() -> None:

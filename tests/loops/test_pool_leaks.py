@@ -3,11 +3,15 @@
 import asyncio
 import contextvars
 import decimal
+import threading
+from contextlib import suppress
 
 import pytest
 
 from penstock.domain.attempt import Outcome
+from penstock.loops.pool import Run
 from tests.loops.pools import Alone, alone, turns
+from tests.support.waiting import eventually
 
 WHO: contextvars.ContextVar[str] = contextvars.ContextVar("who", default="nobody")
 
@@ -168,3 +172,38 @@ async def test_a_task_of_a_handler_that_fails_touches_only_who_awaits_it(awaits:
         await turns()
         await succeeds(one)
         assert isinstance(left[0].exception(), ValueError)
+
+
+async def test_the_lane_that_has_leaked_most_of_its_slots_is_known() -> None:
+    async def clinging() -> None:
+        ends = asyncio.get_running_loop().time() + 1.0
+        while asyncio.get_running_loop().time() < ends:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.01)
+
+    def deaf() -> None:
+        gate.wait(10)
+
+    gate = threading.Event()
+    async with alone(slots=4, threads=2, cancel_grace_s=0.01) as one:
+        assert one.pool.leakiest() is None
+        first = one.put(clinging, timeout_s=0.01)
+        await until_leaked(one, first)
+        assert one.pool.leakiest() == (one.coroutines, 1, 25.0)
+        second = one.put(deaf, timeout_s=0.01)
+        await until_leaked(one, second)
+        assert one.pool.leakiest() == (one.threads, 1, 50.0)
+        gate.set()
+
+        async def look() -> bool:
+            return one.pool.leakiest() is None
+
+        await eventually(look, "both have ended after all")
+
+
+async def until_leaked(one: Alone, run: Run) -> None:
+    async def look() -> bool:
+        await one.pool.check_deadlines()
+        return run.leaked
+
+    await eventually(look, "it is leaked", every_s=0.01)

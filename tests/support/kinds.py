@@ -10,6 +10,7 @@ import decimal
 import os
 import resource
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -196,3 +197,9 @@ async def holding(payload: Any, ctx: Context) -> None:
     record(ctx, "start")
     ctypes.PyDLL(None).usleep(int(payload["seconds"] * 1e6))
     record(ctx, "end")
+
+
+@handler("starts-another")
+def starts_another() -> int:
+    """Starts a process and forgets it."""
+    return subprocess.Popen(["sleep", "60"]).pid

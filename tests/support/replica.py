@@ -130,6 +130,17 @@ class ReplicaProcess:
         """Whether /livez says so."""
         return self._says("/livez")
 
+    def reasons(self) -> str:
+        """What /readyz says when it isn't ready; nothing when it is, or doesn't answer."""
+        try:
+            with urllib.request.urlopen(self.url + "/readyz", timeout=2):
+                return ""
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.read().decode()
+        except OSError:
+            return ""
+
     def _says(self, path: str) -> bool:
         try:
             with urllib.request.urlopen(self.url + path, timeout=2) as answer:

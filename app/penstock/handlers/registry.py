@@ -38,6 +38,11 @@ def handler(kind: str) -> Callable[[F], F]:
     didn't wait for live on, for they may belong to a client that later jobs use too; but nobody
     waits for them, retries them or tells them of a cancel, and the process ends them when it ends.
     So await what belongs to the job (`async with asyncio.TaskGroup()`).
+
+    A job that was lost twice with its replica runs in a child process of its own from then on. It
+    has the same context there, but modules are imported anew: a handler must not count on what
+    other jobs left in memory (a cache may be empty, a connection is made again), and what it leaves
+    behind, tasks and processes too, ends with the attempt.
     """
     if not isinstance(kind, str):
         raise HandlerError('@handler needs the name of a kind: @handler("word-count")')

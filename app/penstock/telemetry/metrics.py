@@ -75,6 +75,7 @@ class Metrics:
         self._count_jobs(self.registry)
         self._count_mending(self.registry)
         self._count_requests(self.registry)
+        self._measure_unruly_handlers(self.registry)
         self._measure_machine(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -164,7 +165,7 @@ class Metrics:
             "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )
 
-    def _measure_machine(self, r: CollectorRegistry) -> None:
+    def _measure_unruly_handlers(self, r: CollectorRegistry) -> None:
         self.leaked_slots = Gauge(
             "penstock_leaked_slots", "Slots held by handlers that ignore their end.", registry=r
         )
@@ -181,6 +182,14 @@ class Metrics:
             "Child processes that did not come to their job.",
             registry=r,
         )
+        self.loop_stall = Histogram(
+            "penstock_loop_stall_seconds",
+            "How long the event loop stood still, each time that it did for more than a second.",
+            buckets=(1, 2, 5, 10, 30, 60),
+            registry=r,
+        )
+
+    def _measure_machine(self, r: CollectorRegistry) -> None:
         self.slots = Family(
             Gauge("penstock_slots", "Worker slots by state: busy, free.", ["state"], registry=r)
         )
@@ -210,12 +219,6 @@ class Metrics:
         )
         self.loop_failures = Family(
             Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)
-        )
-        self.loop_stall = Histogram(
-            "penstock_loop_stall_seconds",
-            "How long the event loop stood still, each time that it did for more than a second.",
-            buckets=(1, 2, 5, 10, 30, 60),
-            registry=r,
         )
         self.loop_lag = Histogram(
             "penstock_loop_lag_seconds", "Lateness of the event loop.", buckets=_SHORT_S, registry=r
