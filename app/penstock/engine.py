@@ -22,6 +22,7 @@ from penstock.domain.job import Started
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.registry import Registry
+from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
 from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
@@ -49,6 +50,7 @@ from penstock.queue.listener import Listener
 from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.settings import Settings
+from penstock.store.audit import Audit
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.line import Line
@@ -210,6 +212,9 @@ class Engine:
         )
         self.expirer = Expirer(self.jobs, self.enqueuer, self.metrics, self.waiters.tell)
         self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
+        self.auditor = Auditor(
+            Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
+        )
         self.upkeep = Upkeep(self.jobs, self.queues, self.pool, self.metrics)
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
@@ -238,6 +243,7 @@ class Engine:
             yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
             yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
+            yield Loop("auditor", self.auditor.step)
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
             yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)

@@ -153,6 +153,9 @@ _BREAKS = {
         *(submitted(_NEW), started(_NEW, 1), settled(_NEW, 2, "lost")),
         ended_at_once(_NEW, "expired"),
     ],
+    "I9 nothing starts for the first time after its expiry": [
+        f"UPDATE jobs SET expires_at = {at(1)} WHERE job_id = '{A}'"
+    ],
     "I13 attempts are numbered 1 to n": ["DELETE FROM attempts WHERE attempt = 2"],
     "nothing starts in a paused queue": [
         _PAUSED,
@@ -330,6 +333,12 @@ async def test_a_secret_in_a_log_or_an_error_is_caught_and_not_repeated(
     await con.execute("""UPDATE attempts SET error = '{"message":"hush-hush"}'""")
     with pytest.raises(Violations, match="I18"):
         await check(con, evidence)
+
+
+async def test_a_loss_is_caught_where_nobody_died(con: Connection) -> None:
+    await check(con, replace(_EVIDENCE, lost_max=1))
+    with pytest.raises(Violations, match="I6b nothing is lost while its worker lives"):
+        await check(con, replace(_EVIDENCE, lost_max=0))
 
 
 async def test_a_late_start_is_caught_where_a_limit_is_given(con: Connection) -> None:

@@ -103,6 +103,9 @@ MOVES = {
               OR m.attempt > coalesce((SELECT max(l.attempt) FROM last_moves l
                                        WHERE l.job_id = m.job_id AND l.origin = 'job_ended'
                                          AND l.seq < m.seq), 0))""",
+    "I9 nothing starts for the first time after its expiry": """
+        SELECT m.job_id FROM last_moves m JOIN jobs j USING (job_id)
+        WHERE m.goal = 'job_running' AND m.attempt = 1 AND m.at >= j.expires_at""",
     # Two seconds: start sees the queues as they were when its statement began.
     "nothing starts in a paused queue": """
         SELECT m.job_id FROM last_moves m JOIN jobs j USING (job_id)
