@@ -144,7 +144,9 @@ _BREAKS = {
     "I6 an outcome is that of its own attempt": [
         f"""UPDATE jobs SET payload = '{{"failures":1}}' WHERE job_id = '{A}'"""
     ],
-    "I7 a job stands in exactly one place": [_AGAIN],
+    "I7 a job stands in a place": [_UP],
+    "I7 a job stands in no two places": [_AGAIN],
+    "I7 an attempt is one of a job": [f"DELETE FROM jobs WHERE job_id = '{C}'"],
     "I7 what stands in a place is a job": [f"DELETE FROM jobs WHERE job_id = '{C}'"],
     "I7 a unique key is held by a live job": [f"INSERT INTO job_unique VALUES ('{A}', '{A}')"],
     "I7 a live job holds its unique key": [submitted(_NEW, "'two'")],

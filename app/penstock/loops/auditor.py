@@ -51,13 +51,13 @@ class Auditor:
         self._before: dict[str, set[str]] = {}  # what a look found that wants a second one
         for rule in RULES:
             metrics.audit_violations(rule).set(0)
+        metrics.audit_age.set_function(lambda: clock.monotonic() - self._ended)
 
     async def step(self) -> float:
         """One page of each walk, or the looks; the pause until the next step."""
         if not self._every_s:
             return _OFF_S
         began = clock.monotonic()
-        self._metrics.audit_age.set(began - self._ended)
         if not await self._lock("audit", max(_LOCK_S, 2 * self._every_s)):
             self._begin()
             return self._every_s
@@ -116,7 +116,6 @@ class Auditor:
         for rule in RULES:
             self._metrics.audit_violations(rule).set(self._found.get(rule, 0))
         self._ended = clock.monotonic()
-        self._metrics.audit_age.set(0.0)
 
     def _begin(self) -> None:
         self._began = clock.monotonic()

@@ -28,7 +28,11 @@ WHERE w.place = 'workers' AND w.op = 'INSERT' AND w.note = ANY($1::text[]) AND a
 """
 _LATE = """
 SELECT job_id, extract(epoch FROM at - at_before)::float8 AS late_s FROM last_moves
-WHERE goal = 'job_running' AND origin = 'job_due' ORDER BY at - at_before DESC
+WHERE goal = 'job_running' AND origin = 'job_due'
+UNION ALL
+SELECT job_id, extract(epoch FROM clock_timestamp() - ready_at)::float8 FROM job_due
+WHERE ready_at < clock_timestamp()
+ORDER BY late_s DESC
 """
 _SAID_ABROAD = """
 SELECT job_id FROM attempts WHERE strpos(error::text, $1) > 0
