@@ -26,6 +26,7 @@ from penstock.domain.verdict import Patience, is_suspect
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.registry import Handler, Registry
+from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
 from penstock.loops.children import Child, Children
 from penstock.loops.claims import Claims
@@ -58,6 +59,7 @@ from penstock.queue.listener import Listener
 from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.settings import Settings
+from penstock.store.audit import Audit
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.line import Line
@@ -254,6 +256,9 @@ class Engine:
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
+        self.auditor = Auditor(
+            Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
+        )
         self.keeper = Keeper(
             KeeperLine(self._rooms.dsn, self._rooms.limits),
             self.me,
@@ -281,6 +286,7 @@ class Engine:
             yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
             yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
+            yield Loop("auditor", self.auditor.step)
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
             yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)

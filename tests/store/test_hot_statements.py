@@ -87,6 +87,10 @@ ENDED = """
 INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
 SELECT id, 'default', 'echo', 'dead', 1, 1, 0, now() FROM unnest($1::uuid[]) i(id)
 """
+COUNTED = """
+INSERT INTO queues (queue) VALUES ('default');
+INSERT INTO queue_counts (queue, state, at, delta) VALUES ('default', 'dead', NULL, 400)
+"""
 ENDED_LONG_AGO = """
 INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
 SELECT id, 'queue-' || n % 5, 'echo', CASE WHEN n % 10 = 0 THEN 'succeeded' ELSE 'dead' END, 1, 1,
@@ -220,6 +224,11 @@ def reports(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(ids, [1] * n, [60.0] * n, ["a message"] * n, [2e9] * n)]
 
 
+def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
+    """The first ids of a walk: what comes back is where to go on."""
+    return [(bytes(16), THROUGH)]
+
+
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
 
 HOT = [
@@ -280,6 +289,13 @@ HOT = [
         lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
         answers=1,
     ),
+    Hot("audit_places", [JOBS, DUE], page, answers=1, is_read=True),
+    Hot("audit_places", [JOBS, ENDED], page, answers=1, is_read=True, of="that ended"),
+    Hot("audit_keys", [DUE_EXPIRED, UNIQUE], page, answers=1, is_read=True),
+    Hot("audit_counts", [ENDED, COUNTED], lambda *_: [("", 20, THROUGH)], 1, is_read=True),
+    Hot("audit_orphans", [RUNNING_UNDER_500_NAMES, WORKER], lambda *_: [(1,)], 499, True),
+    Hot("audit_heads", [DUE, RUNNING], lambda *_: [(200, 0.0)], 30, is_read=True),
+    Hot("audit_workers", [EXPIRED_WORKERS, RUNNING], lambda *_: [(THROUGH,)], is_read=True),
     Hot("prune_idempotency_keys", [KEYS], lambda *_: [(60.0, THROUGH)], answers=1),
 ]
 

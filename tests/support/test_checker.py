@@ -144,7 +144,9 @@ _BREAKS = {
     "I6 an outcome is that of its own attempt": [
         f"""UPDATE jobs SET payload = '{{"failures":1}}' WHERE job_id = '{A}'"""
     ],
-    "I7 a job stands in exactly one place": [_AGAIN],
+    "I7 a job stands in a place": [_UP],
+    "I7 a job stands in no two places": [_AGAIN],
+    "I7 an attempt is one of a job": [f"DELETE FROM jobs WHERE job_id = '{C}'"],
     "I7 what stands in a place is a job": [f"DELETE FROM jobs WHERE job_id = '{C}'"],
     "I7 a unique key is held by a live job": [f"INSERT INTO job_unique VALUES ('{A}', '{A}')"],
     "I7 a live job holds its unique key": [submitted(_NEW, "'two'")],
@@ -152,6 +154,9 @@ _BREAKS = {
     "I9 only what has not been started expires": [
         *(submitted(_NEW), started(_NEW, 1), settled(_NEW, 2, "lost")),
         ended_at_once(_NEW, "expired"),
+    ],
+    "I9 nothing starts for the first time after its expiry": [
+        f"UPDATE jobs SET expires_at = {at(1)} WHERE job_id = '{A}'"
     ],
     "I13 attempts are numbered 1 to n": ["DELETE FROM attempts WHERE attempt = 2"],
     "nothing starts in a paused queue": [
@@ -330,6 +335,12 @@ async def test_a_secret_in_a_log_or_an_error_is_caught_and_not_repeated(
     await con.execute("""UPDATE attempts SET error = '{"message":"hush-hush"}'""")
     with pytest.raises(Violations, match="I18"):
         await check(con, evidence)
+
+
+async def test_a_loss_is_caught_where_nobody_died(con: Connection) -> None:
+    await check(con, replace(_EVIDENCE, lost_max=1))
+    with pytest.raises(Violations, match="I6b nothing is lost while its worker lives"):
+        await check(con, replace(_EVIDENCE, lost_max=0))
 
 
 async def test_a_late_start_is_caught_where_a_limit_is_given(con: Connection) -> None:

@@ -299,6 +299,12 @@ class Retention(Section):
     step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
 
 
+class Audit(Section):
+    """What a replica checks of its own accord."""
+
+    every_s: float = Field(60, ge=0, le=DAY_S, description="time between two audits; 0 = none")
+
+
 class Handlers(Section):
     """What jobs can do."""
 
@@ -355,6 +361,7 @@ class Settings(Section):
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
     retention: Retention = Retention()
+    audit: Audit = Audit()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
     log: Log = Log()

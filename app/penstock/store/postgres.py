@@ -112,19 +112,25 @@ class Postgres:
             yield lambda query, *args: con.fetch(self._sql[query], *args)
 
     @asynccontextmanager
-    async def transaction(self, *, before: str, after: str) -> AsyncIterator["Transaction"]:
+    async def transaction(
+        self, *, before: str | None = None, after: str | None = None
+    ) -> AsyncIterator["Transaction"]:
         """Several transitions, all or none: what is raised within rolls them back. The names are
-        of the chaos points before its COMMIT and behind it."""
+        of the chaos points before its COMMIT and behind it, where it has some."""
         async with self._connection(self._engine) as con:
             within = con.transaction()
             await within.start()
             try:
                 yield Transaction(con, self._sql)
-                await chaos.point(before)
+                if before is not None:
+                    await chaos.point(before)
             except BaseException:
                 await within.rollback()
                 raise
-            await chaos.answer(after, within.commit, lambda: cut.commit(con, within))
+            if after is None:
+                await within.commit()
+            else:
+                await chaos.answer(after, within.commit, lambda: cut.commit(con, within))
 
     @asynccontextmanager
     async def _connection(self, pool: "asyncpg.Pool[Record]") -> AsyncIterator[Connection]:

@@ -144,6 +144,23 @@ class Metrics:
             "penstock_reconciled", "Due jobs put back on a shelf of Redis.", registry=r
         )
 
+        self.audit_violations = Family(
+            Gauge(
+                "penstock_audit_violations",
+                "What the last audit found wrong; 0 where another replica audits.",
+                ["rule"],
+                registry=r,
+            )
+        )
+        self.audit_mended = Family(
+            Counter("penstock_audit_mended", "What an audit set right.", ["rule"], registry=r)
+        )
+        self.audit_age = Gauge(
+            "penstock_audit_age_seconds",
+            "Since this replica's last whole audit; the least of all replicas counts.",
+            registry=r,
+        )
+
     def _count_requests(self, r: CollectorRegistry) -> None:
         self.http_requests = Family(
             Counter(

@@ -55,8 +55,9 @@ class Evidence:
     often two attempts of one job may have run at once. What is left out isn't held against
     anything.
 
-    `late_max_s`: what is due starts so soon. `canaries` must stand in none of `texts`, nor in what
-    was stored of errors and logs. `caps`: of samples, by the same names.
+    `lost_max`: how many attempts may be lost: none where nobody died and nobody was stopped for
+    longer than a time to live. `late_max_s`: what is due starts so soon. `canaries` must stand in
+    none of `texts`, nor in what was stored of errors and logs. `caps`: of samples, by their names.
     """
 
     accepted: Collection[str]
@@ -70,6 +71,7 @@ class Evidence:
     canaries: Collection[str] = ()
     texts: Collection[Path] = ()
     late_max_s: float | None = None
+    lost_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

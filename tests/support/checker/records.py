@@ -28,7 +28,11 @@ WHERE w.place = 'workers' AND w.op = 'INSERT' AND w.note = ANY($1::text[]) AND a
 """
 _LATE = """
 SELECT job_id, extract(epoch FROM at - at_before)::float8 AS late_s FROM last_moves
-WHERE goal = 'job_running' ORDER BY at - at_before DESC
+WHERE goal = 'job_running' AND origin = 'job_due'
+UNION ALL
+SELECT job_id, extract(epoch FROM clock_timestamp() - ready_at)::float8 FROM job_due
+WHERE ready_at < clock_timestamp()
+ORDER BY late_s DESC
 """
 _SAID_ABROAD = """
 SELECT job_id FROM attempts WHERE strpos(error::text, $1) > 0
@@ -68,12 +72,16 @@ def overlaps(events: Collection[Event]) -> list[Attempt]:
 
 def of_overlaps(evidence: Evidence, outcomes: Mapping[Attempt, str]) -> Found:
     found = overlaps(evidence.events)
+    lost = [key for key, outcome in outcomes.items() if outcome == "lost"]
     return {
         "I6b only a lost attempt overlaps the next": _shown(
             key for key in found if outcomes.get(key) != "lost"
         ),
         "I6b attempts of a job don't overlap": _shown(
             found if len(found) > evidence.overlaps_max else ()
+        ),
+        "I6b nothing is lost while its worker lives": _shown(
+            lost if evidence.lost_max is not None and len(lost) > evidence.lost_max else ()
         ),
     }
 
