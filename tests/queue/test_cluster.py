@@ -114,6 +114,12 @@ async def walk(stand: Stand, shelves: Shelves) -> None:
     await shelves.forget([due(stand, 5, 0)])
     await shelves.enqueue([], [Off("q", id_(1), ended=True), Off("q", id_(2))])
     await holds({"ready:a": {3: -1}, "ready:b": {8: -1}, "scheduled": {4: 60, 6: 30}})
+    await shelves.begin_rebuild("q", "ours")
+    assert await shelves.goes_on("q", "ours")
+    assert not await shelves.mark("q", "another's")
+    assert await shelves.mark("q", "ours")
+    assert not await shelves.goes_on("q", "ours"), "it is over"
+    await stand.redis.raw.delete(keys.meta("q"))
 
 
 async def test_every_script_stays_in_one_slot_as_redis_sees_it(plain: Stand) -> None:
