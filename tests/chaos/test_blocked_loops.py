@@ -77,7 +77,6 @@ async def test_a_replica_whose_loop_is_blocked_for_too_long_ends_and_is_rescued(
     blocking: Job = {"kind": "blocking", "payload": {"seconds": 90 * SCALE}, "max_attempts": 1}
     (id_,) = await scene.load.bulk(url, [blocking])
     victim = await _ran_by(scene, id_)
-    # Those that the victim takes before it is blocked stay with it.
     assert await asyncio.to_thread(victim.wait, 60 * SCALE + 60) == EXIT_STALLED
     ended_at = time.time()
     words = victim.last_words()

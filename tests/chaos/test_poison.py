@@ -1,6 +1,7 @@
 """Jobs that end their process (reliability.md: F27) are dead as poison in the end, and alone."""
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -169,3 +170,25 @@ async def test_a_job_that_spins_for_ever_is_killed_in_its_child_at_its_deadline(
 def _poison(how: str) -> Job:
     """It begins when the others are under way."""
     return {"kind": "poison", "payload": {"how": how}, "max_attempts": 1, "delay_s": 0.5}
+
+
+@pytest.mark.timeout(60)
+async def test_a_shutdown_lets_children_finish_and_hands_back_the_late_ones(scene: Scene) -> None:
+    (leaver,) = await scene.fleet.start(1, worker__drain_grace_s=3)
+    jobs: list[Job] = [
+        {"kind": "logged", "payload": {"seconds": seconds}, "delay_s": 1} for seconds in (2, 20)
+    ]
+    quick, slow = await scene.load.bulk(leaver.url, jobs)
+    async with scene.connected() as con:
+        assert await con.execute("UPDATE job_due SET losses = 2") == "UPDATE 2"
+    await scene.begun({(quick, 1), (slow, 1)})
+    pids = scene.log.pids()
+    assert len(pids) == 2
+    assert leaver.pid not in pids
+    leaver.terminate()
+    assert await asyncio.to_thread(leaver.wait, 20) == 0
+    found = {a["job"]: a["outcome"] for a in await scene.attempts()}
+    assert found == {quick: "succeeded", slow: "released"}
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)

@@ -177,7 +177,7 @@ def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
     return [
         (
             *(ids, [1] * n, [worker] * n, [p[0] for p in picked], [p[1] for p in picked]),
-            *([p[2] for p in picked], [0] * n, [0] * n, ['{"a":1}'] * n, [None] * n),
+            *([p[2] for p in picked], [0] * n, [0] * n, [0] * n, ['{"a":1}'] * n, [None] * n),
             *([None] * n, [False] * n),
         )
     ]
