@@ -32,6 +32,7 @@ _TELLING = re.compile(
     rb"\n(?i:(host|content-length|connection|x-request-id|transfer-encoding|expect|upgrade)"
     rb"[ \t]*:[ \t]*([^\r\n]*)|[ \t])"
 )
+_LINES = re.compile(rb"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,200}:[\t\x20-\x7e\x80-\xff]*\r\n){1,100}")
 _SENT_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _MARK = b"\0"  # where the request's id belongs
 
@@ -68,9 +69,10 @@ def framed(data: bytes) -> Framed | None:
 
 
 def has_plain_lines(data: bytes) -> bool:
-    """Whether each line of a framed head ends as it should; others may read another head."""
-    end = data.find(b"\r\n\r\n")
-    return data.count(b"\n", 0, end) == data.count(b"\r\n", 0, end) and data.find(b"\0", 0, end) < 0
+    """Whether each line of a framed head is as RFC 9112 has it: else others may read it in
+    another way, and the parser says no."""
+    end = data.find(b"\r\n\r\n") + 2
+    return _LINES.fullmatch(data, data.find(b"\n") + 1, end) is not None
 
 
 class Answers:
