@@ -66,6 +66,7 @@ def test_the_gates_follow_from_the_faults() -> None:
         {"innocents": ["job"]},
         {"duplicated": ["job"]},
         {"complaints": ["a rule"]},
+        {"trends": {"replica": {"rss_mib": sampler.Trend(80, 80, 301, 0)}}},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )

@@ -18,6 +18,7 @@ from tests.support.scene import Scene, largest_gap
 
 ANY = 1_000_000_000
 _SHOWN = 5
+_RSS_MAX_MIB = 300
 _SETTLED_TWICE = ("I2", "I4 an attempt begins once", "I6 nothing comes after a success")
 _INNOCENTS = """
 SELECT e.job_id::text FROM job_ended e JOIN jobs j USING (job_id)
@@ -79,6 +80,7 @@ class Verdict:
             "innocents dead 0": not self.innocents,
             "duplicated without a loss 0": not self.duplicated,
             "no other complaint": not self.complaints,
+            f"memory below {_RSS_MAX_MIB} MiB": self._rss_mib() < _RSS_MAX_MIB,
         }
         if not promise.overlaps:
             gates["overlaps 0"] = self.overlaps == 0
@@ -86,6 +88,10 @@ class Verdict:
             gates["attempts lost 0"] = self.outcomes.get("lost", 0) == 0
             gates["executed again 0"] = not self.repeated
         return gates
+
+    def _rss_mib(self) -> float:
+        """The largest of any replica."""
+        return max((found["rss_mib"].largest for found in self.trends.values()), default=0.0)
 
 
 async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> Verdict:

@@ -11,7 +11,7 @@ penstock_stale_settlements
 penstock_stale_claims penstock_reaped penstock_adopted penstock_reconciled penstock_leaked_slots
 penstock_slots penstock_batch_rows penstock_batch_seconds penstock_queue_wait_seconds
 penstock_http_requests penstock_redis_breaker_open penstock_loop_failures penstock_loop_lag_seconds
-penstock_connections_refused
+penstock_connections_refused penstock_tasks
 """
 
 

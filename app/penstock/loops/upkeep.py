@@ -1,5 +1,7 @@
 """Small loops: what long attempts log and report, counts, gauges."""
 
+import asyncio
+
 from penstock import clock
 from penstock.loops.pool import Pool
 from penstock.loops.settle import keep_logs, keep_progress
@@ -34,7 +36,7 @@ class Upkeep:
         return _FOLD_S
 
     async def gauges(self) -> float:
-        """Slots, and how late the event loop wakes us."""
+        """Slots, tasks, and how late the event loop wakes us."""
         now = clock.monotonic()
         self._metrics.loop_lag.observe(max(now - self._gauged_at - _GAUGES_S, 0.0))
         self._gauged_at = now
@@ -43,4 +45,5 @@ class Upkeep:
         self._metrics.slots("free").set(free)
         self._metrics.slots("busy").set(slots - free)
         self._metrics.leaked_slots.set(self._pool.leaked())
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
         return _GAUGES_S
