@@ -32,7 +32,7 @@ class Scene:
     dsn: str
     fleet: Fleet
     load: Load
-    drains: list[Drained] = field(default_factory=list)  # what the checker should hold
+    drains: list[Drained] = field(default_factory=list)  # replicas that were sent SIGTERM
 
     @property
     def log(self) -> ExecutionLog:
@@ -106,7 +106,6 @@ class Scene:
             self.load.unknown,
             overlaps_max,
             self.load.log.requests,
-            self.drains,
         )
 
     async def end(self, title: str, within_s: float = 30.0, overlaps_max: int = 0) -> Report:
