@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -161,13 +161,12 @@ def lanes(names: Collection[str]) -> dict[str, list[str]]:
 
 
 class Nemesis:
-    """`on_strike` is told of each before it is done."""
+    """`ttl_s`: of the replicas' workers; some faults last some of those."""
 
     def __init__(self, scene: Scene, log: NemesisLog, ttl_s: float) -> None:
         self.log = log
         self._scene = scene
         self._ttl_s = ttl_s
-        self.on_strike: Callable[[str], None] = lambda _name: None
 
     async def strike_for(self, seconds: float, names: Collection[str]) -> None:
         """Strikes in all lanes at once until the time is over."""
@@ -212,7 +211,6 @@ class Nemesis:
         is_ours = kind.lane == "replica" or kind.lane.endswith("link")
         target = f"replica-{victim.port}" if is_ours else kind.lane
         pid = victim.pid if is_ours else None
-        self.on_strike(name)
         self.log.add(name, target, "start", pid)
         await kind.act(self._scene, strike)
         self.log.add(name, target, "stop", pid)

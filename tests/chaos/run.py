@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.chaos.nemesis import FAULTS, Nemesis, NemesisLog, Span, Turn
 from tests.chaos.sampler import Sampler
-from tests.chaos.verdict import Promise, Verdict, judge
+from tests.chaos.verdict import Promise, Verdict, judge, late_drains
 from tests.support import checker
 from tests.support.load import repeated
 from tests.support.mix import Mix, Shape
@@ -106,6 +106,8 @@ async def play(plan: Plan, scene: Scene, directory: Path, tell: Tell) -> Verdict
     tell("checking")
     verdict = await judge(scene, log, loaded)
     verdict.complaints += lagging
+    if plan.turns:  # else other faults at the same time may make a drain late
+        verdict.complaints += late_drains(scene.drains)
     verdict.drained_in_s, verdict.trends = drained_in_s, sampler.trends()
     return verdict
 

@@ -1,4 +1,4 @@
-"""What each replica uses over time: memory, descriptors, threads, connections to Postgres."""
+"""What each replica uses over time: memory, descriptors, threads, tasks, Postgres connections."""
 
 import asyncio
 import statistics
@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 
 import orjson
@@ -14,8 +15,9 @@ import psutil
 from tests.support.fleet import Fleet
 from tests.support.replica import ReplicaProcess
 
-NAMES = ("rss_mib", "descriptors", "threads", "pg_connections")
-_EVERY_S = 2.0
+NAMES = ("rss_mib", "descriptors", "threads", "tasks", "pg_connections")
+_EVERY_S = 3.0
+_ANSWER_S = 1.0
 _WARM_S = 10.0  # a process uses less while it starts
 _HOUR_S = 3600.0
 
@@ -68,18 +70,21 @@ class Sampler:
     async def _run(self) -> None:
         while True:
             for replica in self._fleet.replicas:
-                self._take(replica)
+                await self._take(replica)
             await asyncio.sleep(_EVERY_S)
 
-    def _take(self, replica: ReplicaProcess) -> None:
+    async def _take(self, replica: ReplicaProcess) -> None:
+        """Nothing of one that is young, has ended, or doesn't answer."""
         if replica.ended:
             return
         try:
             used = _used(replica)
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            tasks = await self._fleet.metric(replica, "penstock_tasks", _ANSWER_S) if used else 0.0
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, OSError, HTTPException):
             return
-        if used is None:
+        if not used:
             return
+        used["tasks"] = tasks
         taken = Taken(time.time(), f"replica-{replica.port}", used)
         self.samples.append(taken)
         if self._path is not None:
@@ -101,11 +106,11 @@ def trend(points: Sequence[tuple[float, float]]) -> Trend:
     )
 
 
-def _used(replica: ReplicaProcess) -> dict[str, float] | None:
-    """None while it is young."""
+def _used(replica: ReplicaProcess) -> dict[str, float]:
+    """Nothing while it is young."""
     process = psutil.Process(replica.pid)
     if time.time() - process.create_time() < _WARM_S:
-        return None
+        return {}
     with process.oneshot():
         return {
             "rss_mib": process.memory_info().rss / 2**20,

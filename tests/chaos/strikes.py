@@ -4,6 +4,7 @@ import asyncio
 import os
 import random
 import signal
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import asyncpg
 import redis
 
 from penstock.dev.postgres import EmbeddedPostgres
+from tests.support.checker import Drained
 from tests.support.faults import crash_postgres, empty_redis
 from tests.support.load import Request
 from tests.support.ports import free_port
@@ -21,6 +23,7 @@ from tests.support.waiting import eventually
 from tests.support.wire import Asked, commit, execute
 
 _BLOCKED_S = 5.0
+_GRACE_S = 25.0  # of a drain, by default
 _ANSWERS_CUT = 0.3  # of the requests that may have changed something
 _SESSIONS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'penstock'
@@ -54,9 +57,11 @@ async def kill(scene: Scene, strike: Strike) -> None:
 
 
 async def terminate(scene: Scene, strike: Strike) -> None:
-    one = victim(scene, strike)
+    one, at = victim(scene, strike), time.time()
     one.terminate()
-    await asyncio.to_thread(one.wait, 120)
+    status = await asyncio.to_thread(one.wait, 120)
+    grace_s = float(one.environ.get("PENSTOCK_WORKER__DRAIN_GRACE_S", _GRACE_S))
+    scene.drains.append(Drained(one.pid, at, time.time(), status, grace_s))
     one.start()
 
 

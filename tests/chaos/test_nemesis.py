@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from tests.chaos import sampler
 from tests.chaos.__main__ import main
 from tests.chaos.nemesis import FAULTS, Nemesis, NemesisLog, Turn, draw, lanes
-from tests.chaos.verdict import Promise, Rescue, Verdict, executed_twice, rescues
+from tests.chaos.verdict import Promise, Rescue, Verdict, executed_twice, late_drains, rescues
+from tests.support.checker import Drained
 from tests.support.execution_log import Event
 from tests.support.load import Request
 from tests.support.mix import DOOMED, Mix, Shape
@@ -66,6 +67,7 @@ def test_the_gates_follow_from_the_faults() -> None:
         {"innocents": ["job"]},
         {"duplicated": ["job"]},
         {"complaints": ["a rule"]},
+        {"trends": {"replica": {"rss_mib": sampler.Trend(80, 80, 301, 0)}}},
     ],
     ids=lambda wrong: next(iter(wrong)),
 )
@@ -113,6 +115,14 @@ def test_a_rescue_lasts_from_the_kill_to_the_next_start() -> None:
     ]
     attempts = [_attempt("a", 1, "lost", 23.0), _attempt("b", 1, "lost", 23.0)]
     assert rescues(events, attempts, {7: 12.0}) == [Rescue(reaped_s=11.0, again_s=12.5)]
+
+
+def test_a_drain_that_fails_or_takes_too_long_is_told() -> None:
+    good = Drained(1, signalled_at=10.0, exited_at=14.0, status=0, grace_s=3.0)
+    late = Drained(2, signalled_at=10.0, exited_at=18.5, status=0, grace_s=3.0)
+    failed = Drained(3, signalled_at=10.0, exited_at=11.0, status=1, grace_s=3.0)
+    told = late_drains([good, late, failed])
+    assert [text.split(":")[0] for text in told] == ["SIGTERM to 2", "SIGTERM to 3"]
 
 
 def test_a_trend_tells_a_leak_from_a_level() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from tests.chaos.nemesis import FAULTS, NemesisLog
 from tests.chaos.sampler import Trend
 from tests.support import checker
-from tests.support.checker import Violations
+from tests.support.checker import Drained, Violations
 from tests.support.execution_log import Attempt, Event
 from tests.support.figures import share
 from tests.support.load import Answers
@@ -18,6 +18,8 @@ from tests.support.scene import Scene, largest_gap
 
 ANY = 1_000_000_000
 _SHOWN = 5
+_RSS_MAX_MIB = 300
+_LATE_END_S = 5.0
 _SETTLED_TWICE = ("I2", "I4 an attempt begins once", "I6 nothing comes after a success")
 _INNOCENTS = """
 SELECT e.job_id::text FROM job_ended e JOIN jobs j USING (job_id)
@@ -67,6 +69,7 @@ class Verdict:
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
     gap_s: float = 0.0
     drained_in_s: float = 0.0
+    drains_s: list[float] = field(default_factory=list)
     deaths: list[int] = field(default_factory=list)
     trends: dict[str, dict[str, Trend]] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
@@ -79,6 +82,7 @@ class Verdict:
             "innocents dead 0": not self.innocents,
             "duplicated without a loss 0": not self.duplicated,
             "no other complaint": not self.complaints,
+            f"memory below {_RSS_MAX_MIB} MiB": self._rss_mib() < _RSS_MAX_MIB,
         }
         if not promise.overlaps:
             gates["overlaps 0"] = self.overlaps == 0
@@ -86,6 +90,10 @@ class Verdict:
             gates["attempts lost 0"] = self.outcomes.get("lost", 0) == 0
             gates["executed again 0"] = not self.repeated
         return gates
+
+    def _rss_mib(self) -> float:
+        """The largest of any replica."""
+        return max((found["rss_mib"].largest for found in self.trends.values()), default=0.0)
 
 
 async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> Verdict:
@@ -108,6 +116,7 @@ async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> V
     verdict.answers = _answers(scene)
     starts = [one.t for one in scene.log.starts() if loaded[0] <= one.t <= loaded[1]]
     verdict.gap_s = largest_gap(starts)
+    verdict.drains_s = [one.exited_at - one.signalled_at for one in scene.drains]
     verdict.deaths = [death.status for death in scene.fleet.deaths]
     verdict.complaints += scene.fleet.complaints()
     return verdict
@@ -145,6 +154,16 @@ def rescues(
     return found
 
 
+def late_drains(drains: Collection[Drained]) -> list[str]:
+    """Those that failed, or took longer than their grace and what a shutdown needs besides. When
+    the last job starts is for `test_shutdown.py`: a machine without spare time hears late."""
+    return [
+        f"SIGTERM to {one.pid}: status {one.status} after {one.exited_at - one.signalled_at:.1f} s"
+        for one in drains
+        if one.status != 0 or one.exited_at - one.signalled_at > one.grace_s + _LATE_END_S
+    ]
+
+
 def shown(verdict: Verdict, promise: Promise) -> str:
     """The table."""
     rows: list[tuple[str, object]] = [
@@ -162,6 +181,7 @@ def shown(verdict: Verdict, promise: Promise) -> str:
         ("innocents dead", len(verdict.innocents)),
         ("kill until reaped", _spread([one.reaped_s for one in verdict.rescues])),
         ("kill until begun again", _spread([one.again_s for one in verdict.rescues])),
+        ("SIGTERM until exit", _spread(verdict.drains_s)),
         *((f"answers to {name}", _listed(found)) for name, found in verdict.answers.items()),
         ("largest dispatch gap", f"{verdict.gap_s:.2f} s"),
         ("drained in", f"{verdict.drained_in_s:.1f} s"),

@@ -137,3 +137,13 @@ async def test_the_book_knows_what_is_paused_and_tells_when_it_changes(still: St
     assert told == [["q"]], "once, and only what changed"
     assert sorted(book.names()) == ["another", "q"]
     assert (book.paused("q"), book.aging_ms("q")) == (True, 7000)
+
+
+async def test_tasks_are_counted(still: Still) -> None:
+    await still.engine.upkeep.gauges()
+    before = still.metric("tasks")
+    waiting = [asyncio.create_task(asyncio.Event().wait()) for _ in range(5)]
+    await still.engine.upkeep.gauges()
+    assert still.metric("tasks") == before + 5
+    for task in waiting:
+        task.cancel()

@@ -69,9 +69,9 @@ class Fleet:
         if self._proxies is not None:
             self._proxies.heal()
 
-    async def metric(self, replica: ReplicaProcess, name: str) -> float:
-        """The sum of a metric over its labels, as the replica counts it."""
-        text = await asyncio.to_thread(_read, f"{replica.url}/metrics")
+    async def metric(self, replica: ReplicaProcess, name: str, within_s: float = 10.0) -> float:
+        """The sum of a metric over its labels, as the replica counts it. OSError if it can't."""
+        text = await asyncio.to_thread(_read, f"{replica.url}/metrics", within_s)
         lines = [line.split() for line in text.splitlines() if not line.startswith("#")]
         return sum(float(line[-1]) for line in lines if line[0].partition("{")[0] == name)
 
@@ -129,6 +129,6 @@ def _is_complaint(line: str) -> bool:
         return "Traceback" in line or "Error" in line  # what a crash writes has not our form
 
 
-def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+def _read(url: str, within_s: float) -> str:
+    with urllib.request.urlopen(url, timeout=within_s) as answer:
         return str(answer.read().decode())

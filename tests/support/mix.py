@@ -88,7 +88,7 @@ class Mix:
             "kind": chance.choices(kinds, [9, 1][: len(kinds)])[0],
             "queue": chance.choice(["a", "b", "c"]),
             "priority": chance.randint(0, 9),
-            "payload": {"seconds": self._length_s(), "failures": failures},
+            "payload": {"seconds": self._length_s(failures), "failures": failures},
             "backoff": {"kind": "fixed", "base_s": 0.3},
         }
         if failures == _ALWAYS:
@@ -100,10 +100,12 @@ class Mix:
             job["ttl_s"] = chance.uniform(1, 10)
         return job
 
-    def _length_s(self) -> float:
+    def _length_s(self, failures: int) -> float:
+        """Those that fail aren't long: a run would wait for all of their attempts."""
         chance, longest_s = self._chance, self._shape.longest_s
         ranges = [(0.001, 0.001), (0.01, 0.1), (0.1, 0.1 * longest_s), (0.1 * longest_s, longest_s)]
-        return chance.uniform(*chance.choices(ranges, [60, 25, 12, 3])[0])
+        weights = [60, 25, 12, 0 if failures else 3]
+        return chance.uniform(*chance.choices(ranges, weights)[0])
 
     async def _submit(self, count: int, *, is_batch: bool, key: str | None = None) -> None:
         jobs = [self.job() for _ in range(count)]

@@ -5,7 +5,7 @@ import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import redis
 from penstock.queue import keys
 from tests.support import checker
 from tests.support.api import Api
-from tests.support.checker import Connection, Evidence, Report
+from tests.support.checker import Connection, Drained, Evidence, Report
 from tests.support.execution_log import Attempt, Event, ExecutionLog
 from tests.support.figures import figures
 from tests.support.fleet import Fleet
@@ -32,6 +32,7 @@ class Scene:
     dsn: str
     fleet: Fleet
     load: Load
+    drains: list[Drained] = field(default_factory=list)  # replicas that were sent SIGTERM
 
     @property
     def log(self) -> ExecutionLog:

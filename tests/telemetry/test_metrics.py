@@ -15,6 +15,7 @@ penstock_http_requests penstock_redis_breaker_open penstock_loop_failures pensto
 penstock_connections_refused penstock_unsettleable penstock_refused penstock_retries_delayed
 penstock_loop_stall_seconds penstock_audit_violations penstock_audit_mended
 penstock_audit_age_seconds
+penstock_tasks
 """
 
 

@@ -46,7 +46,7 @@ class Upkeep:
         return _FOLD_S
 
     async def gauges(self) -> float:
-        """Slots, and how late the event loop wakes us."""
+        """Slots, tasks, and how late the event loop wakes us."""
         now = clock.monotonic()
         self._metrics.loop_lag.observe(max(now - self._gauged_at - _GAUGES_S, 0.0))
         self._gauged_at = now
@@ -59,6 +59,7 @@ class Upkeep:
         alone = [lane for lane in self._pool.lanes if lane.children]
         self._metrics.children("busy").set(sum(len(lane.running) for lane in alone))
         self._metrics.children("waiting").set(sum(len(lane.waiting) for lane in alone))
+        self._metrics.tasks.set(len(asyncio.all_tasks()))
         self._look_for_leaks()
         return _GAUGES_S
 

@@ -210,6 +210,7 @@ class Metrics:
         self.slots = Family(
             Gauge("penstock_slots", "Worker slots by state: busy, free.", ["state"], registry=r)
         )
+        self.tasks = Gauge("penstock_tasks", "Tasks of the event loop.", registry=r)
         self.batch_rows = Family(
             Histogram(
                 "penstock_batch_rows",
