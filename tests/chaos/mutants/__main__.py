@@ -1,6 +1,6 @@
-"""`python -m tests.chaos.mutants [--only NAME …] [--no-controls]`: runs all seeded bugs, prints a table.
+"""`python -m tests.chaos.mutants [--only NAME …] [--no-controls]`: runs the seeded bugs.
 
-Ends with 1 if one of them isn't caught as its entry says, or if a scene breaks a rule without any.
+Prints a table. Ends with 1 if one of them isn't caught as its entry says, or if a scene breaks a rule without any.
 """
 
 import argparse

@@ -77,9 +77,9 @@ FENCE = [
         [
             Patch(
                 _SQL,
-                """    DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+                """DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
     RETURNING job_id, queue, kind, priority, ready_at, attempt + 1""",
-                """    UPDATE job_due SET kind = kind WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+                """UPDATE job_due SET kind = kind WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
     RETURNING job_id, queue, kind, priority, ready_at, attempt + 1""",
             )
         ],
