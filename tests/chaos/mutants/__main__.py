@@ -1,6 +1,7 @@
 """`python -m tests.chaos.mutants [--only NAME …] [--no-controls]`: runs the seeded bugs.
 
-Prints a table. Ends with 1 if one of them isn't caught as its entry says, or if a scene breaks a rule without any.
+Prints a table. Ends with 1 if one of them isn't caught as its entry says, or if a scene breaks a
+rule without any.
 """
 
 import argparse
