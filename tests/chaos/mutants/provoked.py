@@ -4,40 +4,46 @@ bug: with them alone every rule holds.
 
 from tests.chaos.mutants.patches import Patch
 
-_SETTLE = """        found = await self._pg.rows("settle_attempts", *_columns(batch))
+# Where they go in: at the beginning of a method, and when its answer is there.
+_START = """ what is due to running under this worker's name, in the order of `ids`.\"""
 """
-_STORE = """        if len(jobs) <= ROWS_MAX:
-            found = await self._pg.rows("submit_jobs", *rows.submission(jobs))
-            at: datetime = found[0][0]
+_SETTLE = """        What is in neither was stale: settled before, or taken over by another attempt.
+        \"""
+"""
+_SETTLED = """        settled = {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if r[3]}
+"""
+_STORE = """        \"""Stores jobs without keys, all or nothing; the time of it by Postgres.\"""
+"""
+_STORED = """            at: datetime = found[0][0]
 """
 
 # A third of the settlements are committed, and their answer never comes.
 SETTLE_ANSWERS_LOST = Patch(
     "store/jobs.py",
-    _SETTLE,
-    _SETTLE
-    + """        from random import random as __random
-        if __random() < 0.33:
+    _SETTLED,
+    """        import random
+        if random.random() < 0.33:
             from penstock.domain.errors import StoreUnavailable
             raise StoreUnavailable("provoked", unknown=True)
-""",
+"""
+    + _SETTLED,
 )
 # The same, found out only after three seconds, as on a link that is dead.
 SETTLE_ANSWERS_LOST_LATE = Patch(
     "store/jobs.py",
-    _SETTLE,
-    _SETTLE
-    + """        import asyncio, random
+    _SETTLED,
+    """        import asyncio, random
         if random.random() < 0.33:
             from penstock.domain.errors import StoreUnavailable
             await asyncio.sleep(3)
             raise StoreUnavailable("provoked", unknown=True)
-""",
+"""
+    + _SETTLED,
 )
 SUBMIT_ANSWERS_LOST = Patch(
     "store/submissions.py",
-    _STORE,
-    _STORE
+    _STORED,
+    _STORED
     + """            import random
             if random.random() < 0.2:
                 from penstock.domain.errors import StoreUnavailable
@@ -47,29 +53,28 @@ SUBMIT_ANSWERS_LOST = Patch(
 SUBMISSIONS_SLOW = Patch(
     "store/submissions.py",
     _STORE,
-    """        import asyncio
+    _STORE
+    + """        import asyncio
         await asyncio.sleep(0.2)
-"""
-    + _STORE,
+""",
 )
 STARTS_SLOW = Patch(
     "store/jobs.py",
-    """        found = await self._pg.rows("start_jobs", ids, worker)
-""",
-    """        import asyncio
+    _START,
+    _START
+    + """        import asyncio
         await asyncio.sleep(1)
-        found = await self._pg.rows("start_jobs", ids, worker)
 """,
 )
 # Settlements of two or more are refused if one of them is of such a job.
 ROW_REFUSED = Patch(
     "store/jobs.py",
     _SETTLE,
-    """        if len(batch) > 1 and any(s.job.id[-1] % 8 == 0 for s in batch):
+    _SETTLE
+    + """        if len(batch) > 1 and any(s.job.id[-1] % 8 == 0 for s in batch):
             from penstock.domain.errors import BadRow
             raise BadRow("provoked")
-"""
-    + _SETTLE,
+""",
 )
 # Neither the message nor the beat tells a worker that it should stop an attempt.
 STOPS_UNHEARD = [
@@ -82,5 +87,5 @@ STOPS_UNHEARD = [
         "        return\n",
     ),
 ]
-# The host's clock stands a minute behind; Postgres' doesn't.
+# The host's clock stands 20 s behind; Postgres' doesn't.
 CLOCK_BEHIND = Patch("clock.py", "    return time.time()\n", "    return time.time() - 20\n")

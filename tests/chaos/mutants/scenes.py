@@ -104,8 +104,8 @@ async def callers_lost(stage: Stage) -> None:
 async def terminated(stage: Stage) -> None:
     """SIGTERM of one of two replicas, amid jobs that outlast its grace."""
     first, _ = await stage.fleet.start(2, **QUICK)
-    await stage.submit(*(job(2.0) for _ in range(40)))
-    async with stage.stream(80, lambda n: job((0.02, 2.0)[n % 10 == 0])):
+    await stage.submit(*(job(6.0) for _ in range(40)))
+    async with stage.stream(80, lambda n: job((0.02, 6.0)[n % 10 == 0])):
         await asyncio.sleep(1.0)
         await stage.terminate(first)
         stage.fleet.replicas.remove(first)  # nobody calls it any more

@@ -77,14 +77,10 @@ FENCE = [
         [
             Patch(
                 _SQL,
-                """    DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses,
-              unique_id
-""",
-                """    SELECT job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt,
-           failures, losses, unique_id
-    FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-""",
+                """DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1""",
+                """UPDATE job_due SET kind = kind WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+    RETURNING job_id, queue, kind, priority, ready_at, attempt + 1""",
             )
         ],
     ),
@@ -291,14 +287,11 @@ LINE = [
         [
             Patch(
                 _SQL,
-                """                         unique_id)
-    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id
-    FROM m WHERE state IS NULL
+                """    SELECT job_id FROM job_due WHERE expires_at <= (SELECT now FROM t)
+    ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """,
-                """                         unique_id, expires_at)
-    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id,
-           (SELECT j.expires_at FROM jobs j WHERE j.job_id = m.job_id)
-    FROM m WHERE state IS NULL
+                """    SELECT d.job_id FROM job_due d JOIN jobs j USING (job_id)
+    WHERE j.expires_at <= (SELECT now FROM t) LIMIT $1 FOR UPDATE OF d SKIP LOCKED
 """,
             )
         ],
@@ -460,8 +453,8 @@ REPLICA = [
         unguarded=[
             Patch(
                 "loops/drain.py",
-                "while rows := await self.jobs.running_of(mine, _ROWS_MAX, with_payload=False):",
-                "while rows := ():",
+                "while rows := await self.jobs.running_of(",
+                "while rows := [] and await self.jobs.running_of(",
             )
         ],
     ),
@@ -478,11 +471,10 @@ REPLICA = [
         [
             Patch(
                 "domain/verdict.py",
+                "        case Outcome.RELEASED:\n",
                 """        case Outcome.RELEASED:
-            return Verdict(None, job.failures, job.losses)
-""",
-                """        case Outcome.RELEASED:
-            return Verdict(None, job.failures, job.losses + 1)
+            import dataclasses
+            job = dataclasses.replace(job, losses=job.losses + 1)
 """,
             )
         ],

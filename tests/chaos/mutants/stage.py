@@ -29,7 +29,6 @@ QUICK = {  # so that much happens in little time
     "queue__lease_s": 3,
     "queue__renew_s": 1,
 }
-_DRAIN_S = 10.0
 _INDEX_S = 8.0  # a lease and two rounds of the surveyor
 _FDS_MAX = 150
 
@@ -49,7 +48,7 @@ class Copies(Fleet):
 @dataclass(slots=True)
 class Stage:
     """What a scene works with, and the evidence that it gathers. `late_max_s`, `lost_max` and
-    `overlaps_max` are what its faults allow."""
+    `overlaps_max` are what its faults allow, and everything is over `drain_s` after it."""
 
     servers: Servers
     dsn: str
@@ -62,6 +61,7 @@ class Stage:
     late_max_s: float | None = None
     lost_max: int | None = 0
     overlaps_max: int = 0
+    drain_s: float = 10.0
 
     @property
     def ids(self) -> list[str]:
@@ -134,7 +134,7 @@ class Stage:
     async def _broken(self, con: Connection) -> dict[str, list[str]]:
         broken: dict[str, list[str]] = {}
         with suppress(AssertionError):  # what is left is an offence, and told as one
-            await checker.drained(con, _DRAIN_S)
+            await checker.drained(con, self.drain_s)
         self._sample()
         try:
             await checker.check(con, self._evidence())
