@@ -53,7 +53,7 @@ async def kills(stage: Stage) -> None:
 
 async def one_killed(stage: Stage) -> None:
     """`kill -9` of one of two replicas, which doesn't come back."""
-    stage.lost_max = None
+    stage.lost_max, stage.drain_s = None, 30.0
     first, _ = await stage.fleet.start(2, **QUICK)
     await stage.submit(*(job(0.3) for _ in range(200)))
     async with stage.stream(40, lambda n: job(0.02)):
