@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from penstock.loops.keeper import EXIT_STALLED
+from tests.support.api import token
 from tests.support.figures import figures
 from tests.support.load import Job
 from tests.support.replica import ReplicaProcess
@@ -192,3 +193,26 @@ async def test_a_shutdown_lets_children_finish_and_hands_back_the_late_ones(scen
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+@pytest.mark.timeout(60)
+async def test_a_child_that_ignores_its_cancel_is_gone_before_its_job_is_handed_back(
+    scene: Scene,
+) -> None:
+    (leaver,) = await scene.fleet.start(1, worker__drain_grace_s=1)
+    endless = {"kind": "ticking", "payload": {"seconds": 30, "how": "block"}, "delay_s": 1}
+    (id_,) = await scene.load.bulk(leaver.url, [endless])
+    async with scene.connected() as con:
+        assert await con.execute("UPDATE job_due SET losses = 2") == "UPDATE 1"
+    await scene.begun({(id_, 1)})
+    host, _, port = leaver.url.removeprefix("http://").rpartition(":")
+    _, slow = await asyncio.open_connection(host, int(port))
+    slow.write(b"POST /v1/jobs HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
+    slow.write(b"authorization: Bearer %b\r\ncontent-length: 9\r\n\r\n{" % token().encode())
+    leaver.terminate()
+    assert await asyncio.to_thread(leaver.wait, 20) == 0
+    slow.close()
+    (attempt,) = await scene.attempts()
+    assert attempt["outcome"] == "released"
+    late = [event.t for event in scene.log.read() if event.t > attempt["finished_at"]]
+    assert late == [], "another replica may have begun it by then"

@@ -116,6 +116,7 @@ async def test_one_replica_audits_and_another_takes_over_when_its_lock_is_gone(
     await other.step()
     assert metrics.registry.get_sample_value("penstock_audit_violations", {"rule": "no_place"}) == 1
     assert await still.engine.auditor.step() == 60.0, "now the other one does it"
+    assert still.metric("audit_violations", rule="no_place") == 0, "and tells when it is mended"
 
 
 async def test_0_turns_it_off(still: Still) -> None:

@@ -256,9 +256,25 @@ async def test_what_finds_no_room_is_handed_back_until_about_its_turn() -> None:
             one.pool.stop(run, Outcome.RELEASED)
 
 
+# A nursery whose only child says something else than that it is ready.
+_STRANGE = """
+import os, signal, socket, struct
+control, record = socket.socket(fileno=0), struct.Struct("!cii")
+_, (frames, _), _, _ = socket.recv_fds(control, 1, 2)
+if (pid := os.fork()) == 0:
+    signal.pause()
+control.sendall(record.pack(b"b", pid, 0))
+os.write(frames, b'\\0\\0\\0\\n{"line":1}')
+os.waitpid(pid, 0)
+control.sendall(record.pack(b"e", pid, -9))
+signal.pause()
+"""
+
+
 @pytest.mark.parametrize(
     ("command", "setup"),
     [
+        ((sys.executable, "-c", _STRANGE), SETUP),
         (("/no/such/program",), SETUP),
         ((sys.executable, "-c", "raise SystemExit('no module')"), SETUP),
         ((sys.executable, "-c", "import time; time.sleep(60)"), SETUP),
@@ -266,7 +282,7 @@ async def test_what_finds_no_room_is_handed_back_until_about_its_turn() -> None:
         (COMMAND, replace(SETUP, modules=("there.is.none",))),
         (COMMAND, replace(SETUP, memory_max_bytes=64 * MIB)),
     ],
-    ids=["no program", "ends", "hangs", "babbles", "no module", "no memory"],
+    ids=["strange", "no program", "ends", "hangs", "babbles", "no module", "no memory"],
 )
 async def test_a_child_that_never_came_to_its_job_costs_the_job_nothing(
     command: tuple[str, ...], setup: Setup

@@ -143,3 +143,34 @@ async def test_a_database_out_of_reach_is_said_so() -> None:
 
 def write(folder: Path, name: str, sql: str) -> None:
     (folder / name).write_text(sql)
+
+
+@pytest.mark.parametrize("first", ["job_due", "job_running"])
+async def test_the_count_of_crashes_comes_amid_starts_and_settlements_without_a_deadlock(
+    empty: str,
+    session: Session,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str,
+) -> None:
+    """A start locks job_due first, a settlement job_running."""
+    for name in NAMES[:4]:
+        (tmp_path / f"{name}.sql").write_text((places.migrations_dir() / f"{name}.sql").read_text())
+    with monkeypatch.context() as patch:
+        patch.setattr(places, "migrations_dir", lambda: tmp_path)
+        await migrate.migrate(empty)
+    engine = await asyncpg.connect(empty)
+    try:
+        async with engine.transaction():
+            await engine.execute(f"LOCK TABLE {first} IN ROW EXCLUSIVE MODE")
+            migrating = asyncio.create_task(migrate.migrate(empty))
+            async with asyncio.timeout(5):
+                while not await session.fetchval(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                ):
+                    continue
+            await engine.execute("LOCK TABLE job_due, job_running IN ROW EXCLUSIVE MODE")
+        assert await migrating == NAMES[4:]
+    finally:
+        await engine.close()

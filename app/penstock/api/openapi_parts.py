@@ -156,8 +156,8 @@ Fields and query parameters that nobody knows are refused, never passed over.
 ## States of a job
 
 `scheduled` (its time is to come) → `ready` (waits for a slot) → `running` → `succeeded`, `dead`
-(attempts exhausted, or failed for good) or `cancelled`. A job that fails with budget left is
-`scheduled` again. `blocked` and `skipped` are for jobs that depend on others.
+(attempts exhausted, failed for good, or lost or crashed too often) or `cancelled`. A job that fails
+with budget left is `scheduled` again. `blocked` and `skipped` are for jobs that depend on others.
 
 ## Roles
 

@@ -59,7 +59,7 @@ class Auditor:
             return _OFF_S
         began = clock.monotonic()
         if not await self._lock("audit", max(_LOCK_S, 2 * self._every_s)):
-            self._begin()
+            self._stand_by()
             return self._every_s
         if not self._looked:
             await self._look()
@@ -116,6 +116,13 @@ class Auditor:
         for rule in RULES:
             self._metrics.audit_violations(rule).set(self._found.get(rule, 0))
         self._ended = clock.monotonic()
+
+    def _stand_by(self) -> None:
+        """Another replica audits: what we found is its to find again, or was mended."""
+        self._begin()
+        self._before = {}
+        for rule in RULES:
+            self._metrics.audit_violations(rule).set(0)
 
     def _begin(self) -> None:
         self._began = clock.monotonic()

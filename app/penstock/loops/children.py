@@ -154,7 +154,8 @@ class Children:
         except ValueError as error:
             raise CanNotStart(f"it can't be talked to: {error}") from None
         if message is None or "ready" not in message:
-            why = message["unfit"] if message else " | ".join(last_lines(child.said)[-3:])
+            said = " | ".join(last_lines(child.said)[-3:])
+            why = message.get("unfit", "it has said what nobody asked for") if message else said
             raise CanNotStart(f"it ended before it had its job: {why}")
         order = Order(child.job, child.job.timeout_s)
         born.writer.write(packed(order_message(order)))

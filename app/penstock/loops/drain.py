@@ -22,6 +22,7 @@ from penstock.telemetry.logs import get_logger
 _LOOK_S = 0.02
 _HAND_BACK_S = 5.0
 _CANCELLED_S = 2.0  # what cancelled handlers get: the whole must end within grace and 5 s
+_KILLED_S = 1.0  # what killed child processes get to be gone
 _ROWS_MAX = 2000
 
 log = get_logger(__name__)
@@ -44,6 +45,7 @@ class Drain:
         for run in late:
             self.hands.pool.stop(run, Outcome.RELEASED)
         await self._idle_within(min(self.settings.cancel_grace_s, _CANCELLED_S))
+        await self._end_children()
         try:
             async with asyncio.timeout(_HAND_BACK_S):
                 await self._hand_back()
@@ -51,9 +53,20 @@ class Drain:
             log.warning("drain_leaves_rest_to_reaper", why=str(error))
         log.info("drained", late=len(late))
 
+    async def _end_children(self) -> None:
+        """Those that don't heed are killed: else they would run on, as long as the front door takes
+        to close, beside those who begin what is handed back."""
+        children = [run for run in self.hands.pool.busy() if run.child is not None]
+        for run in children:
+            self.hands.pool.give_up(run)
+        await self._while_within(lambda: not all(run.ended for run in children), _KILLED_S)
+
     async def _idle_within(self, seconds: float) -> None:
+        await self._while_within(self._is_busy, seconds)
+
+    async def _while_within(self, goes_on: Callable[[], bool], seconds: float) -> None:
         give_up_at = clock.monotonic() + seconds
-        while self._is_busy() and clock.monotonic() < give_up_at:  # noqa: ASYNC110  # many ends
+        while goes_on() and clock.monotonic() < give_up_at:  # noqa: ASYNC110  # many ends
             await asyncio.sleep(_LOOK_S)
 
     def _is_busy(self) -> bool:

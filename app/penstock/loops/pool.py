@@ -162,6 +162,14 @@ class Pool:
             run.task.cancel()
         self.checked.set()
 
+    def give_up(self, run: Run) -> None:
+        """On a handler that ignores its end: a process is killed, all else leaks its slot."""
+        if run.child is not None:
+            run.child.kill()
+            return
+        run.leaked = True
+        self._end(run, stopped(run))
+
     async def check_deadlines(self) -> float:
         """One step of the loop that enforces deadlines; the pause until the next."""
         now = clock.monotonic()
@@ -172,7 +180,7 @@ class Pool:
             if run.stop is None:
                 nearest = min(nearest, run.deadline)
             elif now >= run.stopped_at + self._cancel_grace_s:
-                self._give_up(run)
+                self.give_up(run)
             else:
                 nearest = min(nearest, run.stopped_at + self._cancel_grace_s)
         self._next_check = nearest
@@ -254,14 +262,6 @@ class Pool:
 
     def _is_closing(self) -> bool:
         return self._owner is not None and self._owner.cancelling() > 0
-
-    def _give_up(self, run: Run) -> None:
-        """On a handler that ignores its end: a process is killed, all else leaks its slot."""
-        if run.child is not None:
-            run.child.kill()
-            return
-        run.leaked = True
-        self._end(run, stopped(run))
 
     def _end(self, run: Run, ending: Ending) -> None:
         if not run.ended:

@@ -75,8 +75,7 @@ def weight(outgoing: Outgoing) -> int:
 
 
 class Settler:
-    """`on_ended(ids)` hears of jobs that are over, for those who wait for them; `paced(kind,
-    verdict)` may move retries out, and is set by engine.py."""
+    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
 
     def __init__(
         self,

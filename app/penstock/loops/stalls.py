@@ -23,7 +23,7 @@ log = get_logger(__name__)
 
 
 class Stalls:
-    """Made on the main thread. `looked` of a stall is kept until the main loop turns again."""
+    """Made on the main thread. A stall is told once, until the main loop turns again."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
