@@ -1,8 +1,11 @@
 """Handlers that do to their process what no handler should. For replicas of their own only."""
 
 import asyncio
+import multiprocessing
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from penstock.handlers import Context, handler
@@ -97,3 +100,52 @@ async def cancels_a_loop(ctx: Context) -> None:
     task.cancel()
     ctx.progress(100)
     await asyncio.sleep(60)
+
+
+@handler("forks-and-exits")
+async def forks_and_exits() -> None:
+    if os.fork() == 0:
+        sys.exit()
+
+
+@handler("forks-and-goes-on")
+async def forks_and_goes_on() -> str:
+    """Both of them await."""
+    copy = os.fork()
+    await asyncio.sleep(0.1)
+    return "parent" if copy else "copy"
+
+
+@handler("forks-in-a-thread")
+def forks_in_a_thread() -> str:
+    return "parent" if os.fork() else "copy"
+
+
+@handler("forks-in-a-task")
+async def forks_in_a_task() -> None:
+    """The copy comes back to the event loop, past the handler."""
+
+    async def fork() -> None:
+        os.fork()
+
+    await asyncio.create_task(fork())
+
+
+@handler("works-in-a-fork")
+async def works_in_a_fork() -> int:
+    """As multiprocessing does, with a pipe between the two."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return int(await asyncio.to_thread(pool.apply, abs, (-7,)))
+
+
+@handler("leaves-a-daemon")
+def leaves_a_daemon() -> int:
+    """That keeps all that it was born with; its process."""
+    source, sink = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(sink, b"%d" % os.getpid())
+            time.sleep(60)
+        os._exit(0)
+    return int(os.read(source, 10))
