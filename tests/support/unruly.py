@@ -3,12 +3,15 @@
 import asyncio
 import multiprocessing
 import os
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock.handlers import Context, handler
+from tests.support.kinds import record
 
 _kept: list["asyncio.Task[None]"] = []
 
@@ -149,3 +152,31 @@ def leaves_a_daemon() -> int:
             time.sleep(60)
         os._exit(0)
     return int(os.read(source, 10))
+
+
+@handler("tells")
+async def tells(payload: list[str], ctx: Context) -> None:
+    """Writes frames of its own to every socket of its process."""
+    record(ctx, "start")
+    for file in _sockets():
+        for text in payload:
+            os.write(file, len(text).to_bytes(4, "big") + text.encode())
+    await asyncio.sleep(60)
+
+
+@handler("strikes-its-nursery")
+async def strikes_its_nursery(payload: int) -> None:
+    """With a signal of that number."""
+    os.kill(os.getppid(), payload)
+    await asyncio.sleep(0.5)
+
+
+def _sockets() -> list[int]:
+    files = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [file for file in files if file > 2 and _is_socket(file)]
+
+
+def _is_socket(file: int) -> bool:
+    with suppress(OSError):
+        return stat.S_ISSOCK(os.fstat(file).st_mode)
+    return False

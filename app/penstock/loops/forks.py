@@ -31,7 +31,7 @@ class Whole(Awaitable[Any]):
         self._home = os.getpid()
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # type: ignore[return-value]  # it has what the interpreter asks of one
+        return self  # it has what the interpreter asks of one
 
     def __iter__(self) -> "Whole":
         return self
