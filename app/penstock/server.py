@@ -24,7 +24,7 @@ from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine, Rooms
 from penstock.handlers.registry import Registry
-from penstock.loops import supervise
+from penstock.loops import forks, supervise
 from penstock.queue.redis import RedisDoor
 from penstock.settings import Auth, Settings
 from penstock.store import arrival, migrate, postgres
@@ -67,6 +67,7 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once. One whose
     handlers have leaked too many slots drains by itself and leaves with EXIT_LEAKY."""
     logs.set_up(settings.log.level, settings.log.format)
+    forks.shed_when_forked()
     if points := chaos.armed():
         log.warning("chaos_points_armed", points=points, by=chaos.VARIABLE)
     stop = asyncio.Event()

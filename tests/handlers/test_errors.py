@@ -42,6 +42,12 @@ class _Sly(type):
         raise RuntimeError("no")
 
 
+class Disguised(Exception):
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        raise SystemExit(9)
+
+
 class Hidden(Exception, metaclass=_Sly):
     pass
 
@@ -75,8 +81,9 @@ def test_an_exception_becomes_a_failure(exc: BaseException, wanted: tuple[str, s
     assert (ending.failure.type, ending.failure.message, ending.retryable) == wanted
 
 
-def test_an_exception_that_hides_its_class_is_a_failure_too() -> None:
-    ending = failure_of(Hidden("x"))
+@pytest.mark.parametrize("sort", [Hidden, Disguised])
+def test_an_exception_that_hides_its_class_is_a_failure_too(sort: type[Exception]) -> None:
+    ending = failure_of(sort("x"))
     assert ending.outcome is Outcome.FAILED
     assert ending.failure is not None
 

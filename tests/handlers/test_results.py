@@ -1,5 +1,6 @@
 """Results: all that is JSON is kept exactly, and nothing else is kept at all."""
 
+import asyncio
 import dataclasses
 import enum
 import math
@@ -12,7 +13,7 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel
+from pydantic import BaseModel, model_serializer
 
 from penstock.domain.attempt import Ending, Outcome
 from penstock.handlers import ending_of
@@ -188,3 +189,28 @@ def test_no_nan_slips_in_beside_anything(value: Any, odd: float) -> None:
     for hidden in ([value, odd], {"a": {"b": (odd,)}, "c": value}, [Row(odd), value]):
         with pytest.raises(Unstorable):
             encode(hidden)
+
+
+@pytest.mark.parametrize("raised", [SystemExit, KeyboardInterrupt, asyncio.CancelledError])
+def test_a_result_that_exits_when_it_is_looked_at_fails_and_ends_nobody(
+    raised: type[BaseException],
+) -> None:
+    class Exits(BaseModel):
+        @model_serializer
+        def serialise(self) -> int:
+            raise raised
+
+    assert _failure(ending_of(Exits(), MIB))[0] == "result-unserialisable"
+
+
+def test_a_result_of_which_nothing_can_be_said_fails_too() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise SystemExit
+
+    class Broken(BaseModel):
+        @model_serializer
+        def serialise(self) -> int:
+            raise Mute
+
+    assert _failure(ending_of(Broken(), MIB))[0] == "result-unserialisable"

@@ -1,6 +1,8 @@
 """What a handler does to its process by accident ends its own attempt, and nothing else."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,6 +14,10 @@ from tests.support.replica import ReplicaProcess
 from tests.support.waiting import eventually
 
 MODULES = '["penstock.handlers.samples", "tests.support.unruly"]'
+FORKING = (
+    *("forks-and-exits", "forks-and-goes-on", "forks-in-a-thread", "forks-in-a-task"),
+    "works-in-a-fork",
+)
 
 
 @pytest.fixture
@@ -68,3 +74,33 @@ async def test_a_replica_whose_loop_was_cancelled_ends_instead_of_idling(
     await eventually(look, "the process has ended")
     assert process.wait() == 1
     assert "a loop was cancelled, which only a handler can have done" in process.last_words()
+
+
+async def test_a_copy_of_a_replica_is_no_second_replica(
+    process: ReplicaProcess,
+) -> None:
+    ran, daemon = [], 0
+    async with Api(process.url) as api:
+        waiting = await api.submit("sleep", {"seconds": 2})
+        for _ in range(3):
+            for kind in FORKING:
+                job = await api.ended(await api.submit(kind, max_attempts=1))
+                ran.append((job["state"], job["attempt"], job["result"]))
+        daemon = await _result(api, "leaves-a-daemon")
+        try:
+            assert {one[:2] for one in ran} == {("succeeded", 1)}
+            assert [one[2] for one in ran] == [None, "parent", "parent", None, 7] * 3
+            assert (await api.ended(waiting))["attempt"] == 1
+            for _ in range(20):
+                await api.submit("echo", 1)
+            assert (await api.get("/readyz"))["reasons"] == []
+            process.kill()
+            process.start()  # its port is free, though the daemon lives
+            await process.ready()
+            os.kill(daemon, 0)
+        finally:
+            os.kill(daemon, signal.SIGKILL)
+
+
+async def _result(api: Api, kind: str) -> int:
+    return int((await api.ended(await api.submit(kind)))["result"])

@@ -9,16 +9,16 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
-from penstock.domain.attempt import Ending, Outcome
+from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.egress.client import Egress
-from penstock.handlers.context import Context, LogLimits, Services
+from penstock.handlers.context import Context, LogLimits, LogLine, Services
 from penstock.handlers.registry import Registry
 from penstock.loops.children import COMMAND, Child, Children
 from penstock.loops.frames import Setup
@@ -30,7 +30,7 @@ from tests.support.execution_log import ExecutionLog
 from tests.support.figures import figures
 from tests.support.waiting import eventually
 
-MODULES = ("penstock.handlers.samples", "tests.support.kinds")
+MODULES = ("penstock.handlers.samples", "tests.support.kinds", "tests.support.unruly")
 REGISTRY = Registry.load(MODULES)
 SETUP = Setup(MODULES, tuple(sys.path), egress_allow=("127.0.0.0/8",))
 MIB = 1024 * 1024
@@ -49,7 +49,7 @@ class Nursery:
 
     def put(self, kind: str, payload: Any = None, **fields: Any) -> Run:
         text = orjson.dumps(payload).decode()
-        job = making.started(kind=kind, payload=text, losses=2, **fields)
+        job = making.started(kind=kind, payload=text, **{"losses": 2, **fields})
         context = Context(job, math.inf, Services(http=Egress()), LogLimits())
         handler = REGISTRY.get(kind)
         assert handler is not None
@@ -351,16 +351,83 @@ async def test_signals_that_end_a_service_leave_its_children_to_their_parent() -
         assert (await one.ended(run)).outcome is Outcome.SUCCEEDED
 
 
-async def test_a_nursery_that_dies_takes_its_children_along_and_charges_nobody() -> None:
+async def test_a_nursery_that_dies_takes_its_children_along_and_they_are_lost() -> None:
     async with nursery() as one:
         run = one.put("logged", {"seconds": 60})
         pid = await one.begun(run)
         mother = int(_stat(pid)[1])
         assert mother != os.getpid()
         os.kill(mother, signal.SIGKILL)
-        assert (await one.ended(run)).outcome is Outcome.RELEASED
+        assert (await one.ended(run)).outcome is Outcome.LOST
         assert is_gone(pid)
         assert await one.result("echo", 1) == 1, "there is a new one"
+
+
+async def test_who_was_lost_with_a_nursery_too_has_one_of_his_own_and_is_charged_for_it() -> None:
+    async with nursery() as one:
+        beside = one.put("logged", {"seconds": 3})
+        await one.begun(beside)
+        ending = await one.ended(one.put("strikes-its-nursery", signal.SIGKILL, losses=4))
+        failure = Failure("crashed", "the child process died with its nursery")
+        assert (ending.outcome, ending.failure) == (Outcome.CRASHED, failure)
+        assert (await one.ended(beside)).outcome is Outcome.SUCCEEDED
+
+
+async def test_a_nursery_that_was_stopped_holds_nobody_up_for_long() -> None:
+    async with nursery() as one:
+        run = one.put("strikes-its-nursery", signal.SIGSTOP)
+        assert (await one.ended(run)).outcome is Outcome.SUCCEEDED
+        assert await one.result("echo", 1) == 1, "there is a new one"
+
+
+async def test_what_handlers_do_to_directory_and_environment_reaches_no_nursery(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with nursery() as one:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PYTHONHOME", "/nowhere")
+        assert await one.result("echo", 1) == 1
+
+
+@pytest.mark.parametrize(
+    "tale",
+    [
+        {"ending": {**asdict(Ending(Outcome.SUCCEEDED)), "result": 5}},
+        {"ending": {**asdict(Ending(Outcome.SUCCEEDED)), "retryable": "no"}},
+        {"ending": {**asdict(Ending(Outcome.FAILED)), "retry_after_s": 1e300}},
+        {"ending": {**asdict(Ending(Outcome.FAILED)), "failure": {"type": 5, "message": "m"}}},
+        {"ending": asdict(Ending(Outcome.RELEASED))},
+        {"line": [1.0, "loud", "x", 1]},
+        {"line": [1e300, "info", "x", 1]},
+        {"line": [1.0, "info", 5, 1]},
+        {"progress": [1e300, None, 1.0]},
+        {"progress": [5, 5, 1.0]},
+    ],
+    ids=str,
+)
+async def test_a_child_that_tells_what_no_child_tells_has_crashed(tale: dict[str, Any]) -> None:
+    async with nursery() as one:
+        ending = await one.ended(one.put("tells", [orjson.dumps(tale).decode()]))
+        assert ending.outcome is Outcome.CRASHED
+        assert ending.failure is not None
+        assert "no frame" in str(ending.failure.details)
+
+
+async def test_what_a_child_tells_is_fit_to_be_stored() -> None:
+    tales = [{"progress": [5, "c\0d", 1.0]}, {"line": [1.0, "info", "a\0b" * 9000, 1]}]
+    async with nursery() as one:
+        run = one.put("tells", [orjson.dumps(tale).decode() for tale in tales])
+        lines: list[LogLine] = []
+
+        def heard() -> bool:
+            lines.extend(run.context.take_logs())
+            return bool(lines)
+
+        await one.when(heard, "its line is heard")
+        progress = run.context.take_progress()
+        assert progress is not None
+        assert "\0" not in f"{lines[0].message}{progress.message}"
+        assert len(lines[0].message) < 9000
 
 
 async def test_what_a_handler_has_started_ends_with_its_child() -> None:

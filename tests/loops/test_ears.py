@@ -74,6 +74,22 @@ async def test_each_message_reaches_who_acts_on_it(still: Still) -> None:
         await heard.within(("due", "q", 7), ("ready", "q"))
 
 
+async def test_messages_that_are_none_of_ours_are_passed_over(still: Still) -> None:
+    strange = [b"", b"{", b"[1]", b"{}", b"5", wake(queue=5), wake(queue=[]), wake(due_ms="soon")]
+    async with listening(still) as heard:
+        for message in strange:
+            for channel in (keys.WAKE, keys.CANCEL, keys.SETTINGS, keys.ENDED):
+                await still.redis.raw.publish(channel, message)
+        heard_at_last = ("ready", "at last")
+        await still.redis.raw.publish(keys.WAKE, wake(queue="at last"))
+
+        async def look() -> bool:
+            return heard.told[-1:] == [heard_at_last]
+
+        await eventually(look, "what comes after them is heard", within_s=3, every_s=0.01)
+        assert [told for told in heard.told if told[0] in ("ready", "due")] == [heard_at_last]
+
+
 async def test_our_own_wake_ups_are_passed_over(still: Still) -> None:
     """The enqueuer woke us without the detour."""
     another = still.redis.shelves

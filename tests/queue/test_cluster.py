@@ -136,7 +136,7 @@ async def test_every_script_stays_in_one_slot_as_a_cluster_client_sees_it(
         cast(RedisDoor, cluster_door), lambda _: 60_000.0, lambda: plain.now_ms, lambda: 0, "me"
     )
     await walk(plain, shelves)
-    assert cluster_door.called == set(load())
+    assert cluster_door.called == set(load()) - {"clear"}  # it has one key, and the door calls it
 
 
 async def test_all_keys_of_a_queue_are_in_its_slot(plain: Stand) -> None:

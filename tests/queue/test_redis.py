@@ -1,7 +1,8 @@
 """The door to Redis: calls are sent once, a breaker spares us a Redis that is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -252,11 +253,76 @@ async def test_a_wrong_call_is_a_bug_and_says_nothing_against_redis(
     assert not stand.redis.door.is_open
 
 
-async def test_a_key_of_another_sort_is_a_bug_too(stand: Stand) -> None:
-    await stand.redis.raw.set("penstock:{q:q}:leases", "a string")
-    await stand.shelves.enqueue([due(stand, 1, -1)])
-    with pytest.raises(exceptions.ResponseError):
-        await stand.shelves.claim("q", ["a"], 1, LEASE_S)
+async def test_scripts_that_are_flushed_all_the_time_are_run_all_the_same(stand: Stand) -> None:
+    is_over = asyncio.Event()
+
+    async def flush() -> None:
+        while not is_over.is_set():
+            await stand.redis.raw.script_flush()
+
+    flushing = asyncio.create_task(flush())
+    try:
+        for n in range(1, 200, 2):
+            await stand.shelves.enqueue([due(stand, n, -1)])
+            assert numbers((await stand.shelves.claim("q", ["a"], 1, LEASE_S)).ids) == [n]
+    finally:
+        is_over.set()
+        await flushing
+
+
+@pytest.mark.parametrize("shelf", ["leases", "meta", "rebuild", "scheduled", "ready:a"])
+async def test_a_key_of_another_sort_is_taken_away_and_costs_a_call_or_two(
+    stand: Stand, shelf: str
+) -> None:
+    shelves, one = stand.shelves, due(stand, 1, -1)
+    await stand.redis.raw.lpush(f"penstock:{{q:q}}:{shelf}", "a list")
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: shelves.mark("q"),
+        lambda: shelves.begin_rebuild("q", "one"),
+        lambda: shelves.goes_on("q", "one"),
+        lambda: shelves.forget([one]),
+        lambda: shelves.survey(["q"], ["a"]),
+        lambda: shelves.expired("q"),
+        lambda: shelves.promote("q", 1),
+        lambda: shelves.claim("q", ["a"], 1, LEASE_S),
+    ]
+    for call in calls:
+        with suppress(QueueUnavailable):
+            await call()
+    await shelves.enqueue([], [Off("q", one.id)])
+    assert await shelves.restore("q", [one]) == 1
+    assert await shelves.mark("q")
+    claimed = await shelves.claim("q", ["a"], 1, LEASE_S)
+    assert (numbers(claimed.ids), claimed.marked) == ([1], True)
+
+
+async def test_a_lock_of_another_sort_is_taken_away(stand: Stand) -> None:
+    await stand.redis.raw.lpush("penstock:lock:one", "a list")
+    with pytest.raises(QueueUnavailable):
+        await stand.shelves.lock("one", 5)
+    assert await stand.shelves.lock("one", 5)
+
+
+async def test_a_foreign_key_of_another_sort_is_left_alone(stand: Stand) -> None:
+    await stand.redis.raw.set("foreign", "a string")
+    with pytest.raises(QueueUnavailable):
+        await stand.redis.door.command("ZCARD", "foreign")
+    assert await stand.redis.raw.get("foreign") == b"a string"
+
+
+async def test_what_is_no_id_on_a_shelf_harms_nobody(stand: Stand) -> None:
+    strange = {b"": 0, b"short": 1, b"x" * 1000: 2, id_(1) + b"xa": -1, id_(3) + b"5": 3}
+    for shelf in ("leases", "scheduled", "ready:a", "ready:b"):
+        await stand.redis.raw.zadd(f"penstock:{{q:q}}:{shelf}", strange)
+    await stand.redis.raw.zadd("penstock:{q:q}:scheduled", {id_(5) + b"5a": 1.0})
+    await stand.shelves.enqueue([due(stand, 7, -1)])
+    assert await stand.shelves.expired("q") == []
+    await stand.shelves.promote("q", 10)
+    found = []
+    for _ in range(4):
+        found += (await stand.shelves.claim("q", ["a", "b"], 10, LEASE_S)).ids
+    assert sorted(numbers(found)) == [5, 7]
+    assert (await stand.redis.contents()).keys() == {"{q:q}:leases"}
 
 
 @pytest.fixture
@@ -341,5 +407,5 @@ async def test_a_listener_of_a_redis_that_is_away_says_so() -> None:
 
 def test_every_script_is_known_by_the_name_of_its_file() -> None:
     assert set(door_module.load()) == {
-        *("claim", "enqueue", "expired", "mark", "promote", "renew", "restore"),
+        *("claim", "clear", "enqueue", "expired", "mark", "promote", "renew", "restore"),
     }

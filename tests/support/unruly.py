@@ -1,11 +1,17 @@
 """Handlers that do to their process what no handler should. For replicas of their own only."""
 
 import asyncio
+import multiprocessing
+import os
+import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from penstock.handlers import Context, handler
+from tests.support.kinds import record
 
 _kept: list["asyncio.Task[None]"] = []
 
@@ -97,3 +103,80 @@ async def cancels_a_loop(ctx: Context) -> None:
     task.cancel()
     ctx.progress(100)
     await asyncio.sleep(60)
+
+
+@handler("forks-and-exits")
+async def forks_and_exits() -> None:
+    if os.fork() == 0:
+        sys.exit()
+
+
+@handler("forks-and-goes-on")
+async def forks_and_goes_on() -> str:
+    """Both of them await."""
+    copy = os.fork()
+    await asyncio.sleep(0.1)
+    return "parent" if copy else "copy"
+
+
+@handler("forks-in-a-thread")
+def forks_in_a_thread() -> str:
+    return "parent" if os.fork() else "copy"
+
+
+@handler("forks-in-a-task")
+async def forks_in_a_task() -> None:
+    """The copy comes back to the event loop, past the handler."""
+
+    async def fork() -> None:
+        os.fork()
+
+    await asyncio.create_task(fork())
+
+
+@handler("works-in-a-fork")
+async def works_in_a_fork() -> int:
+    """As multiprocessing does, with a pipe between the two."""
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        return int(await asyncio.to_thread(pool.apply, abs, (-7,)))
+
+
+@handler("leaves-a-daemon")
+def leaves_a_daemon() -> int:
+    """That keeps all that it was born with; its process."""
+    source, sink = os.pipe()
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(sink, b"%d" % os.getpid())
+            time.sleep(60)
+        os._exit(0)
+    return int(os.read(source, 10))
+
+
+@handler("tells")
+async def tells(payload: list[str], ctx: Context) -> None:
+    """Writes frames of its own to every socket of its process."""
+    record(ctx, "start")
+    for file in _sockets():
+        for text in payload:
+            os.write(file, len(text).to_bytes(4, "big") + text.encode())
+    await asyncio.sleep(60)
+
+
+@handler("strikes-its-nursery")
+async def strikes_its_nursery(payload: int) -> None:
+    """With a signal of that number."""
+    os.kill(os.getppid(), payload)
+    await asyncio.sleep(0.5)
+
+
+def _sockets() -> list[int]:
+    files = [int(name) for name in os.listdir("/proc/self/fd")]
+    return [file for file in files if file > 2 and _is_socket(file)]
+
+
+def _is_socket(file: int) -> bool:
+    with suppress(OSError):
+        return stat.S_ISSOCK(os.fstat(file).st_mode)
+    return False

@@ -11,6 +11,8 @@ from typing import NewType
 JobId = NewType("JobId", bytes)
 WorkerId = NewType("WorkerId", bytes)
 
+BYTES = 16
+
 _FORM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TAIL_BITS = 74  # what RFC 9562 leaves beside 48 bits of time, the version and the variant
 _STEP_MAX = 1 << 32  # the tail's step: large enough that ids can't be guessed by counting

@@ -85,10 +85,8 @@ _OWN_TYPES: dict[type[BaseException], str] = {
 
 def failure_of(exc: BaseException) -> Ending:
     """The ending of an attempt whose handler raised `exc`. Never raises."""
-    if isinstance(exc, Cancelled):
-        return CANCELLED
     try:
-        return _ending(exc)
+        return CANCELLED if isinstance(exc, Cancelled) else _ending(exc)
     except BaseException:  # a foreign class may do anything when it is looked at, even exit
         failure = Failure("unknown", "the handler raised an exception that can't be shown")
         return Ending(Outcome.FAILED, failure=failure)

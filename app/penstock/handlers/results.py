@@ -39,12 +39,19 @@ def ending_of(result: Any, bytes_max: int) -> Ending:
         return _NOTHING
     try:
         encoded = encode(result)
-    except Exception as exc:  # foreign objects may raise anything when they are looked at
-        return _failed("result-unserialisable", f"the handler's result can't be kept: {exc}")
+    except BaseException as exc:  # foreign objects may do anything when looked at, even exit
+        return _failed("result-unserialisable", f"the handler's result can't be kept: {_said(exc)}")
     if len(encoded) > bytes_max:
         size = f"{len(encoded)} bytes, more than {bytes_max}"
         return _failed("result-too-large", f"the handler's result has {size}")
     return Ending(Outcome.SUCCEEDED, result=encoded.decode())
+
+
+def _said(exc: BaseException) -> str:
+    try:
+        return str(exc) or type(exc).__name__
+    except BaseException:  # that may be foreign too
+        return "looking at it raised what can't be shown"
 
 
 def _failed(kind: str, message: str) -> Ending:

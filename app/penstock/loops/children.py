@@ -2,8 +2,9 @@
 
 In: runs of suspects. Out: an ending each. Always holds: a child runs one attempt, is gone when we
 say how it ended, and dies with us. Only one that dies by itself has crashed; one that we killed was
-stopped, and one that never got its job is handed back. If we die, the row stands under our name,
-the kernel ends the child, and the reaper finds the row.
+stopped, and one that never got its job is handed back. Children that die with their nursery are
+lost: it may be one of them that killed it, so who was lost twice more has a nursery of his own. If
+we die, the row stands under our name, the kernel ends the child, and the reaper finds the row.
 """
 
 import asyncio
@@ -13,11 +14,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 
 from penstock import clock
-from penstock.domain.attempt import Ending, Failure, Outcome
+from penstock.domain.attempt import LOST, Ending, Failure, Outcome
 from penstock.domain.job import Started
-from penstock.handlers.context import Context, LogLine, Progress
+from penstock.domain.verdict import SUSPECT_LOSSES
+from penstock.handlers.context import Context
 from penstock.handlers.text import cut, one_line
 from penstock.loops.frames import (
     SLACK_BYTES,
@@ -25,8 +28,10 @@ from penstock.loops.frames import (
     Order,
     Setup,
     ending_of,
+    line_of,
     order_message,
     packed,
+    progress_of,
     received,
 )
 from penstock.loops.nursery import Born, CanNotStart, Nursery
@@ -43,6 +48,8 @@ _FATAL = "Fatal Python error"
 _LAST_LINE_BYTES = 300
 _LAST_BYTES = 16 * 1024
 _GOES_WITHIN_S = 1.0
+_TOLD_WITHIN_S = 5.0  # a nursery tells of an end at once, if it can
+_ALONE_LOSSES = SUSPECT_LOSSES + 2  # from then on: a nursery each
 
 log = get_logger(__name__)
 
@@ -90,7 +97,8 @@ class Children:
         self._places = places
         self._start_max_s = start_max_s
         self._metrics = metrics
-        self._nursery = Nursery(command, start_max_s)
+        self._new_nursery = partial(Nursery, command, start_max_s)
+        self._nursery = self._new_nursery()
         self._mean_s = _MEAN_FIRST_S
         self._turn = 0.0  # when those that were handed back so far will have had their turn
 
@@ -107,8 +115,11 @@ class Children:
         """The ending of an attempt. `begin` is called when the child has its job: the time until
         then isn't the job's."""
         began = clock.monotonic()
+        is_alone = child.job.losses >= _ALONE_LOSSES
+        nursery = self._new_nursery() if is_alone else self._nursery
         try:
-            return await self._run(child, begin)
+            ending = await self._run(child, nursery, begin)
+            return ending or (_NURSERY_GONE if is_alone else LOST)
         except (CanNotStart, OSError) as error:  # OSError: no process, no pipe, no memory
             if not child.stopped:  # else whoever stopped it says how it ended
                 self._metrics.child_start_failures.inc()
@@ -116,14 +127,19 @@ class Children:
             return handed_back(CAN_NOT_START_PAUSE_S)
         finally:
             child.kill()
+            if is_alone:
+                await nursery.close()
             self._mean_s += (clock.monotonic() - began - self._mean_s) / 8
 
     async def close(self) -> None:
         """Ends all of them."""
         await self._nursery.close()
 
-    async def _run(self, child: Child, begin: Callable[[], None]) -> Ending:
-        born = child.born = await self._nursery.bear()
+    async def _run(
+        self, child: Child, nursery: Nursery, begin: Callable[[], None]
+    ) -> Ending | None:
+        """None when the nursery has died, and the child with it."""
+        born = child.born = await nursery.bear()
         listening = asyncio.create_task(_listen(born, child))
         try:
             if child.stopped:
@@ -139,9 +155,8 @@ class Children:
             await _seen_off(born, listening)
         if ending is not None:
             return ending
-        if (code := born.ended.result()) is None:
-            raise CanNotStart("the nursery died, and its children with it")
-        return _crash(code, child.said)
+        code = born.ended.result()
+        return None if code is None else _crash(code, child.said)
 
     async def _introduce(self, child: Child, born: Born) -> None:
         """Gives it setup and job. Raises CanNotStart."""
@@ -180,11 +195,9 @@ def handed_back(pause_s: float) -> Ending:
 
 def _hear(context: Context, message: Message) -> None:
     if "line" in message:
-        at_s, level, text, seq = message["line"]
-        context.hear(LogLine(float(at_s), level, str(text), int(seq)))
+        context.hear(line_of(message))
     elif "progress" in message:
-        percent, text, at_s = message["progress"]
-        context.hear(Progress(float(percent), text, float(at_s)))
+        context.hear(progress_of(message))
 
 
 async def _listen(born: Born, child: Child) -> None:
@@ -196,22 +209,28 @@ async def _listen(born: Born, child: Child) -> None:
 
 
 async def _seen_off(born: Born, listening: "asyncio.Task[None]") -> None:
-    """Returns when it is dead and all that it printed has been read; kills what clings to life."""
-    for within_s in (_GOES_WITHIN_S, None):
-        try:
+    """Returns when it is dead and all that it printed has been read; kills what clings to life, at
+    last a nursery that tells of no end (a child may have stopped it)."""
+    for within_s, kill in ((_GOES_WITHIN_S, born.kill), (_TOLD_WITHIN_S, born.abandon)):
+        with suppress(TimeoutError):
             async with asyncio.timeout(within_s):
                 await asyncio.shield(born.ended)
                 break
-        except TimeoutError:
-            born.kill()
+        kill()
+    await asyncio.shield(born.ended)
     await asyncio.wait([listening], timeout=_GOES_WITHIN_S)  # what it started may hold the pipe
     listening.cancel()
     born.close()
 
 
-def _crash(code: int | None, said: bytearray) -> Ending:
+_NURSERY_GONE = Ending(
+    Outcome.CRASHED, failure=Failure("crashed", "the child process died with its nursery")
+)
+
+
+def _crash(code: int, said: bytearray) -> Ending:
     """How a child ended that told no ending. `code`: its exit status, or minus a signal."""
-    if code is not None and code < 0:
+    if code < 0:
         how = f"was ended by {_signal_name(-code)}"
     else:
         how = f"exited with {code} before its handler had returned"

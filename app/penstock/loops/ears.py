@@ -12,6 +12,9 @@ from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.queue import keys
 from penstock.queue.listener import Listener
+from penstock.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 class Ears:
@@ -44,7 +47,10 @@ class Ears:
         self.on_back()
         while True:
             channel, data = await self._listener.next()
-            self._dispatch(channel, data)
+            try:
+                self._dispatch(channel, data)
+            except (ValueError, TypeError, KeyError) as error:  # none of ours: it only costs speed
+                log.warning("message_passed_over", channel=channel, why=str(error)[:200])
 
     def _dispatch(self, channel: str, data: bytes) -> None:
         if channel == keys.WAKE:
@@ -58,8 +64,10 @@ class Ears:
 
     def _woken(self, data: bytes) -> None:
         message = orjson.loads(data)
-        queue = message["queue"]
-        if message.get("due_ms") is not None:
-            self.on_due(queue, message["due_ms"])
-        if message["ready"] and message["origin"] != self._origin:
+        queue, due_ms, origin = message["queue"], message.get("due_ms"), message["origin"]
+        if not isinstance(queue, str) or not isinstance(due_ms, int | None):
+            raise TypeError("a queue's name, or a time, is none")
+        if due_ms is not None:
+            self.on_due(queue, due_ms)
+        if message["ready"] and origin != self._origin:
             self.on_ready((queue,))

@@ -11,7 +11,7 @@ import os
 import threading
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 import orjson
 
@@ -19,9 +19,22 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import OnLost, Started
 from penstock.domain.retry import Backoff, Curve, Jitter
+from penstock.handlers.context import (
+    LINE_MAX_BYTES,
+    PROGRESS_MESSAGE_MAX,
+    Level,
+    LogLine,
+    Progress,
+)
+from penstock.handlers.errors import AFTER_MAX_S
+from penstock.handlers.text import cut, one_line, shortened
 
 HEAD_BYTES = 4
 SLACK_BYTES = 1024 * 1024  # for what stands around a payload or a result
+
+_TOLD = (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.CANCELLED)
+_LEVELS = get_args(Level)
+_LATEST_S = 32_503_680_000  # the year 3000
 
 Message = dict[str, Any]
 
@@ -142,7 +155,48 @@ def ending_message(ending: Ending) -> Message:
 
 
 def ending_of(message: Message) -> Ending:
-    """Raises ValueError or another of its kind when it is none."""
+    """Raises ValueError or another of its kind when it is none that a child may tell."""
     raw = message["ending"]
     failure = None if raw["failure"] is None else Failure(**raw["failure"])
-    return Ending(**{**raw, "outcome": Outcome(raw["outcome"]), "failure": failure})
+    ending = Ending(**{**raw, "outcome": Outcome(raw["outcome"]), "failure": failure})
+    if ending.outcome not in _TOLD:
+        raise ValueError(f"a child does not tell that it was {ending.outcome}")
+    _check(ending.result, str | None)
+    _check(ending.retryable, bool)
+    if ending.retry_after_s is not None:
+        _within(ending.retry_after_s, AFTER_MAX_S)
+    if failure is not None:
+        _check(failure.type, str)
+        _check(failure.message, str)
+    return ending
+
+
+def line_of(message: Message) -> LogLine:
+    """The same of a line of its log."""
+    at_s, level, text, seq = message["line"]
+    _check(text, str)
+    _check(seq, int)
+    if level not in _LEVELS:
+        raise ValueError("a level that there isn't")
+    line = cut(one_line(text), LINE_MAX_BYTES)
+    return LogLine(_within(at_s, _LATEST_S), level, line, seq)
+
+
+def progress_of(message: Message) -> Progress:
+    """The same of a report of progress."""
+    percent, text, at_s = message["progress"]
+    _check(text, str | None)
+    shown = None if text is None else shortened(text, PROGRESS_MESSAGE_MAX)
+    return Progress(_within(percent, 100), shown, _within(at_s, _LATEST_S))
+
+
+def _check(value: object, sort: Any) -> None:
+    if not isinstance(value, sort):
+        raise TypeError(f"a {type(value).__name__} stands where none may")
+
+
+def _within(value: Any, most: float) -> float:
+    _check(value, float | int)
+    if not 0 <= value <= most:
+        raise ValueError(f"{value} is beyond 0 to {most}")
+    return float(value)

@@ -39,6 +39,7 @@ class Born:
     prints: asyncio.StreamReader
     pipe: asyncio.ReadTransport
     ended: "asyncio.Future[int | None]"
+    abandon: Callable[[], None]  # ends the nursery, which doesn't tell of its end
 
     def close(self) -> None:
         self.writer.close()
@@ -52,9 +53,18 @@ class Born:
                     kill(self.pid, signal.SIGKILL)
 
 
+@dataclass(frozen=True, slots=True)
+class _Surroundings:
+    directory: str
+    environ: dict[str, str]
+
+
 class Nursery:
+    """Directory and environment are those of now: handlers in our process may change them."""
+
     def __init__(self, command: Sequence[str], start_max_s: float) -> None:
         self._command = command
+        self._surroundings = _Surroundings(os.getcwd(), without_settings(environment()))
         self._start_max_s = start_max_s
         self._starting = asyncio.Lock()
         self._line: _Line | None = None
@@ -63,7 +73,9 @@ class Nursery:
         """A new child. Raises CanNotStart, OSError."""
         async with self._starting:
             if self._line is None or self._line.hearing.done():
-                self._line = await _Line.begun((*self._command, str(os.getpid())))
+                self._line = await _Line.begun(
+                    (*self._command, str(os.getpid())), self._surroundings
+                )
             line = self._line
         ours, theirs = socket.socketpair()
         source, sink = os.pipe()
@@ -84,7 +96,7 @@ class Nursery:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         # Its end may be held open by what it has forked and what has left its group.
         ended.add_done_callback(lambda _: _later(reader.feed_eof))
-        return Born(pid, reader, writer, *(await _reading(source)), ended)
+        return Born(pid, reader, writer, *(await _reading(source)), ended, line.close)
 
     async def close(self) -> None:
         """Ends it and all who were born there."""
@@ -104,14 +116,15 @@ class _Line:
         self.hearing: asyncio.Task[None]
 
     @classmethod
-    async def begun(cls, command: Sequence[str]) -> "_Line":
+    async def begun(cls, command: Sequence[str], given: "_Surroundings") -> "_Line":
         ours, theirs = socket.socketpair()
         with theirs:
             try:
                 process = await asyncio.create_subprocess_exec(
                     *command,
                     stdin=theirs.fileno(),
-                    env=without_settings(environment()),
+                    cwd=given.directory,
+                    env=given.environ,
                     start_new_session=True,  # Ctrl-C is for us
                 )
             except BaseException:

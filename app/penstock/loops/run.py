@@ -11,6 +11,7 @@ from penstock.handlers.context import Context
 from penstock.handlers.errors import failure_of
 from penstock.handlers.registry import Handler
 from penstock.handlers.results import ending_of
+from penstock.loops.forks import Whole, called
 
 
 async def run_handler(
@@ -24,7 +25,7 @@ async def run_handler(
             fresh = contextvars.Context()
             call = partial(fresh.run, _in_thread, handler, arguments, result_max_bytes)
             return await asyncio.get_running_loop().run_in_executor(threads, call)
-        result = await handler.function(*arguments)
+        result = await Whole(handler.function(*arguments))
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # a handler may raise anything, also SystemExit
@@ -35,7 +36,7 @@ async def run_handler(
 def _in_thread(handler: Handler, arguments: tuple[Any, ...], result_max_bytes: int) -> Ending:
     """Comes to an ending within the thread: a StopIteration, say, could not leave it."""
     try:
-        result = handler.function(*arguments)
+        result = called(handler.function, arguments)
     except BaseException as error:
         return failure_of(error)
     return ending_of(result, result_max_bytes)

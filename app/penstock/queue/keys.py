@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+PREFIX = "penstock:"
 WAKE = "penstock:wake"  # a commit put something on shelves
 CANCEL = "penstock:cancel"  # a running job should stop
 SETTINGS = "penstock:settings"  # a queue was paused, resumed or changed
@@ -34,3 +35,11 @@ def ready_prefix(queue: str) -> str:
 
 def lock(name: str) -> str:
     return f"penstock:lock:{name}"
+
+
+def sort_of(key: str) -> str:
+    """What Redis holds there: "hash", "string" or "zset"."""
+    if key.endswith("}:meta"):
+        return "hash"
+    is_string = key.endswith("}:rebuild") or key.startswith(lock(""))
+    return "string" if is_string else "zset"

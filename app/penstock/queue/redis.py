@@ -3,12 +3,14 @@
 In: a script's name, its keys and arguments. Out: Redis' answer, or `QueueUnavailable`. redis-py
 would resend a call whose answer was lost (libraries.md, trap 1); ours are sent once. After three
 failures, or one refused connection, the breaker opens: calls fail at once, and one probe a second
-finds out whether Redis is back. If we die here, nothing is lost: Redis holds hints only.
+finds out whether Redis is back. What stands under a name of ours and is of another sort is taken
+away: an index can be made anew. If we die here, nothing is lost: Redis holds hints only.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +22,8 @@ from redis.backoff import NoBackoff
 
 from penstock import clock
 from penstock.domain.errors import QueueUnavailable, WrongSetting
+from penstock.queue import keys as names_of_keys
+from penstock.telemetry.logs import get_logger
 
 _FAILURES_MAX = 3
 _SILENCE = 2  # failures that a time-out counts for
@@ -36,9 +40,12 @@ _AWAY = (
 )
 _SILENT = (exceptions.TimeoutError, TimeoutError)
 _CANT = ("MISCONF ", "NOREPLICAS ", "BUSY ")  # the same, where redis-py has no class for it
+_OTHER_SORT = "WRONGTYPE "
 _CLOSED = "the handler is closed"  # uvloop, of a connection that was reset just before we wrote
 
 Arg = str | bytes | int | float
+
+log = get_logger(__name__)
 
 
 class RedisDoor:
@@ -55,7 +62,10 @@ class RedisDoor:
         self._client = redis.Redis.from_pool(pool)
         self._url = url
         self._timeout_s = timeout_s
-        self._scripts = {name: self._client.register_script(body) for name, body in load().items()}
+        self._scripts = {
+            name: (body, sha1(body.encode(), usedforsecurity=False).hexdigest())
+            for name, body in load().items()
+        }
         self._failures = 0
         self._probe_at = 0.0
         self.why = ""  # the last failure, in Redis' words
@@ -70,8 +80,9 @@ class RedisDoor:
         """Runs one Lua script, loading it first if Redis doesn't know it."""
         self._admit()
         try:
-            answer = await self._scripts[name](keys=keys, args=args)
+            answer = await self._run(name, keys, args)
         except Exception as error:
+            await self._clear(error, keys)
             raise self._judged(error) from error
         finally:
             heed_cancellation()
@@ -84,6 +95,7 @@ class RedisDoor:
         try:
             answer = await self._client.execute_command(*words)  # type: ignore[no-untyped-call]
         except Exception as error:
+            await self._clear(error, [str(words[1])] if len(words) > 1 else [])
             raise self._judged(error) from error
         finally:
             heed_cancellation()
@@ -99,6 +111,7 @@ class RedisDoor:
                     pipe.execute_command(*words)
                 answers = await pipe.execute()
         except Exception as error:
+            await self._clear(error, {str(words[1]) for words in calls if len(words) > 1})
             raise self._judged(error) from error
         finally:
             heed_cancellation()
@@ -116,6 +129,25 @@ class RedisDoor:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    async def _run(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
+        """By its digest; with its text where Redis doesn't know it, which runs it in any case: to
+        load it first leaves room for another SCRIPT FLUSH."""
+        body, digest = self._scripts[name]
+        words: tuple[Any, ...] = (len(keys), *keys, *args)
+        try:
+            return await self._client.evalsha(digest, *words)
+        except exceptions.NoScriptError:
+            return await self._client.eval(body, *words)
+
+    async def _clear(self, error: Exception, names: Iterable[str]) -> None:
+        """Takes away what keeps us from our own names because it is of another sort."""
+        if not _is_of_another_sort(error):
+            return
+        for name in names:
+            is_ours = name.startswith(names_of_keys.PREFIX)
+            if is_ours and await self._run("clear", [name], [names_of_keys.sort_of(name)]):
+                log.warning("foreign_key_removed", key=name, why=str(error)[:200])
 
     def _admit(self) -> None:
         if not self.is_open:
@@ -157,7 +189,12 @@ def heed_cancellation() -> None:
 def _is_away(error: Exception) -> bool:
     said = str(error) if isinstance(error, exceptions.ResponseError) else ""
     is_closed = isinstance(error, RuntimeError) and _CLOSED in str(error)
-    return isinstance(error, _AWAY) or is_closed or any(code in said for code in _CANT)
+    is_away = isinstance(error, _AWAY) or is_closed or any(code in said for code in _CANT)
+    return is_away or _is_of_another_sort(error)
+
+
+def _is_of_another_sort(error: Exception) -> bool:
+    return isinstance(error, exceptions.ResponseError) and _OTHER_SORT in str(error)
 
 
 def is_away(error: Exception) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from penstock import chaos
+from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
 from penstock.domain.score import ready_score
@@ -136,7 +137,8 @@ class Shelves:
         """Pops up to `count` ids of these kinds and leases them, in one step."""
         names = [keys.leases(queue), keys.meta(queue), *keys.ready(queue, kinds)]
         answer = await self._door.script("claim", names, [count, int(lease_s * 1000)])
-        return Claimed(answer[2:], marked=bool(answer[0]), more=bool(answer[1]))
+        popped = [one for one in answer[2:] if len(one) == ids.BYTES]  # others leave with the lease
+        return Claimed(popped, marked=bool(answer[0]), more=bool(answer[1]))
 
     async def promote(self, queue: str, count: int) -> Promoted:
         """Moves up to `count` scheduled ids that are due to their ready shelves."""
@@ -160,7 +162,11 @@ class Shelves:
 
     async def expired(self, queue: str) -> list[JobId]:
         """Up to 1,000 ids whose lease is over; they stay on the shelf."""
-        return await self._door.script("expired", [keys.leases(queue)], [CHUNK])  # type: ignore[no-any-return]
+        shelf = keys.leases(queue)
+        found = await self._door.script("expired", [shelf], [CHUNK])
+        if strangers := [one for one in found if len(one) != ids.BYTES]:
+            await self._door.command("ZREM", shelf, *strangers)
+        return [one for one in found if len(one) == ids.BYTES]
 
     async def forget(self, jobs: Iterable[Due]) -> None:
         """Takes jobs that are over from the shelves they may stand on."""

@@ -1,5 +1,6 @@
 -- Moves what is due from the scheduled shelf to the ready shelves, and tells the workers.
--- A scheduled member is the id (16 bytes), the priority (one digit) and the kind.
+-- A scheduled member is the id (16 bytes), the priority (one digit) and the kind; what isn't is
+-- taken away.
 --
 -- KEYS  1 scheduled
 -- ARGV  1 how many at most, 2 what a step of priority is worth in ms (0 is strict),
@@ -16,12 +17,14 @@ local shelves, members = {}, {}
 for i = 1, #due, 2 do
     local member, ready_ms = due[i], tonumber(due[i + 1]) - tonumber(ARGV[6])
     local priority, kind = tonumber(string.sub(member, 17, 17)), string.sub(member, 18)
-    local score = ready_ms - priority * aging
-    if aging == 0 then score = (9 - priority) * 4398046511104 + ready_ms end
-    local shelf = shelves[kind] or {}
-    shelves[kind] = shelf
-    shelf[#shelf + 1] = string.format('%.0f', score)
-    shelf[#shelf + 1] = string.sub(member, 1, 16)
+    if priority and kind ~= '' then
+        local score = ready_ms - priority * aging
+        if aging == 0 then score = (9 - priority) * 4398046511104 + ready_ms end
+        local shelf = shelves[kind] or {}
+        shelves[kind] = shelf
+        shelf[#shelf + 1] = string.format('%.0f', score)
+        shelf[#shelf + 1] = string.sub(member, 1, 16)
+    end
     members[#members + 1] = member
 end
 if #members > 0 then
