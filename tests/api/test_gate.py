@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.api.connection import Connection
 from penstock.api.door import Door, Limits
 from penstock.api.gate import Gate, Traffic
 from penstock.api.problems import Overloaded
@@ -57,6 +58,42 @@ async def test_a_refusal_says_which_limit_it_is_and_when_to_come_again(
     assert counted(door, "requests") == 1
     labels = {"route": path, "method": "POST", "status": "503"}
     assert door.metrics.registry.get_sample_value("penstock_http_requests_total", labels) == 1
+
+
+async def test_all_that_has_come_is_read_before_any_of_it_is_refused(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those who come again at once are read ahead of all that is under way."""
+    happened: list[str] = []
+    refuse, tell = Connection._refuse, Connection.tell
+
+    def refused(self: Connection, *args: Any) -> None:
+        happened.append("read")
+        refuse(self, *args)
+
+    def told(self: Connection) -> None:
+        happened.append("told")
+        tell(self)
+
+    monkeypatch.setattr(Connection, "_refuse", refused)
+    monkeypatch.setattr(Connection, "tell", told)
+    async with served(limits=SHUT) as port:
+        links = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in links:
+            writer.write(submission())
+        for reader, writer in links:
+            assert (await read_answer(reader)).status == 503
+            await close(writer)
+    assert happened[:6] == ["read"] * 3 + ["told"] * 3
+
+
+async def test_who_sends_and_ends_at_once_hears_his_refusal(served: Served) -> None:
+    async with served(limits=SHUT) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(submission())
+        writer.write_eof()
+        assert (await read_answer(reader)).status == 503
+        await close(writer)
 
 
 ODD = {
