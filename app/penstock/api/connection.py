@@ -15,7 +15,7 @@ from aiohttp import web
 
 from penstock.api import problems
 from penstock.api.door import Door
-from penstock.api.gate import PLACE, Place, Shut
+from penstock.api.gate import PLACE, Place, Shut, Traffic
 from penstock.api.porter import ANSWER, Porter, new_request_id, seal, stop_reading
 from penstock.api.problems import Problem
 from penstock.api.shortcut import (
@@ -196,11 +196,12 @@ class Connection(web.RequestHandler):
                 self._tell_health(request, data)
                 return True
             return False
-        if why := self._listener.gate.shut():
+        traffic = SUBMISSIONS[data[: data.find(b"\n") + 1]]
+        if why := self._listener.gate.shut(traffic):
             if request.lacks <= LACKS_MAX and has_plain_lines(data):
                 self._refuse(why, request, data)
                 return True
-        elif request.lacks == 0:
+        elif request.lacks == 0 and traffic is Traffic.SUBMISSION:
             self._place = self._listener.gate.enter_submission()
         return False
 
