@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.api.connection import Connection
 from penstock.api.door import Door, Limits
 from penstock.api.gate import Gate, Traffic
 from penstock.api.problems import Overloaded
@@ -54,9 +55,45 @@ async def test_a_refusal_says_which_limit_it_is_and_when_to_come_again(
     assert answer.headers["retry-after"] in {"1", "2", "3"}
     assert answer.headers["x-request-id"] == "mine"
     assert answer.headers["cache-control"] == "no-store"
-    assert counted(door, "requests") == 1
+    assert counted(door, "requests", "batch" if "batch" in path else "submission") == 1
     labels = {"route": path, "method": "POST", "status": "503"}
     assert door.metrics.registry.get_sample_value("penstock_http_requests_total", labels) == 1
+
+
+async def test_all_that_has_come_is_read_before_any_of_it_is_refused(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those who come again at once are read ahead of all that is under way."""
+    happened: list[str] = []
+    refuse, tell = Connection._refuse, Connection.tell
+
+    def refused(self: Connection, *args: Any) -> None:
+        happened.append("read")
+        refuse(self, *args)
+
+    def told(self: Connection) -> None:
+        happened.append("told")
+        tell(self)
+
+    monkeypatch.setattr(Connection, "_refuse", refused)
+    monkeypatch.setattr(Connection, "tell", told)
+    async with served(limits=SHUT) as port:
+        links = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in links:
+            writer.write(submission())
+        for reader, writer in links:
+            assert (await read_answer(reader)).status == 503
+            await close(writer)
+    assert happened[:6] == ["read"] * 3 + ["told"] * 3
+
+
+async def test_who_sends_and_ends_at_once_hears_his_refusal(served: Served) -> None:
+    async with served(limits=SHUT) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(submission())
+        writer.write_eof()
+        assert (await read_answer(reader)).status == 503
+        await close(writer)
 
 
 ODD = {
@@ -221,6 +258,64 @@ def test_slow_answers_let_fewer_in_but_always_some() -> None:
         one.enter(Traffic.SUBMISSION)
     places.pop().leave()
     one.enter(Traffic.SUBMISSION).leave()
+
+
+def test_batches_are_let_in_by_their_jobs_and_leave_single_ones_alone() -> None:
+    one, _ = gate()
+    places = [one.enter(Traffic.BATCH, 1000) for _ in range(8)]
+    with pytest.raises(Overloaded, match="submission_wait_max_s"):
+        one.enter(Traffic.BATCH, 1)
+    one.enter(Traffic.SUBMISSION).leave()
+    places[0].holds(900)  # it was guessed
+    one.enter(Traffic.BATCH, 1).leave()
+    for place in places:
+        place.leave()
+
+
+def test_large_batches_do_not_shut_out_others_of_their_kind() -> None:
+    one, _ = gate()
+    places = [one.enter(Traffic.BATCH, 10_000) for _ in range(4)]
+    with pytest.raises(Overloaded):
+        one.enter(Traffic.BATCH, 10_000)
+    for place in places:
+        place.leave()
+    one.enter(Traffic.BATCH, 10_000).leave()
+
+
+def test_batches_that_take_long_let_fewer_in_but_always_some() -> None:
+    one, _ = gate(submission_wait_max_s=-1.0)  # so that whatever comes is late
+    for _ in range(20):
+        one.enter(Traffic.BATCH, 1000).leave()
+    places = [one.enter(Traffic.BATCH, 1000) for _ in range(4)]
+    with pytest.raises(Overloaded):
+        one.enter(Traffic.BATCH, 1000)
+    places.pop().leave()
+    one.enter(Traffic.BATCH, 1000).leave()
+
+
+async def test_a_crowd_of_batches_is_refused_before_they_are_decoded(
+    served: Served, door: Door, token: MakeToken
+) -> None:
+    """They wait for the pace one after the other, each counted, though none is submitted yet."""
+    job = b'{"kind": "echo", "nobody": "knows this"}'
+    body = b'{"jobs": [' + b", ".join([job] * 1000) + b"]}"
+    async with served() as port:
+        sent = submission(body, "/v1/jobs/batch", authorization=f"Bearer {token()}")
+        links = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        async with door.pace:  # somebody else works
+            for _, writer in links:
+                writer.write(sent)
+
+            async def four() -> bool:
+                return counted(door, "wait", "batch") == 4
+
+            await eventually(four, "four are refused")
+        statuses = [
+            checked(await read_answer(reader), "/v1/jobs/batch").status for reader, _ in links
+        ]
+        for _, writer in links:
+            await close(writer)
+    assert sorted(statuses) == [422] * 8 + [503] * 4
 
 
 def test_who_waits_for_a_job_gives_its_place_back_and_counts_apart() -> None:

@@ -36,7 +36,7 @@ class Link(asyncio.Protocol):
         self.owner: Owner | None = None
         self.began = 0.0  # perf_counter of when its request was due
         self.began_at = 0.0  # the same by the wall clock, in seconds since 1970
-        self._buffer = bytearray()
+        self._begun = b""  # of an answer
         self._transport: asyncio.Transport
 
     def send(self, request: bytes) -> None:
@@ -54,21 +54,19 @@ class Link(asyncio.Protocol):
             self.owner.lost()
 
     def data_received(self, data: bytes) -> None:
-        buffer = self._buffer
-        buffer += data
-        head = buffer.find(_END)
-        if head < 0:
-            return
-        at = buffer.find(_LENGTH, 0, head + 2)
-        if at < 0:
-            raise BenchError(f"an answer without a length: {bytes(buffer[:head])!r}")
+        if self._begun:
+            data = self._begun + data
+        head = data.find(_END)
+        at = data.find(_LENGTH, 0, head + 2)
+        if head > 0 > at:
+            raise BenchError(f"an answer without a length: {data[:head]!r}")
         at += len(_LENGTH)
         start = head + len(_END)
-        end = start + int(buffer[at : buffer.find(b"\r", at)])
-        if len(buffer) < end:
+        if head < 0 or len(data) < (end := start + int(data[at : data.find(b"\r", at)])):
+            self._begun = data
             return
-        status, body = int(buffer[9:12]), bytes(buffer[start:end])
-        buffer.clear()
+        self._begun = b""
+        status, body = int(data[9:12]), data[start:end]
         if self.owner is not None:
             self.owner.answered(self, status, body)
 

@@ -31,15 +31,17 @@ _PATIENCE_S = 30.0  # for the last answers
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`per_s` 0: a closed loop, each link sends as soon as it is answered; else so many requests
-    a second at random instants, whatever the answers do. It ends after `seconds`, or when `jobs`
-    were accepted (each refused request is sent again after its Retry-After)."""
+    """`per_s` 0: a closed loop, `at_once` requests are under way, on all links in turn (0: one on
+    each); else so many requests a second at random instants, whatever the answers do. It ends
+    after `seconds`, or when `jobs` were accepted (each refused request is sent again after its
+    Retry-After)."""
 
     url: str
     bearer: str
     queue: str
     links: int
     batch: int = 1
+    at_once: int = 0
     per_s: float = 0.0
     seconds: float = 0.0
     jobs: int = 0
@@ -91,7 +93,7 @@ class _Crowd:
         if self._plan.per_s:
             await self._pace(began)
         else:
-            while self._idle:
+            for _ in range(self._plan.at_once or self._plan.links):
                 self._next(self._idle.popleft())
             if self._plan.seconds:
                 await asyncio.sleep(self._plan.seconds)
@@ -146,7 +148,8 @@ class _Crowd:
             self._left += 1
             asyncio.get_running_loop().call_later(random.uniform(0.5, 1.5), self._next, link)
         else:
-            self._next(link)
+            self._idle.append(link)
+            self._next(self._idle.popleft())
         if self._over and not self._under_way and not self.done.done():
             self.done.set_result(None)
 

@@ -1,7 +1,8 @@
 """More than can be done: twice the peak in an open loop, and a burst all at once.
 
 Every accepted job is looked up in PostgreSQL by its id. The callers share the machine's cores with
-all that is measured, so the share of each is told.
+all that is measured, and others may too: so the share of each is told, and the goodput for each
+second of CPU that the server got, which tells what the server does where a core is its own.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ from tests.bench.stage import Stage
 from tests.bench.usage import Cpu
 from tests.bench.waiting import all_succeeded
 
-PEAK_LINKS = 64
+PEAK_AT_ONCE = 64
 CROWD_LINKS = 1500
 BURST_LINKS = 200
 PEAK_S = 8.0
@@ -38,26 +39,36 @@ class Looks:
     is_over: bool = False  # tasks look at this: a cancelled `wait_for` may go on (Python 3.11)
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """`cpu`: while the crowd was there; `server_s`: the server's until all jobs had run too."""
+
+    out: Outcome
+    cpu: Cpu
+    server_s: float
+    looks: Looks
+    left: int  # jobs that hadn't run when the crowd left
+    answered_at: float  # the time of that, in seconds since 1970
+
+    @property
+    def per_cpu_s(self) -> float:
+        """Accepted requests for each second of the server's CPU."""
+        return len(self.out.accepted_s) / self.server_s
+
+
 async def overload(stage: Stage, measure: str, seconds: float, batch: int) -> list[Figure]:
     """First the peak in a closed loop, then twice that at random instants."""
     queue = f"bench-over-{batch}"
     rest = stage.usage.server_mib()
     peak_s = min(PEAK_S, seconds)
-    peak, peak_cpu, _ = await _crowd(
-        stage, _plan(stage, queue=queue, links=PEAK_LINKS, batch=batch, seconds=peak_s)
+    crowded = {"links": CROWD_LINKS, "batch": batch}
+    peak = await _crowd(
+        stage, _plan(stage, queue=queue, at_once=PEAK_AT_ONCE, seconds=peak_s, **crowded)
     )
-    await _settled(stage, queue, peak.ids)
-    peak_rate = len(peak.accepted_s) / peak.wall_s
-    plan = _plan(
-        stage,
-        queue=f"{queue}-x",
-        links=CROWD_LINKS,
-        batch=batch,
-        per_s=peak_rate * FACTOR,
-        seconds=seconds,
-    )
-    out, cpu, looks = await _crowd(stage, plan)
-    await _settled(stage, plan.queue, out.ids)
+    peak_rate = len(peak.out.accepted_s) / peak.out.wall_s
+    plan = _plan(stage, queue=f"{queue}-x", per_s=peak_rate * FACTOR, seconds=seconds, **crowded)
+    over = await _crowd(stage, plan)
+    out, looks = over.out, over.looks
     rate = len(out.accepted_s) / (out.wall_s + out.overtime_s)
 
     def of(name: str, value: float, unit: str) -> Figure:
@@ -68,6 +79,8 @@ async def overload(stage: Stage, measure: str, seconds: float, batch: int) -> li
         of("offered", (out.asked + out.unsent) / plan.seconds * batch, "jobs/s"),
         of("goodput", rate * batch, "jobs/s"),
         of("goodput of peak", rate / peak_rate * 100, "%"),
+        of("goodput of peak, per CPU of the server", over.per_cpu_s / peak.per_cpu_s * 100, "%"),
+        *_costs(of, peak, over),
         of("refused", len(out.refused_s) / out.asked * 100, "%"),
         of("not sent for want of a link", out.unsent, "requests"),
         *_spread(of, "accepted", out.accepted_s),
@@ -76,8 +89,8 @@ async def overload(stage: Stage, measure: str, seconds: float, batch: int) -> li
         of("/readyz, p99", percentile(looks.readyz_ms, 99), "ms"),
         of("server at rest", rest, "MiB"),
         of("server, most", max(looks.server_mib), "MiB"),
-        *_shares(of, "at the peak", peak_cpu, peak.cpu_s),
-        *_shares(of, "at twice the peak", cpu, out.cpu_s),
+        *_shares(of, "at the peak", peak),
+        *_shares(of, "at twice the peak", over),
     ]
 
 
@@ -86,11 +99,9 @@ async def burst(stage: Stage, measure: str, jobs: int, batch: int) -> list[Figur
     queue = f"bench-burst-{batch}"
     links = min(BURST_LINKS, jobs // batch)
     plan = _plan(stage, queue=queue, links=links, batch=batch, jobs=jobs)
-    out, _, looks = await _crowd(stage, plan)
-    answered_at = time.time()
-    left = jobs - await stage.ledger.succeeded(queue)
-    await _settled(stage, queue, out.ids)
-    drain_s = max(await stage.ledger.finished_at(queue) - answered_at, 0.001)
+    run = await _crowd(stage, plan)
+    out, looks = run.out, run.looks
+    drain_s = max(await stage.ledger.finished_at(queue) - run.answered_at, 0.001)
 
     def of(name: str, value: float, unit: str) -> Figure:
         return Figure(measure, name, value, unit)
@@ -101,9 +112,9 @@ async def burst(stage: Stage, measure: str, jobs: int, batch: int) -> list[Figur
         *_spread(of, "accepted", out.accepted_s),
         of("server, most", max(looks.server_mib), "MiB"),
         of("/livez, p99", percentile(looks.livez_ms, 99), "ms"),
-        of("left when all were accepted", left, "jobs"),
+        of("left when all were accepted", run.left, "jobs"),
         of("drained in", drain_s, "s"),
-        of("drain rate", left / drain_s, "jobs/s"),
+        of("drain rate", run.left / drain_s, "jobs/s"),
     ]
 
 
@@ -111,13 +122,16 @@ def _plan(stage: Stage, **plan: Any) -> Plan:
     return Plan(url=stage.client.url, bearer=stage.client.bearer, **plan)
 
 
-async def _crowd(stage: Stage, plan: Plan) -> tuple[Outcome, Cpu, Looks]:
+async def _crowd(stage: Stage, plan: Plan) -> Run:
     with tempfile.TemporaryDirectory(prefix="penstock-crowd-") as name:
         async with _looked_at(stage) as looks:
             before = stage.usage.cpu()
             out = await crowd(plan, Path(name))
-            used = stage.usage.cpu() - before
-    return out, used, looks
+            used, answered_at = stage.usage.cpu() - before, time.time()
+    left = len(out.ids) - await stage.ledger.succeeded(plan.queue)
+    await _settled(stage, plan.queue, out.ids)
+    server_s = (stage.usage.cpu() - before).server
+    return Run(out, used, server_s, looks, left, answered_at)
 
 
 @asynccontextmanager
@@ -169,14 +183,32 @@ def _spread(of: Of, name: str, times_s: Sequence[float]) -> list[Figure]:
     ]
 
 
-def _shares(of: Of, when: str, used: Cpu, crowd_s: float) -> list[Figure]:
+def _costs(of: Of, peak: Run, over: Run) -> list[Figure]:
+    """Of the server's CPU, where an accepted request costs what it does at the peak."""
+    accepted_s = 1 / peak.per_cpu_s
+    refused_s = over.server_s - len(over.out.accepted_s) * accepted_s
+    return [
+        of("CPU of the server for an accepted request", accepted_s * 1e6, "us"),
+        *(
+            of("CPU of the server for a refusal", refused_s / count * 1e6, "us")
+            for count in (len(over.out.refused_s),)
+            if count
+        ),
+    ]
+
+
+def _shares(of: Of, when: str, run: Run) -> list[Figure]:
+    used = run.cpu
     shares = {
         "the server": used.server,
         "PostgreSQL": used.postgres,
         "Redis": used.redis,
-        "the callers": crowd_s,
+        "the callers": run.out.cpu_s,
     }
     return [
-        of(f"CPU of {name} {when}", seconds / used.wall * 100, "% of a core")
-        for name, seconds in shares.items()
+        *(
+            of(f"CPU of {name} {when}", seconds / used.wall * 100, "% of a core")
+            for name, seconds in shares.items()
+        ),
+        of(f"CPU of others {when}", used.others_pct, "% of the machine"),
     ]

@@ -12,7 +12,7 @@ payload is walked only when that found something.
 import asyncio
 import gc
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
@@ -40,6 +40,7 @@ _HUGE = b"0" * 19  # the shortest that orjson may have made a float of
 _GC_BYTES = 16 * 1024  # what makes too little garbage to think of it
 _BEYOND = b"0" * 300  # orjson calls an integer of so many digits infinite
 _NUL = b"\\u0000"
+_KIND = b'"kind"'  # which every job has
 _TOO_DEEP = Fault("", f"is nested more than {DEPTH_MAX} levels deep")
 _TOO_LONG = Fault("", "has an integer beyond ±2^53")
 
@@ -85,10 +86,15 @@ class Body:
 NOTHING = Body({}, suspect=False)
 
 
-async def read_object(request: web.BaseRequest, terms: Terms, share: Share) -> Body:
+# Told of a body that has come, before any of it is decoded; may refuse it.
+Enter = Callable[[bytes], None]
+
+
+async def read_object(request: web.BaseRequest, terms: Terms, share: Share, enter: Enter) -> Body:
     """The JSON object in the request's body."""
     _check_type(request)
     raw = await _read(request, terms, share)
+    enter(raw)
     if len(raw) <= PACED_BYTES:
         if len(raw) > _TINY_BYTES:
             await terms.pace.breathe()
@@ -104,15 +110,24 @@ async def read_object(request: web.BaseRequest, terms: Terms, share: Share) -> B
         return replace(await asyncio.to_thread(parse, raw), raw=raw)
 
 
-async def expect_nothing(request: web.BaseRequest, terms: Terms, share: Share) -> Body:
+async def expect_nothing(
+    request: web.BaseRequest, terms: Terms, share: Share, enter: Enter
+) -> Body:
     """Lets only an empty body or `{}` pass, for calls that take no fields."""
     raw = await _read(request, terms, share)
+    enter(raw)
     if raw:
         _check_type(request)
         value = parse(raw).value
         if value:
             raise invalid(*unknown_names(value))
     return NOTHING
+
+
+def jobs_about(raw: bytes) -> int:
+    """How many jobs a batch has, by a look at its beginning: one at least."""
+    seen = raw[:LARGE_BYTES]
+    return max(seen.count(_KIND) * len(raw) // max(len(seen), 1), 1)
 
 
 def unknown_names(value: dict[str, Any], known: frozenset[str] = frozenset()) -> list[Fault]:

@@ -3,7 +3,8 @@
 In: requests, by their traffic. Out: a `Place` for each that is let in, else `Overloaded`. Always
 holds: each traffic has a limit of its own, so that none takes another's place; health is never
 turned away; submissions, which make work for everybody behind, are turned away first: how many
-of them may be under way is learned from how long they take (`domain/aimd.py`). Who waits for a
+of them may be under way is learned from how long they take (`domain/aimd.py`): requests of those
+with one job, jobs of batches, for these take as long as they are large. Who waits for a
 job's end (`Prefer: wait`) holds memory only, gives its place back and counts apart. Decision 0015.
 """
 
@@ -22,6 +23,9 @@ from penstock.domain.aimd import Aimd
 from penstock.telemetry.metrics import Counted, Metrics
 
 _FEW = 64  # submissions under way are let in however long they take: it keeps us busy
+_FEW_JOBS = 4000  # of batches, in the same sense
+_FIRST_JOBS = 8000  # while nothing has been learned
+_BATCH_WAITS = 2  # times as long as a submission of one job may a batch wait
 _LARGE = 2000  # jobs; a batch of more takes its time however little there is to do
 _NO_LIMIT = 2**63
 
@@ -37,6 +41,7 @@ class Traffic(StrEnum):
     CHANGE = "change"
     READ = "read"
     SUBMISSION = "submission"
+    BATCH = "batch"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,11 +55,21 @@ class Shut:
 
 @dataclass(slots=True, eq=False)
 class _Lane:
-    """The requests of one traffic that are under way."""
+    """The requests of one traffic that are under way; `load`: in what is learned of it."""
 
     full: Shut
     most: int
+    slow: Shut
+    learned: Aimd | None = None
     count: int = 0
+    load: int = 0
+
+    def shut(self) -> Shut | None:
+        if self.count >= self.most:
+            return self.full
+        if self.learned is not None and self.load >= self.learned.limit:
+            return self.slow
+        return None
 
 
 class Gate:
@@ -65,53 +80,45 @@ class Gate:
         self.waits = 0
         self._backlog = backlog
         self._metrics = metrics
+        most, wait_s = limits.submissions_in_flight_max, limits.submission_wait_max_s
+        requests = Aimd(_FEW, most, wait_s)
+        jobs = Aimd(_FEW_JOBS, limits.jobs_waiting_max, wait_s * _BATCH_WAITS, _FIRST_JOBS)
         self._lanes = {
             Traffic.HEALTH: self._lane(Traffic.HEALTH, _NO_LIMIT),
             Traffic.CHANGE: self._lane(Traffic.CHANGE, limits.changes_in_flight_max),
             Traffic.READ: self._lane(Traffic.READ, limits.reads_in_flight_max),
-            Traffic.SUBMISSION: self._lane(Traffic.SUBMISSION, limits.submissions_in_flight_max),
+            Traffic.SUBMISSION: self._lane(Traffic.SUBMISSION, most, requests),
+            Traffic.BATCH: self._lane(Traffic.BATCH, most, jobs),
         }
-        self._submissions = self._lanes[Traffic.SUBMISSION]
-        self._learned = Aimd(_FEW, limits.submissions_in_flight_max, limits.submission_wait_max_s)
-        wait = f"http.submission_wait_max_s ({limits.submission_wait_max_s:g})"
-        self._slow = self._shut(Traffic.SUBMISSION, "wait", f"more would wait longer than {wait}")
-        jobs = f"http.jobs_waiting_max ({limits.jobs_waiting_max}) wait for their commit"
-        self._many_jobs = self._shut(Traffic.SUBMISSION, "jobs", jobs)
+        many = f"http.jobs_waiting_max ({limits.jobs_waiting_max}) wait for their commit"
+        self._many_jobs = self._shut(Traffic.SUBMISSION, "jobs", many)
         waits = f"http.waits_max ({limits.waits_max}) wait for a job already"
         self._many_waits = self._shut(Traffic.READ, "waits", waits)
 
-    def shut(self) -> Shut | None:
-        """Why one more submission can't come in, if so."""
-        if self._submissions.count >= self._learned.limit:
-            return self._slow if self._learned.is_lowered else self._submissions.full
-        if self._backlog.jobs >= self.limits.jobs_waiting_max:
+    def shut(self, traffic: Traffic) -> Shut | None:
+        """Why one more can't come in, if so."""
+        lane = self._lanes[traffic]
+        if why := lane.shut():
+            return why
+        if lane.learned is not None and self._backlog.jobs >= self.limits.jobs_waiting_max:
             return self._many_jobs
         return None
 
     def check(self, traffic: Traffic) -> None:
         """Raises Overloaded where one more can't come in."""
-        if traffic is Traffic.SUBMISSION:
-            why = self.shut()
-        else:
-            lane = self._lanes[traffic]
-            why = lane.full if lane.count >= lane.most else None
+        why = self.shut(traffic)
         if why is not None:
             raise _refusal(why)
 
-    def enter(self, traffic: Traffic) -> "Place":
-        """A place; give it back. Raises Overloaded where there is none."""
+    def enter(self, traffic: Traffic, jobs: int = 1) -> "Place":
+        """A place for a request of so many jobs, about; give it back. Raises Overloaded where there
+        is none."""
         self.check(traffic)
-        return Place(self, self._lanes[traffic])
+        return Place(self, self._lanes[traffic], jobs)
 
     def enter_submission(self) -> "Place":
-        """The same where the gate was found open."""
-        return Place(self, self._submissions)
-
-    def left(self, lane: _Lane, since: float, jobs: int) -> None:
-        """A place is free again."""
-        if lane is self._submissions and jobs <= _LARGE:
-            self._learned.ended(lane.count, since, clock.monotonic())
-        lane.count -= 1
+        """The same where the gate was found open for one."""
+        return Place(self, self._lanes[Traffic.SUBMISSION])
 
     @property
     def may_wait(self) -> bool:
@@ -123,32 +130,47 @@ class Gate:
         if not self.may_wait:
             raise _refusal(self._many_waits)
 
-    def _lane(self, traffic: Traffic, most: int) -> _Lane:
-        detail = f"http.{traffic}s_in_flight_max ({most}) are under way"
-        return _Lane(self._shut(traffic, "requests", detail), most)
+    def _lane(self, traffic: Traffic, most: int, learned: Aimd | None = None) -> _Lane:
+        name = Traffic.SUBMISSION if traffic is Traffic.BATCH else traffic
+        full = f"http.{name}s_in_flight_max ({most}) are under way"
+        wait = f"http.submission_wait_max_s ({self.limits.submission_wait_max_s:g}) allows"
+        slow = self._shut(traffic, "wait", f"more would wait longer than {wait}")
+        return _Lane(self._shut(traffic, "requests", full), most, slow, learned)
 
     def _shut(self, traffic: Traffic, reason: str, detail: str) -> Shut:
         return Shut(reason, f"{detail}: try again", self._metrics.refused(traffic, reason))
 
 
 class Place:
-    """That of one request under way; `jobs`: those that it submits."""
+    """That of one request under way."""
 
-    __slots__ = ("_is_in", "_lane", "_since", "gate", "jobs")
+    __slots__ = ("_is_in", "_jobs", "_lane", "_load", "_since", "gate")
 
-    def __init__(self, gate: Gate, lane: _Lane) -> None:
+    def __init__(self, gate: Gate, lane: _Lane, jobs: int = 1) -> None:
         lane.count += 1
         self.gate = gate
-        self.jobs = 1
+        self._jobs = self._load = 0
         self._lane = lane
         self._since = clock.monotonic()
         self._is_in = True
+        self.holds(jobs)
+
+    def holds(self, jobs: int) -> None:
+        """Counts the jobs that it submits; again when they are known better."""
+        load = min(jobs, _LARGE)  # else one large batch would shut it for all others
+        if self._is_in:
+            self._lane.load += load - self._load
+        self._jobs, self._load = jobs, load
 
     def leave(self) -> None:
         """Any number of times."""
         if self._is_in:
             self._is_in = False
-            self.gate.left(self._lane, self._since, self.jobs)
+            lane = self._lane
+            if lane.learned is not None and self._jobs <= _LARGE:
+                lane.learned.ended(lane.load, self._load, self._since, clock.monotonic())
+            lane.count -= 1
+            lane.load -= self._load
 
     @contextmanager
     def waiting(self) -> Iterator[None]:

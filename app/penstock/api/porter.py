@@ -9,13 +9,14 @@ without its text; nothing of a request is logged otherwise.
 import re
 import secrets
 from dataclasses import replace
+from functools import partial
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
 from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
-from penstock.api.bodies import NOTHING, Terms, expect_nothing, read_object
+from penstock.api.bodies import NOTHING, Terms, expect_nothing, jobs_about, read_object
 from penstock.api.door import Door
 from penstock.api.gate import PLACE, Gate
 from penstock.api.problems import Problem
@@ -96,8 +97,8 @@ class Porter:
         share = self._room.share(ask.caller.sub)
         try:
             read = expect_nothing if route.takes is Takes.NOTHING else read_object
-            body = await read(request, self._terms[route.takes], share)
-            self._enter(request, route)
+            enter = partial(self._enter, request, route)
+            body = await read(request, self._terms[route.takes], share, enter)
             if route.takes is Takes.JOB:  # which is told in full
                 ask.room.foresee(share.taken)
             with_body = Ask(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query)
@@ -105,9 +106,11 @@ class Porter:
         finally:
             share.give_back()
 
-    def _enter(self, request: web.BaseRequest, route: Route) -> None:
+    def _enter(self, request: web.BaseRequest, route: Route, raw: bytes = b"") -> None:
+        """`raw`: its body, which has just come in whole; nothing of it has been decoded."""
         if PLACE not in request:
-            request[PLACE] = self.gate.enter(route.traffic)
+            jobs = jobs_about(raw) if route.takes is Takes.BATCH else 1
+            request[PLACE] = self.gate.enter(route.traffic, jobs)
 
 
 def _terms(door: Door) -> dict[Takes, Terms]:

@@ -55,7 +55,9 @@ class Route:
 def _traffic(route: Route) -> Traffic:
     if route.role is None:
         return Traffic.HEALTH
-    if route.takes is not Takes.NOTHING:
+    if route.takes is Takes.BATCH:
+        return Traffic.BATCH
+    if route.takes is Takes.JOB:
         return Traffic.SUBMISSION
     return Traffic.READ if route.method == "GET" else Traffic.CHANGE
 

@@ -16,11 +16,14 @@ from aiohttp import web
 
 from penstock.api import health, problems
 from penstock.api.door import Door
-from penstock.api.gate import Shut
+from penstock.api.gate import Shut, Traffic
 from penstock.api.porter import seal
 from penstock.api.problems import RETRY_AFTER_MAX_S, Overloaded
 
-SUBMISSIONS = (b"POST /v1/jobs HTTP/1.1\r\n", b"POST /v1/jobs/batch HTTP/1.1\r\n")
+SUBMISSIONS: Mapping[bytes, Traffic] = {
+    b"POST /v1/jobs HTTP/1.1\r\n": Traffic.SUBMISSION,
+    b"POST /v1/jobs/batch HTTP/1.1\r\n": Traffic.BATCH,
+}
 HEALTH: Mapping[bytes, Callable[[Door], web.Response]] = {
     b"GET /livez HTTP/1.1\r\n": health.live,
     b"GET /readyz HTTP/1.1\r\n": health.ready,

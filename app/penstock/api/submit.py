@@ -77,7 +77,7 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
             raise
         jobs = await _taken(ask, values, None)
     _check_queues(ask, jobs, place)
-    ask.request[PLACE].jobs = len(jobs)
+    ask.request[PLACE].holds(len(jobs))
     submission = Submission(jobs, await request_key(ask, values))
     ask.body.drop()
     try:
