@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,13 +133,19 @@ class NemesisLog:
             with self.path.open("ab") as file:
                 file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
 
-    def killed_at(self) -> dict[int, float]:
-        """When each process was killed, by its id."""
-        return {
-            line["pid"]: line["t"]
+    def killed_at(self, workers: Iterable[tuple[str, int, float]]) -> dict[str, float]:
+        """When each of these workers was killed. `workers`: name, process, time of its birth: the
+        number of a process may come again."""
+        kills = [
+            (line["t"], line["pid"])
             for line in self.lines
             if line["fault"].rstrip(".0123456789") == "kill" and line["event"] == "start"
+        ]
+        found = {
+            name: [at for at, killed in kills if killed == pid and at > born]
+            for name, pid, born in workers
         }
+        return {name: min(times) for name, times in found.items() if times}
 
 
 def draw(seed: int, lane: str, number: int, names: Sequence[str], ttl_s: float) -> Strike:

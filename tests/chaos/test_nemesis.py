@@ -107,14 +107,24 @@ def test_what_was_executed_twice_is_told_with_and_without_a_loss() -> None:
 
 
 def test_a_rescue_lasts_from_the_kill_to_the_next_start() -> None:
-    events = [
-        Event(10.0, 7, "a", 1, "start"),
-        Event(24.5, 8, "a", 2, "start"),
-        Event(11.0, 9, "b", 1, "start"),
-        Event(30.0, 8, "b", 2, "start"),
+    attempts = [
+        {"job": "a", "attempt": 1, "outcome": "lost", "worker": "w", "finished_at": 23.0},
+        {"job": "b", "attempt": 1, "outcome": "lost", "worker": "v", "finished_at": 23.0},
+        {"job": "a", "attempt": 2, "outcome": "succeeded", "worker": "v", "finished_at": 29.0},
+        {"job": "b", "attempt": 2, "outcome": "succeeded", "worker": "v", "finished_at": 29.0},
     ]
-    attempts = [_attempt("a", 1, "lost", 23.0), _attempt("b", 1, "lost", 23.0)]
-    assert rescues(events, attempts, {7: 12.0}) == [Rescue(reaped_s=11.0, again_s=12.5)]
+    began = {("a", 1): 10.0, ("b", 1): 11.0, ("a", 2): 24.5, ("b", 2): 30.0}
+    for one in attempts:
+        one["started_at"] = began[str(one["job"]), int(str(one["attempt"]))]
+    assert rescues(attempts, {"w": 12.0}) == [Rescue(reaped_s=11.0, again_s=12.5)]
+
+
+def test_a_process_number_that_comes_again_is_another_worker() -> None:
+    log = NemesisLog(1)
+    log.add("kill", "replica", "start", 7)
+    at = log.lines[0]["t"]
+    workers = [("first", 7, at - 5), ("second", 7, at + 5), ("other", 8, at - 5)]
+    assert log.killed_at(workers) == {"first": at}
 
 
 def test_a_drain_that_fails_or_takes_too_long_is_told() -> None:

@@ -10,7 +10,7 @@ from tests.chaos.nemesis import FAULTS, NemesisLog
 from tests.chaos.sampler import Trend
 from tests.support import checker
 from tests.support.checker import Drained, Violations
-from tests.support.execution_log import Attempt, Event
+from tests.support.execution_log import Event
 from tests.support.figures import share
 from tests.support.load import Answers
 from tests.support.mix import DOOMED
@@ -21,6 +21,10 @@ _SHOWN = 5
 _RSS_MAX_MIB = 300
 _LATE_END_S = 5.0
 _SETTLED_TWICE = ("I2", "I4 an attempt begins once", "I6 nothing comes after a success")
+_WORKERS = """
+SELECT worker_id::text, note::int, extract(epoch FROM clock)::float8 FROM trail
+WHERE place = 'workers' AND op = 'INSERT'
+"""
 _INNOCENTS = """
 SELECT e.job_id::text FROM job_ended e JOIN jobs j USING (job_id)
 WHERE e.state = 'dead' AND NOT ($1 = ANY(coalesce(j.tags, '{}')))
@@ -108,10 +112,11 @@ async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> V
             verdict.recovered, verdict.overlaps = report.recovered, report.overlaps
         verdict.jobs = await con.fetchval("SELECT count(*) FROM jobs")
         verdict.innocents = [row[0] for row in await con.fetch(_INNOCENTS, DOOMED)]
+        workers = [(r[0], r[1], r[2]) for r in await con.fetch(_WORKERS)]
     attempts = await scene.attempts()
     verdict.outcomes = dict(Counter(one["outcome"] for one in attempts))
     verdict.duplicated, verdict.repeated = executed_twice(scene.log.read(), attempts)
-    verdict.rescues = rescues(scene.log.read(), attempts, log.killed_at())
+    verdict.rescues = rescues(attempts, log.killed_at(workers))
     verdict.requests = scene.load.log.counts()
     verdict.answers = _answers(scene)
     starts = [one.t for one in scene.log.starts() if loaded[0] <= one.t <= loaded[1]]
@@ -138,17 +143,13 @@ def executed_twice(
     return sorted(twice.keys() - set(excused)), sorted(excused)
 
 
-def rescues(
-    events: Sequence[Event], attempts: Sequence[Mapping[str, Any]], killed_at: Mapping[int, float]
-) -> list[Rescue]:
-    """Of each attempt that a kill lost, and that was made again."""
-    began = {event.key: event.t for event in events if event.ev == "start"}
-    pids = {event.key: event.pid for event in events if event.ev == "start"}
+def rescues(attempts: Sequence[Mapping[str, Any]], killed_at: Mapping[str, float]) -> list[Rescue]:
+    """Of each attempt that a kill lost, and that was made again. `killed_at`: by worker."""
+    began = {(one["job"], one["attempt"]): one["started_at"] for one in attempts}
     found = []
     for one in attempts:
-        key: Attempt = one["job"], one["attempt"]
         again = began.get((one["job"], one["attempt"] + 1))
-        at = killed_at.get(pids.get(key, 0))
+        at = killed_at.get(one["worker"])
         if one["outcome"] == "lost" and again is not None and at is not None:
             found.append(Rescue(one["finished_at"] - at, again - at))
     return found

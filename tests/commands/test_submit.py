@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from penstock import clock
-from penstock.domain.errors import BadRow, StoreUnavailable, TooManyQueues
+from penstock.domain.errors import BadRow, Contended, StoreUnavailable, TooManyQueues
 from penstock.domain.job import NewJob
 from penstock.queue.shelves import member
 from penstock.settings import Settings
@@ -197,6 +197,29 @@ async def test_after_three_sendings_the_caller_hears_that_nobody_knows(
     assert caught.value.unknown
     assert calls == 3
     assert await stored(still) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "fails", [StoreUnavailable("refused"), Contended("busy")], ids=["refused", "busy"]
+)
+@pytest.mark.parametrize("count", [2, SLICE + 2])
+async def test_a_sending_that_fails_after_one_that_was_not_answered_says_that_nobody_knows(
+    still: Still, monkeypatch: pytest.MonkeyPatch, fails: Exception, count: int
+) -> None:
+    """A crash of Postgres: the first is committed, its answer lost, the next finds nobody."""
+    submit, errors = still.engine.submissions.store, [StoreUnavailable("lost", unknown=True)]
+
+    async def unheard(jobs: list[NewJob]) -> datetime:
+        if errors:
+            await submit(jobs)
+            raise errors.pop()
+        raise fails
+
+    monkeypatch.setattr(still.engine.submissions, "store", unheard)
+    with pytest.raises(StoreUnavailable) as caught:
+        await still.submit(count)
+    assert caught.value.unknown
+    assert await stored(still) == (count, count)
 
 
 # Postgres goes down.

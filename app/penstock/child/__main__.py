@@ -49,7 +49,10 @@ def _serve(control: socket.socket) -> NoReturn:
             os.read(woken, 4096)
             _report_ends(control)
         if control.fileno() in ready:
-            asked, given, _, _ = socket.recv_fds(control, 1, 2)
+            try:
+                asked, given, _, _ = socket.recv_fds(control, 1, 2)
+            except ConnectionResetError:  # killed before it had read all that we told
+                os._exit(0)
             if not asked:
                 os._exit(0)
             _bear(control, given, (woken, wake))

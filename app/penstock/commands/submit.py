@@ -94,7 +94,10 @@ class Submitter:
                 await self._queues.add(new)
         again = False
         for _ in range(_TWIN_LOOKS_MAX):
-            self._health.check()
+            try:
+                self._health.check()
+            except StoreUnavailable as error:
+                raise _known(error, again=again) from error
             future: asyncio.Future[Accepted | None] = asyncio.get_running_loop().create_future()
             asked = _Asked(submission, future, again)
             accepted = await self._ask(asked)
@@ -102,7 +105,7 @@ class Submitter:
                 return accepted
             again = asked.again
             await asyncio.sleep(_TWIN_PAUSE_S)
-        raise Contended("another submission is taking the same key just now")
+        raise _known(Contended("another submission is taking the same key just now"), again=again)
 
     async def answer(self, key: RequestKey) -> Answer | None:
         """What an earlier request with this key was answered, if that still counts."""
@@ -175,7 +178,7 @@ class Submitter:
                     for one in batch:
                         one.again = True
                 if sending == _SENDINGS_MAX or self._health.down:
-                    raise
+                    raise _known(error, again=any(one.again for one in batch)) from error
                 await asyncio.sleep(0.05 * sending)
         raise AssertionError
 
@@ -229,6 +232,13 @@ class Submitter:
         )
         for queue, count in Counter(job.queue for job in jobs).items():
             self._metrics.jobs_submitted(queue).inc(count)
+
+
+def _known(error: StoreUnavailable | Contended, *, again: bool) -> StoreUnavailable | Contended:
+    """What a caller may hear: that the last sending did nothing says nothing of those before."""
+    if not again or (isinstance(error, StoreUnavailable) and error.unknown):
+        return error
+    return StoreUnavailable("it didn't answer an earlier sending", unknown=True)
 
 
 def _is_large(submission: Submission) -> bool:

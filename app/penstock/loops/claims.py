@@ -73,7 +73,7 @@ class Claims:
                 await self._from_queue(queue, count, taken)
 
     async def _from_queue(self, queue: str, count: int, taken: Taken) -> None:
-        want, lease_s = count - len(taken), self._parts.settings.queue.lease_s
+        want, lease_s = count - len(taken), self._parts.settings.queue.claim_s
         try:
             claimed = await self._parts.shelves.claim(queue, self._kinds, want, lease_s)
             if claimed.ids:

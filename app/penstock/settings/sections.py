@@ -33,6 +33,8 @@ from penstock.settings.values import (
     Roles,
 )
 
+_FIRST_RENEWAL_S = 1.0  # that it may be late
+
 
 class Section(BaseModel):
     """A group of settings; frozen, and closed to names that it does not know."""
@@ -276,6 +278,12 @@ class Queue(Section):
                 f"queue.renew_s ({self.renew_s:g}), else every lease runs out"
             )
         return self
+
+    @property
+    def claim_s(self) -> float:
+        """How long a claimed job is held until its first renewal. Short, for one who dies between
+        claim and start leaves no row by which the reaper would find it."""
+        return min(self.lease_s, self.renew_s + _FIRST_RENEWAL_S)
 
 
 class Jobs(Section):

@@ -53,7 +53,7 @@ async def kills(stage: Stage) -> None:
 
 async def one_killed(stage: Stage) -> None:
     """`kill -9` of one of two replicas, which doesn't come back."""
-    stage.lost_max = None
+    stage.lost_max, stage.drain_s = None, 30.0
     first, _ = await stage.fleet.start(2, **QUICK)
     await stage.submit(*(job(0.3) for _ in range(200)))
     async with stage.stream(40, lambda n: job(0.02)):
@@ -146,7 +146,7 @@ async def keyed(stage: Stage) -> None:
 async def expiring(stage: Stage) -> None:
     """Jobs that don't wait long, some of which fail first, on two slots."""
     await stage.fleet.start(1, **QUICK, worker__concurrency=2)
-    slow = {"kind": "fixed", "base_s": 1.5}
+    slow = {"kind": "fixed", "base_s": 2.5}  # a round of the expirer lies between
     await stage.submit(*({**job(0.02, 1, ttl_s=1.0), "backoff": slow} for _ in range(10)))
     await asyncio.sleep(0.3)
     await stage.submit(*(job(0.1, ttl_s=0.7) for _ in range(60)))
@@ -185,6 +185,7 @@ async def calm_but_late(stage: Stage) -> None:
 async def failing(stage: Stage) -> None:
     """Jobs that all fail once and are due again at once, while Redis is flushed again and again: by
     that they begin again before their settlement is answered, for their lease is gone."""
+    stage.drain_s = 30.0
     await stage.fleet.start(1, **QUICK)
     async with stage.stream(30, lambda n: job(0.3, failures=1)):
         for _ in range(6):
@@ -199,3 +200,12 @@ async def failing_in_time(stage: Stage) -> None:
     await stage.fleet.start(1, **QUICK)
     async with stage.stream(30, lambda n: job(0.02, failures=1)):
         await asyncio.sleep(4)
+
+
+async def crowded(stage: Stage) -> None:
+    """Jobs that end together, so that one settlement has many; adoption, once in 10 s, has time."""
+    stage.drain_s = 20.0
+    await stage.fleet.start(1, **QUICK)
+    for _ in range(3):
+        await stage.submit(*(job(0.3) for _ in range(100)))
+        await asyncio.sleep(0.5)

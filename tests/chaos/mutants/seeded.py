@@ -106,8 +106,8 @@ FENCE = [
     ),
     Mutant(
         "a refused row takes half of its batch with it",
-        scenes.calm,
-        "I1 nothing is due or running",
+        scenes.crowded,
+        "I4 the log has each attempt at most once",
         [
             Patch(
                 "loops/settle.py",

@@ -29,7 +29,7 @@ QUICK = {  # so that much happens in little time
     "queue__lease_s": 3,
     "queue__renew_s": 1,
 }
-_INDEX_S = 8.0  # a lease and two rounds of the surveyor
+_INDEX_S = 8.0  # a lease and two rounds of the surveyor; lost answers hold acks back for longer
 _FDS_MAX = 150
 
 
@@ -142,7 +142,7 @@ class Stage:
             broken |= found.broken
         if not broken:
             try:
-                await index.converges(con, self.redis_url, _INDEX_S)
+                await index.converges(con, self.redis_url, max(_INDEX_S, self.drain_s))
             except checker.Violations as found:
                 broken |= found.broken
         if complaints := self.fleet.complaints():
