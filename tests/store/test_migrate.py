@@ -166,8 +166,8 @@ async def test_the_count_of_crashes_comes_amid_starts_and_settlements_without_a_
             migrating = asyncio.create_task(migrate.migrate(empty))
             async with asyncio.timeout(5):
                 while not await session.fetchval(
-                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
-                    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+                    "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database"
+                    " WHERE NOT granted AND datname = current_database()"
                 ):
                     continue
             await engine.execute("LOCK TABLE job_due, job_running IN ROW EXCLUSIVE MODE")
