@@ -409,3 +409,28 @@ def test_every_script_is_known_by_the_name_of_its_file() -> None:
     assert set(door_module.load()) == {
         *("claim", "clear", "enqueue", "expired", "mark", "promote", "renew", "restore"),
     }
+
+
+async def test_a_redis_that_refuses_scripts_alone_is_away_until_it_runs_one(
+    stand: Stand, redis_url: str
+) -> None:
+    """Rights taken away in part: a command that goes through tells nothing of scripts."""
+    heard: list[bool] = []
+    rights = ("ACL", "SETUSER", "default")
+    door = RedisDoor(redis_url, timeout_s=1)
+    door.on_change = heard.append
+    refused = Shelves(door, lambda _: 0.0, lambda: 0, lambda: 0, "me")
+    await stand.redis.door.command(*rights, "-@scripting")
+    try:
+        for _ in range(3):
+            with pytest.raises(QueueUnavailable):
+                await refused.renew("q", [id_(1)], LEASE_S)
+        door._probe_at = 0.0
+        assert await door.command("PING")
+        assert heard == [True], "nothing is well yet"
+        await stand.redis.door.command(*rights, "+@scripting")
+        await refused.renew("q", [id_(1)], LEASE_S)
+        assert heard == [True, False]
+    finally:
+        await stand.redis.door.command(*rights, "+@scripting")
+        await door.close()

@@ -68,6 +68,7 @@ class RedisDoor:
         }
         self._failures = 0
         self._probe_at = 0.0
+        self._by_script = False  # a script has failed: only a script can show that all is well
         self.why = ""  # the last failure, in Redis' words
         self.on_change: Callable[[bool], None] = lambda _open: None
 
@@ -83,10 +84,10 @@ class RedisDoor:
             answer = await self._run(name, keys, args)
         except Exception as error:
             await self._clear(error, keys)
-            raise self._judged(error) from error
+            raise self._judged(error, by_script=True) from error
         finally:
             heed_cancellation()
-        self._succeeded()
+        self._succeeded(by_script=True)
         return answer
 
     async def command(self, *words: Arg) -> Any:
@@ -156,16 +157,21 @@ class RedisDoor:
             raise QueueUnavailable("found to be away a moment ago")
         self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
 
-    def _succeeded(self) -> None:
-        if self._failures:
+    def _succeeded(self, *, by_script: bool = False) -> None:
+        if self._by_script and not by_script:
+            self._probe_at = 0.0  # full, or without the right to scripts: a script shall tell
+        elif self._failures:
             was_open, self._failures = self.is_open, 0
+            self._by_script = False
             if was_open:
                 self.on_change(False)
 
-    def _judged(self, error: Exception) -> Exception:
+    def _judged(self, error: Exception, *, by_script: bool = False) -> Exception:
         """The error to raise; counts it if Redis is at fault."""
         if not _is_away(error):
             return error
+        if by_script and isinstance(error, exceptions.ResponseError):  # Redis is there, and refuses
+            self._by_script = True
         was_open, self.why = self.is_open, str(error)[:200] or type(error).__name__
         why = error.__cause__ or error.__context__  # redis-py raises its own while it handles it
         if isinstance(why, ConnectionRefusedError):

@@ -33,6 +33,7 @@ from penstock.settings.values import (
     Roles,
 )
 
+_CHILD_MIN_BYTES = 256 * MIB  # of address space, of which most is never touched
 _FIRST_RENEWAL_S = 1.0  # that it may be late
 
 
@@ -249,6 +250,15 @@ class Worker(Section):
     leaks_max_percent: float = Field(
         20, ge=0, le=100, description="leaked slots of a lane beyond which the process restarts"
     )
+
+    @model_validator(mode="after")
+    def _leaves_a_child_room(self) -> Self:
+        if 0 < self.child_memory_max_bytes < _CHILD_MIN_BYTES:
+            raise ValueError(
+                f"worker.child_memory_max_bytes ({self.child_memory_max_bytes}) must be 0, which "
+                f"means no limit, or at least {_CHILD_MIN_BYTES}: less doesn't hold an interpreter"
+            )
+        return self
 
     @model_validator(mode="after")
     def _outlives_a_missed_beat(self) -> Self:
