@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 import pytest
+import uvloop
 
 from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.egress.client import Egress
@@ -452,3 +453,24 @@ async def test_what_a_child_costs() -> None:
         for n in range(5):
             assert await one.result("echo", n) == n
         figures("a child", seconds_each=(time.monotonic() - began) / 5)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_child_has_no_socket_of_its_nursery(
+    new_loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    """Else what a handler writes to all its sockets would be told by the nursery."""
+
+    async def shared() -> Any:
+        async with nursery() as one:
+            return await one.result("shares-with-its-nursery")
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        assert runner.run(shared()) == []
+
+
+async def test_a_nursery_that_tells_nonsense_is_given_up() -> None:
+    talks = "import os, time; os.write(0, b'e' * 90); time.sleep(60)"
+    async with nursery(command=(sys.executable, "-c", talks)) as one:
+        ending = await one.ended(one.put("echo"))
+        assert ending.outcome is Outcome.RELEASED

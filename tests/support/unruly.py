@@ -171,6 +171,20 @@ async def strikes_its_nursery(payload: int) -> None:
     await asyncio.sleep(0.5)
 
 
+@handler("shares-with-its-nursery")
+async def shares_with_its_nursery() -> list[str]:
+    """The sockets that both of them have."""
+    folders = (f"/proc/{pid}/fd" for pid in (os.getpid(), os.getppid()))
+    ours, theirs = ({_target(f"{one}/{name}") for name in os.listdir(one)} for one in folders)
+    return sorted(found for found in ours & theirs if found.startswith("socket:"))
+
+
+def _target(link: str) -> str:
+    with suppress(OSError):
+        return os.readlink(link)
+    return ""
+
+
 def _sockets() -> list[int]:
     files = [int(name) for name in os.listdir("/proc/self/fd")]
     return [file for file in files if file > 2 and _is_socket(file)]

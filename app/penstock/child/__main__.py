@@ -24,6 +24,8 @@ _HEAVY = ("penstock.child.attempt", "penstock.handlers.http", "uvloop")
 
 
 def main() -> NoReturn:
+    # uvloop leaves us copies of our socket that would reach each child, and its handler.
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     tie(int(sys.argv[1]), NURSERY_OOM)
     control = socket.socket(fileno=os.dup(0))
     for name in _HEAVY:

@@ -17,10 +17,13 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from penstock.settings import environment, without_settings
+from penstock.telemetry.logs import get_logger
 
 RECORD = struct.Struct("!cii")  # BORN, pid, or -1 and an errno; ENDED, pid, exit status
 BORN, ENDED = b"b", b"e"
 _UNREAD_S = 2.0  # what a dead child has sent has been read by then
+
+log = get_logger(__name__)
 
 _Answer: TypeAlias = "asyncio.Future[tuple[int, asyncio.Future[int | None]]]"
 
@@ -147,17 +150,13 @@ class _Line:
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """What the nursery reports, until it ends."""
-        loop = asyncio.get_running_loop()
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        try:
             while True:
-                what, pid, number = RECORD.unpack(await reader.readexactly(RECORD.size))
-                if what == ENDED:
-                    self._living.pop(pid).set_result(number)
-                elif pid < 0:
-                    _refuse(self._asked.popleft(), OSError(number, os.strerror(number)))
-                else:
-                    ended = self._living[pid] = loop.create_future()
-                    self._asked.popleft().set_result((pid, ended))
+                self._take_in(*RECORD.unpack(await reader.readexactly(RECORD.size)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except LookupError as error:  # somebody else has written there: nothing holds any more
+            log.warning("nursery_not_understood", why=repr(error))
         self.close()
         await self._process.wait()
         writer.close()
@@ -168,6 +167,18 @@ class _Line:
             ended.set_result(None)
         self._asked.clear()
         self._living.clear()
+
+    def _take_in(self, what: bytes, pid: int, number: int) -> None:
+        """Raises LookupError for what it can't have told."""
+        if what == ENDED:
+            self._living.pop(pid).set_result(number)
+        elif what != BORN:
+            raise LookupError(what)
+        elif pid < 0:
+            _refuse(self._asked.popleft(), OSError(number, os.strerror(number)))
+        else:
+            ended = self._living[pid] = asyncio.get_running_loop().create_future()
+            self._asked.popleft().set_result((pid, ended))
 
 
 def _refuse(answer: _Answer, why: Exception) -> None:
