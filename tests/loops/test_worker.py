@@ -12,6 +12,7 @@ from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Started
 from penstock.loops import worker
 from penstock.loops.pool import Lane
+from penstock.queue import keys
 from penstock.queue.shelves import member
 from penstock.settings import Settings
 from penstock.store.rows import ms
@@ -426,3 +427,17 @@ async def test_a_stopped_run_is_not_started_again_by_the_pool(still: Still) -> N
     assert run is not None
     still.engine.pool.stop(run, Outcome.CANCELLED)
     await still.in_places([id_], "cancelled")
+
+
+async def test_a_job_of_a_foreign_kind_on_our_shelf_goes_back_to_its_own(still: Still) -> None:
+    (id_,) = await still.submit(kind="nobodys")
+    (shelf,) = keys.ready(Q, ["gated"])
+    await still.redis.door.command("ZADD", shelf, 1, id_)
+    still.engine.worker.heat([Q])
+    await still.engine.worker.step()
+    await still.engine.settler.drained()
+    await still.engine.enqueuer.drained()
+    assert await running(still) == set()
+    assert await still.ready("nobodys") == [id_]
+    outcomes = await still.db.session.fetch("SELECT outcome FROM attempts")
+    assert [row[0] for row in outcomes] == ["released"]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock import chaos, clock
-from penstock.domain.attempt import Outcome
+from penstock.domain.attempt import RELEASED, Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
@@ -20,7 +20,7 @@ from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
-from penstock.loops.settle import Settler
+from penstock.loops.settle import Outgoing, Settler
 from penstock.queue.shelves import Off
 
 _REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
@@ -37,7 +37,7 @@ class Hands:
     pool: Pool
     held: Held
     settler: Settler
-    run_of: Callable[[Started], Run]
+    run_of: Callable[[Started], Run | None]  # None: not a kind that we serve
 
 
 class Worker:
@@ -143,9 +143,14 @@ class Worker:
         return []
 
     def _take_in(self, started: Iterable[Started]) -> list[Run]:
-        runs = [self._hands.run_of(job) for job in started]
-        for run in runs:
+        runs = []
+        for job in started:
+            run = self._hands.run_of(job)
+            if run is None:  # somebody put its id on the wrong shelf: back it goes, to its own
+                self._hands.settler.put(Outgoing(job, RELEASED))
+                continue
             self._hands.held.add(run)
+            runs.append(run)
         self._hands.pool.put(runs)
         me = self._parts.me
         for run in runs:
