@@ -169,5 +169,7 @@ async def test_who_has_left_between_two_pieces_of_his_body_is_no_fault_of_ours()
         transport=None,
     )
     with pytest.raises(Problem) as refused:
-        await read_object(gone, Terms(1000, 1.0, 50_000, Pace()), Room(1000).share("ada"), len)
+        await read_object(
+            gone, Terms(1000, 1.0, 50_000, Pace()), Room(1000).share("ada"), lambda _: None
+        )
     assert refused.value.slug == "bad-request"

@@ -38,7 +38,7 @@ class Limits:
     reads_in_flight_max: int = 256
     waits_max: int = 1000  # those with `Prefer: wait`, which hold nothing but memory
     jobs_waiting_max: int = 20_000  # for their commit
-    submission_wait_max_s: float = 0.1  # from a submission to its answer, while there are many
+    submission_wait_max_s: float = 0.05  # from a submission to its answer, while there are many
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from penstock.telemetry.metrics import Counted, Metrics
 _FEW = 64  # submissions under way are let in however long they take: it keeps us busy
 _FEW_JOBS = 4000  # of batches, in the same sense
 _FIRST_JOBS = 8000  # while nothing has been learned
-_BATCH_WAITS = 2  # times as long as a submission of one job may a batch wait
+_BATCH_WAITS = 4  # times as long as a submission of one job may a batch wait
 _LARGE = 2000  # jobs; a batch of more takes its time however little there is to do
 _NO_LIMIT = 2**63
 

@@ -102,10 +102,11 @@ class Http(Section):
         description="jobs waiting for their commit, beyond which submissions are refused",
     )
     submission_wait_max_s: float = Field(
-        0.1,
+        0.05,
         ge=0.001,
         le=60,
-        description="time to answer a submission beyond which fewer are let in, 64 at least",
+        description="time to answer a submission beyond which fewer are let in, 64 at least; "
+        "four times as long for a batch",
     )
     head_timeout_s: float = Field(
         10, ge=0.1, le=600, description="longest time from a request's first byte to its body"
@@ -223,7 +224,10 @@ class Worker(Section):
         100, ge=0.01, le=1e6, description="retries of a kind a second that are never moved out"
     )
     retry_burst: int = Field(
-        1000, ge=0, le=1_000_000, description="retries of a kind at once that are never moved out"
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="retries of a kind at once that move out by no more than 1 s each 500",
     )
     retry_spread_max_s: float = Field(
         300, ge=0, le=DAY_S, description="furthest that a retry beyond these moves out; 0 = never"
