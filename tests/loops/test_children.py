@@ -364,14 +364,25 @@ async def test_a_nursery_that_dies_takes_its_children_along_and_they_are_lost() 
         assert await one.result("echo", 1) == 1, "there is a new one"
 
 
-async def test_who_was_lost_with_a_nursery_too_has_one_of_his_own_and_is_charged_for_it() -> None:
+async def test_who_was_lost_with_a_nursery_has_one_of_his_own_and_is_charged_for_it() -> None:
     async with nursery() as one:
+        first = one.put("strikes-its-nursery", signal.SIGKILL)
+        assert (await one.ended(first)).outcome is Outcome.LOST
         beside = one.put("logged", {"seconds": 3})
         await one.begun(beside)
-        ending = await one.ended(one.put("strikes-its-nursery", signal.SIGKILL, losses=4))
+        again = one.put("strikes-its-nursery", signal.SIGKILL, id=first.job.id, losses=3)
+        ending = await one.ended(again)
         failure = Failure("crashed", "the child process died with its nursery")
         assert (ending.outcome, ending.failure) == (Outcome.CRASHED, failure)
         assert (await one.ended(beside)).outcome is Outcome.SUCCEEDED
+
+
+async def test_who_was_lost_with_replicas_alone_shares_the_nursery() -> None:
+    async with nursery() as one:
+        beside, run = one.put("logged", {"seconds": 60}), one.put("logged", {"seconds": 60})
+        often = one.put("logged", {"seconds": 60}, losses=9)
+        mothers = {_stat(await one.begun(each))[1] for each in (beside, run, often)}
+        assert len(mothers) == 1
 
 
 async def test_a_nursery_that_was_stopped_holds_nobody_up_for_long() -> None:

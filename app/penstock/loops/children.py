@@ -3,7 +3,7 @@
 In: runs of suspects. Out: an ending each. Always holds: a child runs one attempt, is gone when we
 say how it ended, and dies with us. Only one that dies by itself has crashed; one that we killed was
 stopped, and one that never got its job is handed back. Children that die with their nursery are
-lost: it may be one of them that killed it, so who was lost twice more has a nursery of his own. If
+lost: it may be one of them that killed it, so each has a nursery of its own here from then on. If
 we die, the row stands under our name, the kernel ends the child, and the reaper finds the row.
 """
 
@@ -18,8 +18,8 @@ from functools import partial
 
 from penstock import clock
 from penstock.domain.attempt import LOST, Ending, Failure, Outcome
+from penstock.domain.ids import JobId
 from penstock.domain.job import Started
-from penstock.domain.verdict import SUSPECT_LOSSES
 from penstock.handlers.context import Context
 from penstock.handlers.text import cut, one_line
 from penstock.loops.frames import (
@@ -49,7 +49,7 @@ _LAST_LINE_BYTES = 300
 _LAST_BYTES = 16 * 1024
 _GOES_WITHIN_S = 1.0
 _TOLD_WITHIN_S = 5.0  # a nursery tells of an end at once, if it can
-_ALONE_LOSSES = SUSPECT_LOSSES + 2  # from then on: a nursery each
+_DOUBTED_MAX = 10_000
 
 log = get_logger(__name__)
 
@@ -99,6 +99,7 @@ class Children:
         self._metrics = metrics
         self._new_nursery = partial(Nursery, command, start_max_s)
         self._nursery = self._new_nursery()
+        self._doubted: dict[JobId, None] = {}  # a nursery died with these, oldest first
         self._mean_s = _MEAN_FIRST_S
         self._turn = 0.0  # when those that were handed back so far will have had their turn
 
@@ -115,11 +116,11 @@ class Children:
         """The ending of an attempt. `begin` is called when the child has its job: the time until
         then isn't the job's."""
         began = clock.monotonic()
-        is_alone = child.job.losses >= _ALONE_LOSSES
+        is_alone = child.job.id in self._doubted
         nursery = self._new_nursery() if is_alone else self._nursery
         try:
             ending = await self._run(child, nursery, begin)
-            return ending or (_NURSERY_GONE if is_alone else LOST)
+            return ending or (_NURSERY_GONE if is_alone else self._lost(child.job.id))
         except (CanNotStart, OSError) as error:  # OSError: no process, no pipe, no memory
             if not child.stopped:  # else whoever stopped it says how it ended
                 self._metrics.child_start_failures.inc()
@@ -130,6 +131,14 @@ class Children:
             if is_alone:
                 await nursery.close()
             self._mean_s += (clock.monotonic() - began - self._mean_s) / 8
+
+    def _lost(self, id_: JobId) -> Ending:
+        """It died with its nursery: charged to nobody, but next time it is alone. Others keep the
+        common one: to start an interpreter each is dear, and most were lost with a replica."""
+        self._doubted[id_] = None
+        if len(self._doubted) > _DOUBTED_MAX:
+            del self._doubted[next(iter(self._doubted))]
+        return LOST
 
     async def close(self) -> None:
         """Ends all of them."""
