@@ -3,12 +3,11 @@
 import asyncio
 import random
 import time
-from collections.abc import Mapping
-from typing import Any
 
 import pytest
 
-from tests.support.execution_log import Attempt
+from tests.chaos.nemesis import NemesisLog
+from tests.chaos.verdict import rescues
 from tests.support.figures import figures, share
 from tests.support.load import Job
 from tests.support.replica import ReplicaProcess
@@ -37,55 +36,36 @@ async def test_ten_kills_amid_2000_jobs_lose_none_and_each_lost_attempt_runs_aga
 ) -> None:
     chance = random.Random(_SEED)
     replicas = await scene.fleet.start(2)
-    killed_at: dict[int, float] = {}
+    log = NemesisLog(_SEED)
     for number in range(_ROUNDS):
         victim, other = replicas[number % 2], replicas[1 - number % 2]
         lengths = [chance.uniform(0.1, 6) for _ in range(_LIVE - await scene.live())]
         await scene.load.bulk(other.url, [_logged(seconds) for seconds in lengths])
         await scene.busy(victim, 100)
-        killed_at[victim.pid] = time.time()
+        log.add("kill", victim.url, "start", victim.pid)
         victim.kill()
         lost = scene.log.under_way(victim.pid)
         victim.start()
         await victim.ready()
         await scene.begun({(job, attempt + 1) for job, attempt in lost})
     await scene.end("ten kills", within_s=60)
-    by_kill = await _rescues(scene, killed_at)
-    rescues = [seconds for those in by_kill.values() for seconds in those]
+    killed_at = log.killed_at(await scene.workers())
+    attempts = await scene.attempts()
+    found = [one.again_s for one in rescues(attempts, killed_at)]
     figures(
         "ten kills",
-        lost=len(rescues),
-        again_p50_s=share(rescues, 0.5),
-        again_p99_s=share(rescues, 0.99),
-        again_max_s=max(rescues),
-        again_max_by_kill_s=[round(max(those), 1) for those in by_kill.values()],
+        lost=len(found),
+        again_p50_s=share(found, 0.5),
+        again_p99_s=share(found, 0.99),
+        again_max_s=max(found),
     )
-    assert by_kill.keys() == killed_at.keys()
-    assert len(rescues) > 100 * _ROUNDS / 2
-    assert max(rescues) <= _RERUN_MAX_S
-
-
-async def _rescues(scene: Scene, killed_at: dict[int, float]) -> dict[int, list[float]]:
-    """For each kill, by pid: the seconds until the jobs that it lost began again."""
-    attempts = await scene.attempts()
-    pids = {event.key: event.pid for event in scene.log.starts()}
-    pid_of = {a["worker"]: pids[_key(a)] for a in attempts if _key(a) in pids}
-    began = {_key(a): a["started_at"] for a in attempts}
-    found: dict[int, list[float]] = {}
-    for attempt in attempts:
-        if attempt["outcome"] == "lost":
-            pid = pid_of[attempt["worker"]]
-            again = began[attempt["job"], attempt["attempt"] + 1]
-            found.setdefault(pid, []).append(again - killed_at[pid])
-    return found
+    assert killed_at.keys() == {one["worker"] for one in attempts if one["outcome"] == "lost"}
+    assert len(found) > 100 * _ROUNDS / 2
+    assert max(found) <= _RERUN_MAX_S
 
 
 def _logged(seconds: float) -> Job:
     return {"kind": "logged", "payload": {"seconds": seconds}}
-
-
-def _key(attempt: Mapping[str, Any]) -> Attempt:
-    return attempt["job"], attempt["attempt"]
 
 
 @pytest.mark.timeout(120)

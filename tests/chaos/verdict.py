@@ -21,10 +21,6 @@ _SHOWN = 5
 _RSS_MAX_MIB = 300
 _LATE_END_S = 5.0
 _SETTLED_TWICE = ("I2", "I4 an attempt begins once", "I6 nothing comes after a success")
-_WORKERS = """
-SELECT worker_id::text, note::int, extract(epoch FROM clock)::float8 FROM trail
-WHERE place = 'workers' AND op = 'INSERT'
-"""
 _INNOCENTS = """
 SELECT e.job_id::text FROM job_ended e JOIN jobs j USING (job_id)
 WHERE e.state = 'dead' AND NOT ($1 = ANY(coalesce(j.tags, '{}')))
@@ -112,11 +108,10 @@ async def judge(scene: Scene, log: NemesisLog, loaded: tuple[float, float]) -> V
             verdict.recovered, verdict.overlaps = report.recovered, report.overlaps
         verdict.jobs = await con.fetchval("SELECT count(*) FROM jobs")
         verdict.innocents = [row[0] for row in await con.fetch(_INNOCENTS, DOOMED)]
-        workers = [(r[0], r[1], r[2]) for r in await con.fetch(_WORKERS)]
     attempts = await scene.attempts()
     verdict.outcomes = dict(Counter(one["outcome"] for one in attempts))
     verdict.duplicated, verdict.repeated = executed_twice(scene.log.read(), attempts)
-    verdict.rescues = rescues(attempts, log.killed_at(workers))
+    verdict.rescues = rescues(attempts, log.killed_at(await scene.workers()))
     verdict.requests = scene.load.log.counts()
     verdict.answers = _answers(scene)
     starts = [one.t for one in scene.log.starts() if loaded[0] <= one.t <= loaded[1]]

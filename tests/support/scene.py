@@ -73,6 +73,15 @@ class Scene:
                 )
             )
 
+    async def workers(self) -> list[tuple[str, int, float]]:
+        """All that there were: name, process, time of birth in seconds since 1970."""
+        async with self.connected() as con:
+            found = await con.fetch(
+                "SELECT worker_id::text, note::int, extract(epoch FROM clock)::float8 FROM trail"
+                " WHERE place = 'workers' AND op = 'INSERT'"
+            )
+        return [(row[0], row[1], row[2]) for row in found]
+
     async def live(self) -> int:
         """How many jobs are due or running."""
         async with self.connected() as con:
