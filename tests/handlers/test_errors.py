@@ -3,6 +3,7 @@
 import asyncio
 import decimal
 import math
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from penstock.domain.attempt import Outcome
 from penstock.egress import EgressError, EgressRefused
+from penstock.egress.client import Egress
 from penstock.handlers import (
     AttemptFailed,
     BadPayload,
@@ -20,6 +22,10 @@ from penstock.handlers import (
     RetryLater,
     failure_of,
 )
+from penstock.handlers.context import Context, LogLimits, Services
+from penstock.handlers.registry import Registry
+from penstock.loops.run import run_handler
+from tests.support import making
 
 
 class CardDeclined(PermanentError):
@@ -170,3 +176,15 @@ def test_an_exception_that_exits_when_it_is_shown_is_still_only_a_failure(
     assert ending.outcome is Outcome.FAILED
     assert ending.failure is not None
     assert "can't be shown" in ending.failure.message
+
+
+async def test_the_traceback_begins_with_the_handler() -> None:
+    registry = Registry.load(("penstock.handlers.samples",))
+    handler = registry.get("fail")
+    assert handler is not None
+    context = Context(making.started(kind="fail"), math.inf, Services(http=Egress()), LogLimits())
+    with ThreadPoolExecutor(1) as threads:
+        ending = await run_handler(handler, context, threads, 1000)
+    assert ending.failure is not None
+    frames = ending.failure.details["traceback"]
+    assert [frame.partition(":")[0] for frame in frames] == ["penstock.handlers.samples"]

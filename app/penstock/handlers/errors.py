@@ -6,6 +6,7 @@ never raises, whatever the exception's class does when it is looked at.
 
 import math
 from collections.abc import Iterator
+from itertools import dropwhile
 from types import TracebackType
 from typing import Any
 
@@ -22,6 +23,7 @@ MESSAGE_MAX_BYTES = 2048
 DETAILS_MAX_BYTES = 16 * 1024
 FRAMES_MAX = 20
 FRAME_MAX_BYTES = 300
+_OURS = "penstock.loops."
 AFTER_MAX_S = 5 * 366 * 24 * 3600.0  # as far as `run_at` reaches
 
 
@@ -128,8 +130,10 @@ def _message(exc: BaseException) -> str:
 
 
 def _frames(traceback: TracebackType | None) -> list[str]:
-    """The innermost frames, outermost first, as `module:line in function`."""
-    frames = list(_walk(traceback))
+    """The innermost frames, outermost first, as `module:line in function`; without those by which
+    we came to the handler, unless there are no others."""
+    every = list(_walk(traceback))
+    frames = list(dropwhile(lambda frame: frame.startswith(_OURS), every)) or every
     return [cut(storable(frame), FRAME_MAX_BYTES) for frame in frames[-FRAMES_MAX:]]
 
 
