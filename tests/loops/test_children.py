@@ -241,6 +241,11 @@ async def test_the_wait_for_a_place_does_not_eat_the_deadline() -> None:
         assert [ending.outcome for ending in endings] == [Outcome.SUCCEEDED] * 2
 
 
+async def test_a_signal_to_what_a_handler_has_forked_does_what_it_always_does() -> None:
+    async with nursery() as one:
+        assert await one.result("signals-a-fork") == [-15, 2]
+
+
 async def test_what_finds_no_room_is_handed_back_until_about_its_turn() -> None:
     async with nursery(places=1) as one:
         runs = [one.put("echo", n) for n in range(14)]

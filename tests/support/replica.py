@@ -113,11 +113,15 @@ class ReplicaProcess:
         return self._process.wait(within_s)
 
     def stop(self) -> None:
-        """Ends it for good, whatever state it is in."""
+        """Ends it for good, whatever state it is in; a test that failed shows what it said."""
         self.wanted = False
+        was = self.status
         if not self.ended:
             self._signal(signal.SIGKILL)
             self._wait()
+        if self.log_file.exists():
+            print(f"the replica on port {self.port} (status {was}) said last:")
+            print(self.last_words())
 
     def last_words(self) -> str:
         return self.log_file.read_text(errors="replace")[-4000:]

@@ -3,6 +3,7 @@
 import asyncio
 import multiprocessing
 import os
+import signal
 import stat
 import sys
 import threading
@@ -139,6 +140,26 @@ async def works_in_a_fork() -> int:
     """As multiprocessing does, with a pipe between the two."""
     with multiprocessing.get_context("fork").Pool(1) as pool:
         return int(await asyncio.to_thread(pool.apply, abs, (-7,)))
+
+
+@handler("signals-a-fork")
+def signals_a_fork() -> list[int]:
+    """How copies of this process end to whom such signals come, that would sleep on."""
+    return [_ended_by(number) for number in (signal.SIGTERM, signal.SIGINT)]
+
+
+def _ended_by(number: int) -> int:
+    source, sink = os.pipe()
+    copy = os.fork()
+    if copy == 0:
+        with suppress(KeyboardInterrupt):
+            os.write(sink, b"!")
+            time.sleep(60)
+            os._exit(1)
+        os._exit(2)
+    os.read(source, 1)
+    os.kill(copy, number)
+    return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
 
 
 @handler("leaves-a-daemon")

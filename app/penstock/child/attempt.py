@@ -22,6 +22,7 @@ from penstock.egress.client import Egress
 from penstock.handlers.context import LogLimits, Services
 from penstock.handlers.errors import HandlerError, failure_of
 from penstock.handlers.registry import Handler, Registry
+from penstock.loops import forks
 from penstock.loops.frames import (
     Message,
     Order,
@@ -67,6 +68,7 @@ def _received(wire: Wire) -> Message:
 def _prepared(setup: Setup, wire: Wire) -> Registry:
     """The handlers, imported from where the parent imports them."""
     logs.set_up(setup.log_level, setup.log_format)
+    forks.own_signals_when_forked()
     limit_memory(setup.memory_max_bytes)
     sys.path[:] = setup.path
     try:

@@ -7,6 +7,7 @@ files is their own affair), and ends where it would return from the handler to u
 """
 
 import os
+import signal
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -21,6 +22,14 @@ _EXIT = 0  # whoever forked may wait for it: all is well
 def shed_when_forked() -> None:
     """From now on. Not for programs that are started, only for copies that go on with our code."""
     os.register_at_fork(after_in_child=_shed)
+    own_signals_when_forked()
+
+
+def own_signals_when_forked() -> None:
+    """From now on, a signal to a copy is the copy's: it does what it does to any Python program.
+    Unless told so, the interpreter of a copy passes signals on to the event loop that it was born
+    with, which is ours: to end a worker of `multiprocessing` would drain this replica."""
+    os.register_at_fork(after_in_child=_own_signals)
 
 
 class Whole(Awaitable[Any]):
@@ -68,6 +77,13 @@ def end_copy(home: int) -> None:
     """Ends this process unless it is that one."""
     if os.getpid() != home:
         os._exit(_EXIT)
+
+
+def _own_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _shed() -> None:
