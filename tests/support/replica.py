@@ -120,8 +120,8 @@ class ReplicaProcess:
             self._signal(signal.SIGKILL)
             self._wait()
         if self.log_file.exists():
-            print(f"the replica on port {self.port} (status {was}) said last:")
-            print(self.last_words())
+            said = f"the replica on port {self.port} (status {was}) said last:"
+            sys.stdout.write(f"{said}\n{self.last_words()}\n")
 
     def last_words(self) -> str:
         return self.log_file.read_text(errors="replace")[-4000:]
