@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import asyncpg
 import redis
@@ -23,6 +24,7 @@ from tests.support.waiting import eventually
 from tests.support.wire import Asked, commit, execute
 
 _BLOCKED_S = 5.0
+_BOOT_S = 120.0  # it may have to wait for PostgreSQL
 _GRACE_S = 25.0  # of a drain, by default
 _ANSWERS_CUT = 0.3  # of the requests that may have changed something
 _SESSIONS = """
@@ -57,7 +59,10 @@ async def kill(scene: Scene, strike: Strike) -> None:
 
 
 async def terminate(scene: Scene, strike: Strike) -> None:
-    one, at = victim(scene, strike), time.time()
+    """Of one that serves: who is only being started has nothing to hand back."""
+    one = victim(scene, strike)
+    await eventually(partial(asyncio.to_thread, one.is_live), "it serves", _BOOT_S)
+    at = time.time()
     one.terminate()
     status = await asyncio.to_thread(one.wait, 120)
     grace_s = float(one.environ.get("PENSTOCK_WORKER__DRAIN_GRACE_S", _GRACE_S))
