@@ -1,8 +1,10 @@
 """Fixtures that tests of all heights share."""
 
+import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from penstock import settings
@@ -10,6 +12,11 @@ from penstock.server import Replica, running
 from tests.support.api import Api
 from tests.support.replica import SECRET
 from tests.support.servers import Servers
+
+# What lands must not hang on what was drawn, nor on how busy the machine was. To look for more:
+# HYPOTHESIS_PROFILE=default make test
+hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")

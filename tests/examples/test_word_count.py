@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from penstock.domain.attempt import Outcome
@@ -133,6 +133,8 @@ def test_a_bad_payload_is_refused_at_the_door(payload: Any) -> None:
 
 
 @given(st.text("<>/!-ab &;\"'=?[]script", max_size=300))
+@example("<![")
+@example("<![if x]>a<![endif]>")
 def test_any_markup_is_read_to_its_end(html: str) -> None:
     stripped(html)
 

@@ -101,6 +101,12 @@ class _Reader(HTMLParser):
         self.parts: list[str] = []
         self._hidden_in: str | None = None  # these elements don't nest
 
+    def parse_html_declaration(self, i: int) -> int:
+        """As browsers do: "<![…>" is a comment. Before Python 3.14 the base class fails on most."""
+        if self.rawdata.startswith("<![", i):
+            return self.parse_bogus_comment(i)
+        return super().parse_html_declaration(i)
+
     def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 - the base class passes them
         if self._hidden_in is None and tag in _HIDDEN:
             self._hidden_in = tag
