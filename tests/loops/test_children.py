@@ -4,6 +4,7 @@ import asyncio
 import math
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -346,6 +347,21 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+async def test_a_nursery_whose_replica_dies_amid_their_talk_ends_without_a_word() -> None:
+    ours, theirs = socket.socketpair()
+    files = os.pipe()
+    with theirs:
+        process = await asyncio.create_subprocess_exec(
+            *(*COMMAND, str(os.getpid())), stdin=theirs.fileno(), stderr=asyncio.subprocess.PIPE
+        )
+    socket.send_fds(ours, [b"+"], files)
+    ours.close()  # before it can answer
+    for file in files:
+        os.close(file)
+    _, said = await asyncio.wait_for(process.communicate(), 20)
+    assert (process.returncode, said) == (0, b"")
 
 
 async def test_signals_that_end_a_service_leave_its_children_to_their_parent() -> None:

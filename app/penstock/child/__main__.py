@@ -45,19 +45,19 @@ def _serve(control: socket.socket) -> NoReturn:
         os.set_blocking(end, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    while True:
-        ready, _, _ = select.select([control.fileno(), woken], [], [])
-        if woken in ready:
-            os.read(woken, 4096)
-            _report_ends(control)
-        if control.fileno() in ready:
-            try:
+    try:
+        while True:
+            ready, _, _ = select.select([control.fileno(), woken], [], [])
+            if woken in ready:
+                os.read(woken, 4096)
+                _report_ends(control)
+            if control.fileno() in ready:
                 asked, given, _, _ = socket.recv_fds(control, 1, 2)
-            except ConnectionResetError:  # killed before it had read all that we told
-                os._exit(0)
-            if not asked:
-                os._exit(0)
-            _bear(control, given, (woken, wake))
+                if not asked:
+                    os._exit(0)
+                _bear(control, given, (woken, wake))
+    except ConnectionError:  # killed before it had read all that we told, or while we tell it
+        os._exit(0)
 
 
 def _bear(control: socket.socket, given: list[int], own: tuple[int, int]) -> None:
