@@ -119,7 +119,7 @@ class ReplicaProcess:
         if not self.ended:
             self._signal(signal.SIGKILL)
             self._wait()
-        if self.log_file.exists():
+        if "PYTEST_CURRENT_TEST" in os.environ and self.log_file.exists():
             said = f"the replica on port {self.port} (status {was}) said last:"
             sys.stdout.write(f"{said}\n{self.last_words()}\n")
 
