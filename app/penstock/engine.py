@@ -245,7 +245,7 @@ class Engine:
         self.worker = Worker(self.parts, self.hands, claims)
         self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
-        self.reconciler = Reconciler(self.parts, self.missing)
+        self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
         self.promoter = Promoter(self.shelves)
         self.surveyor = Surveyor(self.parts, self._lanes, self.missing)
         self.reaper = Reaper(

@@ -34,6 +34,13 @@ def test_an_id_is_a_uuid_of_version_7_with_its_time_in_it() -> None:
     assert ids.text(id_) == str(known)
 
 
+def test_the_least_id_of_a_millisecond_parts_what_was_minted_before_from_the_rest() -> None:
+    one = minter([NOW_MS - 1, NOW_MS])
+    before, then = one.mint(), one.mint()
+    assert before < ids.least(NOW_MS) < then
+    assert len(ids.least(NOW_MS)) == ids.BYTES
+
+
 def test_what_is_minted_in_one_millisecond_can_not_be_counted_out() -> None:
     one = minter([NOW_MS] * 100)
     made = [int.from_bytes(one.mint(), "big") for _ in range(100)]

@@ -130,6 +130,29 @@ async def test_after_a_flush_the_line_is_rebuilt_in_pages_and_then_marked(
     assert still.metric("reconciled_total") == 16
 
 
+async def test_a_rebuild_does_not_run_after_what_is_submitted_meanwhile(
+    still: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await in_line(still, 6)
+    await in_line(still, 1, delay_s=60)
+    await still.redis.flush()
+    monkeypatch.setattr(reconciler, "_HEAD", 0)
+    monkeypatch.setattr(reconciler, "_PAGE", 5)
+    monkeypatch.setattr(reconciler, "_ASTRAY_MS", 0)
+    still.engine.missing.report(["default"])
+    assert await still.engine.reconciler.step() == 0.0
+    meanwhile = [JobId(still.engine.minter.mint()) for _ in range(12)]
+    for id_ in meanwhile:  # whose takers put none in line
+        await still.db.submit(id=id_)
+    assert await reconcile(still) == 2, "the second page, and that there is no third"
+    assert await is_marked(still)
+    assert await still.ready() == before
+    assert still.metric("reconciled_total") == 7
+    monkeypatch.setattr(reconciler, "_HEAD", 1000)
+    await reconcile(still)
+    assert await still.ready() == [*before, *meanwhile], "who lost them finds them at the head"
+
+
 async def test_a_rebuild_goes_on_where_redis_broke_it_off(
     still: Still, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,7 +229,7 @@ def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(bytes(16), THROUGH)]
 
 
-FIRST = ("default", "", -1, rows.EPOCH, bytes(16), THROUGH)
+FIRST = ("default", "", -1, rows.EPOCH, bytes(16), b"\xff" * 16, THROUGH)
 
 HOT = [
     Hot("submit_jobs", [JOBS, DUE], submission, answers=1),

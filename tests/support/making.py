@@ -20,7 +20,7 @@ FINAL_FAILURE = replace(FAILURE, retryable=False)
 CRASH = Ending(Outcome.CRASHED, failure=Failure("crashed", "ended by SIGSEGV"))
 TIMEOUT = Ending(Outcome.TIMED_OUT, failure=Failure("timeout", "too long"))
 
-_ticks = itertools.count(NOON_MS)
+_ticks = itertools.count(NOON_MS - 10 * 365 * 86_400_000)  # older than any clock that runs today
 _minter = Minter(lambda: next(_ticks), secrets.randbits)
 
 

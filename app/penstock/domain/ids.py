@@ -57,6 +57,11 @@ def parse(value: str) -> JobId | None:
     return JobId(bytes.fromhex(low.replace("-", ""))) if _FORM.fullmatch(low) else None
 
 
+def least(ms: int) -> bytes:
+    """Smaller than every id that is minted at that millisecond or later."""
+    return ms.to_bytes(6, "big") + bytes(BYTES - 6)
+
+
 def created_ms(id_: bytes) -> int:
     """When the id was minted: milliseconds since 1970, by Postgres' clock."""
     return int.from_bytes(id_[:6], "big")

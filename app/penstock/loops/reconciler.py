@@ -4,15 +4,19 @@ Each round looks at the first rows of every line (queue and kind) in claim order
 to the head of its line by itself, so nothing deeper need be looked at. A queue whose marker is
 missing (a flush, a new queue, another Redis) is rebuilt page by page and marked after the last
 one. Nothing is ever taken away, so claims go on meanwhile. A flush during a rebuild takes the name
-with it that the rebuild left there, so that it starts over. If we die here, the marker is still
-missing and another replica starts over.
+with it that the rebuild left there, so that it starts over. What is submitted after a rebuild has
+left its name is put in line by those who took it, as always: a rebuild that went through it too
+would run after them for as long as they are faster. If we die here, the marker is still missing
+and another replica starts over.
 """
 
 import random
 import secrets
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from penstock import chaos
+from penstock.domain.ids import least
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
 from penstock.store.line import FIRST_PAGE, PageKey, Round
@@ -24,20 +28,25 @@ _PAGE = 5000
 _MANY = 100  # more missing than this: look again at once
 _ROUND_S = 2.0
 _LOCK_S = 10.0  # a rebuild whose replica died is taken over after so long
+_ASTRAY_MS = 100  # clocks of replicas; an id that is wrong by more is left to the looks at heads
 
 log = get_logger(__name__)
 
 
 @dataclass(slots=True)
 class _Rebuild:
-    name: str = field(default_factory=lambda: secrets.token_hex(8))
+    name: str
+    until: bytes  # an id: larger ones were submitted after it began
     after: PageKey = FIRST_PAGE  # where the next page begins
     restored: int = 0
 
 
 class Reconciler:
-    def __init__(self, parts: Parts, missing: Missing) -> None:
+    """`now_ms()`: Postgres' clock, by which ids are minted."""
+
+    def __init__(self, parts: Parts, missing: Missing, now_ms: Callable[[], int]) -> None:
         self._parts = parts
+        self._now_ms = now_ms
         self._missing = missing
         self._round = Round(parts.line, _LINES)
         self._rebuilds: dict[str, _Rebuild] = {}  # by queue
@@ -78,13 +87,13 @@ class Reconciler:
     async def _begin_rebuild(self, queue: str) -> None:
         """From the first page, unless another replica is at it."""
         if await self._parts.shelves.lock(f"rebuild:{queue}", _LOCK_S):
-            rebuild = _Rebuild()
-            await self._parts.shelves.begin_rebuild(queue, rebuild.name)
-            self._rebuilds[queue] = rebuild
+            name = secrets.token_hex(8)
+            await self._parts.shelves.begin_rebuild(queue, name)
+            self._rebuilds[queue] = _Rebuild(name, least(self._now_ms() + _ASTRAY_MS))
 
     async def _rebuild_page(self, queue: str) -> None:
         rebuild, shelves = self._rebuilds[queue], self._parts.shelves
-        page, next_after = await self._parts.line.page(queue, rebuild.after, _PAGE)
+        page, next_after = await self._parts.line.page(queue, rebuild.after, rebuild.until, _PAGE)
         if not await shelves.lock(f"rebuild:{queue}", _LOCK_S):
             del self._rebuilds[queue]  # ours took too long: another replica is at it
             return

@@ -5,6 +5,8 @@ Nothing of this outlives the process; a replica that starts anew begins with a f
 """
 
 import random
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 
 from penstock import clock
@@ -22,17 +24,21 @@ class Retries:
         self._metrics = metrics
         self._budgets: dict[str, RetryBudget] = {}
 
+    def count(self, kinds: Iterable[str]) -> None:
+        """Attempts of these kinds have ended, one for each time that a kind is named."""
+        now = clock.monotonic()
+        for kind, count in Counter(kinds).items():
+            self._budget(kind, now).count(count, now)
+
     def paced(self, kind: str, verdict: Verdict) -> Verdict:
         """The verdict on one attempt, later where too many of its kind are to be tried again.
 
         What was lost or handed back keeps its place: it has waited its turn already.
         """
-        now = clock.monotonic()
-        budget = self._budget(kind, now)
-        budget.count(1, now)
         if verdict.state is not None or verdict.delay_s is None:
             return verdict
-        moves_s = budget.moves_s(now, random.random())
+        now = clock.monotonic()
+        moves_s = self._budget(kind, now).moves_s(now, random.random())
         if not moves_s:
             return verdict
         self._metrics.retries_delayed(kind).inc()

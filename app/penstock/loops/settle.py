@@ -141,6 +141,7 @@ class Settler:
             outgoing.done()
 
     async def _settle(self, batch: Sequence[Outgoing]) -> None:
+        self._judge.count(outgoing.job.kind for outgoing in batch)
         settlements = [self._decided(outgoing) for outgoing in batch]
         try:
             settled, held = await self._settle_until_answered(settlements)

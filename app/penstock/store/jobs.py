@@ -132,7 +132,7 @@ class Jobs:
 
 
 def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
-    return [
+    columns: list[list[object]] = [
         [s.job.id for s in batch],
         [s.job.attempt for s in batch],
         [s.job.worker for s in batch],
@@ -147,3 +147,4 @@ def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
         [s.verdict.reason for s in batch],
         [s.cancel_known for s in batch],
     ]
+    return rows.spared(columns)

@@ -50,9 +50,12 @@ class Line:
         found = await self._pg.rows("line_head", queue, kinds, limit, aging_ms)
         return [rows.due(row) for row in found]
 
-    async def page(self, queue: str, after: PageKey, size: int) -> tuple[list[Due], PageKey]:
-        """The next due rows of a queue, now or later, and where the page after them begins."""
-        found = await self._pg.rows("line_page", queue, *after, size)
+    async def page(
+        self, queue: str, after: PageKey, until: bytes, size: int
+    ) -> tuple[list[Due], PageKey]:
+        """The next due rows of a queue, now or later, with ids below `until`; and where the page
+        after them begins."""
+        found = await self._pg.rows("line_page", queue, *after, until, size)
         last = found[-1] if found else None
         key = after if last is None else (last[2], last[3], last[4], last[0])
         return [rows.due(row) for row in found], key

@@ -1,6 +1,6 @@
 """Between rows and the domain: one place that knows the order of the columns."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 
@@ -52,7 +52,7 @@ def started(row: Record) -> Started:
 
 def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
     """The columns of submit_jobs."""
-    return [
+    columns: list[list[object]] = [
         [j.id for j in jobs],
         [j.queue for j in jobs],
         [j.kind for j in jobs],
@@ -71,6 +71,16 @@ def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.expires_at for j in jobs],
         [j.ttl_s for j in jobs],
     ]
+    return spared(columns)
+
+
+def spared(columns: Iterable[list[object]]) -> list[list[object]]:
+    """Columns for one `unnest`, the first of them full: those without a value are sent empty.
+
+    It fills up with nulls what is shorter than the rest; and asyncpg asks of each null, but of no
+    text, whether it is a container.
+    """
+    return [[] if column.count(None) == len(column) else column for column in columns]
 
 
 @lru_cache(maxsize=1024)

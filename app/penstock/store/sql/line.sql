@@ -31,11 +31,13 @@ ORDER BY CASE WHEN $4::float8 = 0 THEN -p.priority ELSE 0 END,
 LIMIT $3;
 
 -- name: line_page
--- The next $6 rows of a queue after the key ($2, $3, $4, $5), due or not: for a rebuild.
+-- The next $7 rows of a queue after the key ($2, $3, $4, $5) with ids below $6, due or not: for a
+-- rebuild. As bytes, so that the index tells the ids too: what is passed over is never fetched.
 SELECT job_id, queue, kind, priority, ready_at FROM job_due
 WHERE queue = $1 AND (kind, priority, ready_at, uuid_send(job_id)) > ($2, $3, $4, $5)
+  AND uuid_send(job_id) < $6
 ORDER BY kind, priority, ready_at, uuid_send(job_id)
-LIMIT $6;
+LIMIT $7;
 
 -- name: due_among
 -- Which of these ids are due rows, to put them back on their shelves.
