@@ -64,6 +64,9 @@ def _take_over_stdlib(level: str, out: TextIO, ahead: list[Processor], last: Pro
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.INFO))
+    # A traceback for each connection that it misses, every second, while PostgreSQL is away: what
+    # an operator needs to know of that, `store/health.py` says once.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
 def _take_over_python() -> None:
