@@ -11,15 +11,15 @@ import os
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from penstock import chaos
+from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
-from penstock.domain.errors import PenstockError, StoreUnavailable
+from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine, Rooms
@@ -36,6 +36,7 @@ from penstock.telemetry.metrics import Metrics
 EXIT_FAILED = 1
 EXIT_LEAKY = 75  # EX_TEMPFAIL: all is well again once we have been started anew
 EXIT_INTERRUPTED = 130
+_BOOT_PAUSE_S = 0.5
 _LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
 _SLACK_S = 1.0
 # Objects that were made and are still there before the youngest are looked through, which takes
@@ -76,9 +77,10 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
-    if not await _postgres_is_there(settings, stop):
-        return
-    async with running(settings) as replica:
+    async with AsyncExitStack() as stack:
+        replica = await started(settings, stop, stack)
+        if replica is None:
+            return
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again would hold up the loop
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -108,6 +110,24 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
         os._exit(status)
     if failed:
         replica.loops.result()
+
+
+async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack) -> Replica | None:
+    """A replica that ends with the stack; None when `stop` called the start off. PostgreSQL may go
+    away again while it begins: then it begins anew, as long as a start may wait."""
+    store = settings.postgres
+    dsn, began = store.dsn.get_secret_value(), clock.monotonic()
+    while await _postgres_is_there(settings, stop):
+        try:
+            return await stack.enter_async_context(running(settings))
+        except StoreUnavailable as error:
+            is_over = clock.monotonic() - began >= store.boot_wait_s
+            if is_over or isinstance(postgres.explain(error, dsn), WrongSetting):
+                raise
+            log.warning("start_begins_anew", why=str(error), at_most_s=store.boot_wait_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), _BOOT_PAUSE_S)
+    return None
 
 
 async def _postgres_is_there(settings: Settings, stop: asyncio.Event) -> bool:

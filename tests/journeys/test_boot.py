@@ -3,10 +3,15 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
+from penstock import server
+from penstock.settings import Settings
+from penstock.store import migrate
+from tests.support.api import Api
 from tests.support.ports import free_port
 from tests.support.replica import ReplicaProcess
 from tests.support.servers import Servers
@@ -56,6 +61,34 @@ async def test_it_waits_for_postgres_and_then_serves(
         await replica.ready()
     finally:
         replica.stop()
+
+
+async def test_postgres_that_goes_away_again_amid_a_start_is_waited_for_again(
+    servers: Servers, replica_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+    pending = migrate.pending
+
+    async def look(dsn: str) -> list[str]:
+        """The first thing that a start asks; the server leaves before it."""
+        if not looks:
+            await asyncio.to_thread(servers.postgres.stop)
+        looks.append(dsn)
+        return await pending(dsn)
+
+    async def has_looked() -> bool:
+        return len(looks) > 0
+
+    monkeypatch.setattr(migrate, "pending", look)
+    async with AsyncExitStack() as stack:
+        starting = asyncio.create_task(server.started(replica_settings, asyncio.Event(), stack))
+        await eventually(has_looked, "the start has begun", 20)
+        await asyncio.to_thread(servers.postgres.start)
+        replica = await asyncio.wait_for(starting, 30)
+        assert replica is not None
+        async with Api(replica.url) as api:
+            assert (await api.ended(await api.submit("echo", 1)))["state"] == "succeeded"
+    assert len(looks) == 2
 
 
 async def test_a_signal_calls_the_start_off_at_once(
