@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.faults import crash_postgres
-from tests.support.figures import figures
+from tests.support.figures import crowded, figures
 from tests.support.load import Answers, Job
 from tests.support.scene import Scene
 from tests.support.waiting import eventually
@@ -122,8 +122,8 @@ async def _judge(scene: Scene, title: str, outages: Sequence[Outage]) -> None:
         figures(f"{title} for {back_at - went_at:.2f} s, again after", **recovered)
         figures(f"{title}, submissions", slowest=submitted.slowest_s(), **_named(submitted))
         figures(f"{title}, looks", slowest=looked.slowest_s(), **_named(looked))
-        assert max(recovered.values()) <= _RECOVERED_MAX_S
-        assert max(submitted.slowest_s(), looked.slowest_s()) <= _REFUSED_MAX_S
+        assert max(recovered.values()) <= crowded(_RECOVERED_MAX_S)
+        assert max(submitted.slowest_s(), looked.slowest_s()) <= crowded(_REFUSED_MAX_S)
         assert submitted.statuses().keys() | looked.statuses().keys() <= {200, 201, 503}
     adopted = [
         await scene.fleet.metric(one, "penstock_adopted_total") for one in scene.fleet.replicas

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support.faults import empty_redis
-from tests.support.figures import figures
+from tests.support.figures import crowded, figures
 from tests.support.load import Job
 from tests.support.scene import Scene, largest_gap, rate
 from tests.support.waiting import eventually
@@ -35,7 +35,7 @@ async def test_flushing_redis_under_load_loses_nothing_and_dispatch_goes_on(scen
     own = [event.t for event in scene.log.starts() if event.job in backlog]
     gap = largest_gap([first_flush_at, *(t for t in own if t > first_flush_at)])
     figures("FLUSHALL", flushes=_FLUSHES, gap=gap)
-    assert gap < _GAP_MAX_S
+    assert gap < crowded(_GAP_MAX_S)
     assert report.outcomes == {"succeeded": report.jobs}
 
 
@@ -76,7 +76,7 @@ async def test_a_pause_of_redis_loses_nothing_and_dispatch_goes_on(scene: Scene)
     times = [t for t in own if paused_at < t < resumed_at]
     gap = largest_gap([paused_at, *times, resumed_at])
     figures("Redis paused", gap=gap, slowest_answer_s=scene.load.submitted.slowest_s())
-    assert gap < _GAP_MAX_S
+    assert gap < crowded(_GAP_MAX_S)
     assert scene.load.submitted.statuses().keys() == {201}
     assert report.outcomes == {"succeeded": report.jobs}
 
@@ -115,7 +115,7 @@ async def test_without_redis_for_30_s_jobs_go_on_at_half_the_rate_at_least(scene
     assert rate([went_at, *backlog]) >= rate(before) / 2
     assert report.outcomes == {"succeeded": report.jobs}
     assert scene.load.submitted.statuses().keys() == {201}
-    assert largest_gap(trickle) < _GAP_MAX_S
+    assert largest_gap(trickle) < crowded(_GAP_MAX_S)
 
 
 async def _claims_from_redis(scene: Scene) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.chaos.nemesis import NemesisLog
 from tests.chaos.verdict import rescues
-from tests.support.figures import figures, share
+from tests.support.figures import crowded, figures, share
 from tests.support.load import Job
 from tests.support.replica import ReplicaProcess
 from tests.support.scene import Scene
@@ -61,7 +61,7 @@ async def test_ten_kills_amid_2000_jobs_lose_none_and_each_lost_attempt_runs_aga
     )
     assert killed_at.keys() == {one["worker"] for one in attempts if one["outcome"] == "lost"}
     assert len(found) > 100 * _ROUNDS / 2
-    assert max(found) <= _RERUN_MAX_S
+    assert max(found) <= crowded(_RERUN_MAX_S)
 
 
 def _logged(seconds: float) -> Job:
@@ -102,7 +102,7 @@ async def test_a_replica_that_wakes_after_30_s_settles_nothing_and_serves_under_
     )
     assert held <= lost
     assert stale >= len(held)
-    assert max(again) <= _RERUN_MAX_S
+    assert max(again) <= crowded(_RERUN_MAX_S)
     assert {attempts[job, n + 1]["outcome"] for job, n in lost} == {"succeeded"}
     assert report.outcomes == {"lost": len(lost), "succeeded": len(lengths) + 1200}
     assert len(names) == 1

@@ -16,6 +16,7 @@ from penstock.settings import Settings
 from penstock.store.health import Health
 from penstock.store.rows import ms
 from tests.support import making
+from tests.support.figures import crowded
 from tests.support.making import SUCCESS
 from tests.support.still import Q, Still, changed, standing
 from tests.support.waiting import eventually
@@ -260,10 +261,10 @@ async def test_who_waits_when_postgres_goes_down_is_refused_within_a_second(
         postgres_wire.hold()
     else:
         await postgres_wire.cut()
-    error = await refused_within(1.2, lambda: submit(making.new_jobs(count)))
+    error = await refused_within(crowded(1.2), lambda: submit(making.new_jobs(count)))
     await eventually_down(watched)
     assert error.unknown or how == "dies"
-    refused = await refused_within(0.1, lambda: submit(making.new_jobs(1)))
+    refused = await refused_within(crowded(0.1), lambda: submit(making.new_jobs(1)))
     assert not refused.unknown, "nothing was sent"
     postgres_wire.release()
     await postgres_wire.mend()
