@@ -114,7 +114,8 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
 
 async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack) -> Replica | None:
     """A replica that ends with the stack; None when `stop` called the start off. PostgreSQL may go
-    away again while it begins: then it begins anew, as long as a start may wait."""
+    away again while it begins: then it begins anew, if that is within `postgres.boot_wait_s` of the
+    first look. A row in `workers` that the broken start has left is condemned like any other."""
     store = settings.postgres
     dsn, began = store.dsn.get_secret_value(), clock.monotonic()
     while await _postgres_is_there(settings, stop):

@@ -21,8 +21,8 @@ _EXIT = 0  # whoever forked may wait for it: all is well
 
 def shed_when_forked() -> None:
     """From now on. Not for programs that are started, only for copies that go on with our code."""
+    own_signals_when_forked()  # first: until then a signal to the copy reaches us
     os.register_at_fork(after_in_child=_shed)
-    own_signals_when_forked()
 
 
 def own_signals_when_forked() -> None:

@@ -65,7 +65,7 @@ def _take_over_stdlib(level: str, out: TextIO, ahead: list[Processor], last: Pro
     root.handlers[:] = [handler]
     root.setLevel(max(_LEVELS[level], logging.INFO))
     # A traceback for each connection that it misses, every second, while PostgreSQL is away: what
-    # an operator needs to know of that, `store/health.py` says once.
+    # an operator needs to know of that, our loops tell as they back off (`loops/supervise.py`).
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
 
 
