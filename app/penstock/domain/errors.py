@@ -76,3 +76,36 @@ class WrongState(PenstockError):
     def __init__(self, state: str, allowed: str) -> None:
         super().__init__(f"the job is {state}; {allowed}")
         self.state = state
+
+
+class WorkflowNotFound(PenstockError):
+    """No such workflow, or one that the caller may not see."""
+
+
+class WrongWorkflowState(PenstockError):
+    """The workflow stands where the call can't move it from."""
+
+    def __init__(self, state: str, allowed: str) -> None:
+        super().__init__(f"the workflow is {state}; {allowed}")
+        self.state = state
+
+
+class NameTaken(PenstockError):
+    """The workflow has jobs of these names: the names by the place of the job that was refused."""
+
+    def __init__(self, names: Mapping[int, str]) -> None:
+        super().__init__("the workflow has a job of this name")
+        self.names = names
+
+
+class ParentNotFound(PenstockError):
+    """Jobs depend on jobs that there aren't (any more): those ids by (place of the job, place in
+    its depends_on)."""
+
+    def __init__(self, places: Mapping[tuple[int, int], JobId]) -> None:
+        super().__init__("there is no such job")
+        self.places = places
+
+
+class TooLarge(PenstockError):
+    """A workflow would get more jobs or edges than it may have."""

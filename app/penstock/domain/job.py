@@ -51,6 +51,11 @@ class NewJob:
     ttl_s: float | None = None  # instead of expires_at, counted from the commit
     unique_key: str | None = None  # no two live jobs of the queue have the same
     return_holder: bool = False  # where the key is taken: its holder is the answer, not a refusal
+    workflow_id: JobId | None = None
+    name: str | None = None  # in its workflow
+    depends_on: tuple[str, ...] = ()  # as asked: names in its workflow, else ids
+    parents: tuple[JobId, ...] = ()  # the same as ids
+    run_if: str = "all_succeeded"  # a RunIf; counts where there are parents
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +92,4 @@ class Started:
     tags: tuple[str, ...] = field(default=())
     traceparent: str | None = None
     created_by: str = ""
+    graph_id: JobId | None = None  # its workflow, or workflow.LOOSE: others depend on its end

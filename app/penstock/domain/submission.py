@@ -11,6 +11,7 @@ from datetime import datetime
 from penstock.domain.errors import DuplicateJob, KeyBusy, KeyReused, PenstockError
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob
+from penstock.domain.workflow import NewWorkflow
 
 UniqueKey = tuple[str, str]  # queue, unique_key
 
@@ -29,6 +30,17 @@ class Submission:
 
     jobs: Sequence[NewJob]
     key: RequestKey | None = None
+    workflow: NewWorkflow | None = None  # new as well, with these jobs; its id is the answer
+    into: JobId | None = None  # the running workflow that these jobs join
+
+    @property
+    def is_graph(self) -> bool:
+        """Whether others' ends may decide about its jobs: it takes a transaction of its own."""
+        return (
+            self.workflow is not None
+            or self.into is not None
+            or any(job.parents for job in self.jobs)
+        )
 
     @property
     def has_keys(self) -> bool:
