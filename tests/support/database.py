@@ -22,6 +22,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, Workers
+from penstock.store.workflow_reads import WorkflowReads
 from tests.support import making
 
 WHO = Identity("host", 1, "0", ("*",), ("echo",), 10)
@@ -30,6 +31,7 @@ DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
     *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
+    *("workflows", "job_edges", "job_blocked", "job_spreads"),
 )
 
 
@@ -48,6 +50,7 @@ class Database:
     workers: Workers
     reads: Reads
     lists: Lists
+    workflow_reads: WorkflowReads
 
     async def empty(self) -> None:
         """As after the migrations, but for the counters of the tables' statistics."""
@@ -128,6 +131,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             Workers(postgres),
             Reads(postgres, health),
             Lists(postgres, health),
+            WorkflowReads(postgres, health),
         )
     finally:
         await session.close()

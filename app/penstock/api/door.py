@@ -51,6 +51,18 @@ class Defaults:
     timeout_s: float = 300.0
 
 
+PayloadErrors = Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a body needs to become a job: the defaults, an id, and what is known of kinds."""
+
+    defaults: Defaults
+    mint: Callable[[], bytes]
+    payload_errors: PayloadErrors
+
+
 @dataclass(frozen=True, slots=True)
 class Door:
     """`server` builds one. `now_ms` is Postgres' clock as this replica guesses it."""
@@ -63,7 +75,7 @@ class Door:
     minter: Minter
     verifier: Verifier
     now_ms: Callable[[], int]
-    payload_errors: Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+    payload_errors: PayloadErrors
     readiness: Callable[[], Readiness]
     metrics: Metrics
     backlog: Backlog = field(default_factory=Backlog)  # of submissions
@@ -72,3 +84,7 @@ class Door:
     defaults: Defaults = field(default_factory=Defaults)
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.defaults, self.minter.mint, self.payload_errors)

@@ -89,7 +89,7 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
 async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> list[NewJob]:
     headers, body = ask.request.headers, ask.body
     origin = Origin(ask.caller.sub, traceparent(headers), suspect=body.suspect)
-    intake = Intake(ask.door, origin, now_ms)
+    intake = Intake(ask.door.recipe, origin, now_ms)
     if values[0] is body.value:
         return [await take_one(intake, body, ask.door.pace)]
     return await take_all(intake, values, ask.door.pace)

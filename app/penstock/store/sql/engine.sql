@@ -317,12 +317,14 @@ SELECT queue, kind, priority, ready_at FROM d;
 SELECT CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
             WHEN d.job_id IS NOT NULL THEN 'ready'
             WHEN r.job_id IS NOT NULL THEN 'running'
+            WHEN b.job_id IS NOT NULL THEN 'blocked'
             ELSE e.state END,
        (SELECT u.job_id FROM job_unique u
         WHERE u.unique_id = job_unique_id(j.queue, j.unique_key) AND u.job_id <> j.job_id)
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)
 LEFT JOIN job_running r USING (job_id)
+LEFT JOIN job_blocked b USING (job_id)
 LEFT JOIN job_ended e USING (job_id)
 WHERE j.job_id = $1;
 
