@@ -15,10 +15,10 @@ from penstock.api.bodies import LARGE_BYTES, PACED_BYTES, Body, decode, unknown_
 from penstock.api.pace import Pace
 from penstock.api.problems import Fault, Problem, named
 from penstock.api.submissions import Intake
-from penstock.domain import nesting
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.submission import Accepted
+from penstock.domain.workflow import KIND
 
 _FIELDS = frozenset({"jobs"})
 
@@ -108,4 +108,4 @@ async def _take_part(intake: Intake, part: memoryview, at: str, pace: Pace) -> N
 
 def _holds_jobs(value: Any) -> bool:
     """Whether a job's payload is a workflow, which takes long to look at for its size."""
-    return isinstance(value, dict) and value.get("kind") == nesting.KIND
+    return isinstance(value, dict) and value.get("kind") == KIND

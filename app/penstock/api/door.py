@@ -9,11 +9,13 @@ from penstock.api.pace import Pace
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.submit import Submitter
+from penstock.commands.workflows import Workflows
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
+from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.metrics import Metrics
 
 MIB = 1024 * 1024
@@ -71,6 +73,8 @@ class Door:
     changes: Changes
     reads: Reads
     lists: Lists
+    workflows: Workflows
+    workflow_reads: WorkflowReads
     waiters: Waiters
     minter: Minter
     verifier: Verifier

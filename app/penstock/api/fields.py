@@ -67,7 +67,7 @@ _DETAILS = {
 }
 
 
-_FORMS = {NAME_PATTERN: f"must match {NAME_PATTERN}", ID_PATTERN: "must be the id of a job"}
+_FORMS = {NAME_PATTERN: f"must match {NAME_PATTERN}", ID_PATTERN: "must be an id"}
 
 
 def said_of(error: Mapping[str, Any]) -> str:

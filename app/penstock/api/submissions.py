@@ -32,7 +32,7 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.references import KEY, may_refer, references
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
-from penstock.domain.workflow import RunIf
+from penstock.domain.workflow import KIND, RunIf
 
 _MISPLACED = "a reference may stand in the payloads of a workflow's jobs, nowhere else in it"
 
@@ -191,7 +191,7 @@ class Intake:
         parents = _parents(body) or self._around.parents
         refers = bool(parents) and may_refer(text)
         looked = Looked(text)
-        if kind == nesting.KIND:
+        if kind == KIND:
             self._look_inside(payload, parents, looked)
             if refers:
                 looked.faults += _misplaced(payload)
@@ -206,7 +206,7 @@ class Intake:
     def _look_inside(self, payload: Any, parents: frozenset[str], looked: Looked) -> None:
         """A workflow in a payload, looked at as if it were submitted by itself."""
         depth = self._around.depth + 1
-        values = _inner_jobs(payload, looked.faults)
+        values = inner_jobs(payload, looked.faults)
         if depth > graph.DEPTH_MAX:
             told = f"is a workflow in {graph.DEPTH_MAX} others, which is one too many"
             looked.faults.append(Fault("", told))
@@ -260,6 +260,21 @@ def node_of(body: Mapping[str, Any]) -> graph.Node:
     return graph.Node(body["name"], body.get("depends_on", ()), run_if)
 
 
+def inner_jobs(payload: Any, faults: list[Fault]) -> list[Any]:
+    """The jobs of a workflow in a payload, not looked into yet."""
+    if not isinstance(payload, dict):
+        faults.append(Fault("", "must be a workflow, as POST /v1/workflows takes it"))
+        return []
+    faults += head_faults(payload, INNER_HEAD)
+    jobs = payload.get("jobs")
+    if not isinstance(jobs, list):
+        faults.append(Fault("/jobs", "must be a list" if "jobs" in payload else "is required"))
+        return []
+    if not 1 <= len(jobs) <= graph.JOBS_MAX:
+        faults.append(Fault("/jobs", f"must have 1 to {graph.JOBS_MAX} jobs, has {len(jobs)}"))
+    return jobs
+
+
 def _id(text: str) -> JobId:
     id_ = ids.parse(text)
     assert id_ is not None, text
@@ -293,21 +308,6 @@ def _misplaced(payload: Any) -> list[Fault]:
     """References in a workflow that say what its jobs are: who may submit them couldn't be told."""
     found = (one.at for one in references(payload) if not nesting.is_inside(one.at))
     return [Fault(at, _MISPLACED) for at in islice(found, ERRORS_MAX + 1)]
-
-
-def _inner_jobs(payload: Any, faults: list[Fault]) -> list[Any]:
-    """The jobs of a workflow in a payload, not looked into yet."""
-    if not isinstance(payload, dict):
-        faults.append(Fault("", "must be a workflow, as POST /v1/workflows takes it"))
-        return []
-    faults += head_faults(payload, INNER_HEAD)
-    jobs = payload.get("jobs")
-    if not isinstance(jobs, list):
-        faults.append(Fault("/jobs", "must be a list" if "jobs" in payload else "is required"))
-        return []
-    if not 1 <= len(jobs) <= graph.JOBS_MAX:
-        faults.append(Fault("/jobs", f"must have 1 to {graph.JOBS_MAX} jobs, has {len(jobs)}"))
-    return jobs
 
 
 def _backoff(body: BackoffBody) -> Backoff:

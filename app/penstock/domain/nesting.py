@@ -9,7 +9,7 @@ that one has parents.
 from dataclasses import dataclass
 from typing import Any
 
-KIND = "workflow"
+from penstock.domain.workflow import KIND
 
 
 @dataclass(frozen=True, slots=True)
