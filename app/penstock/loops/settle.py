@@ -1,6 +1,7 @@
 """Settlement: outcome -> decide() -> one transaction for all outcomes that gathered -> the line.
 
-In: (attempt, ending) pairs from the pool, the reaper, the drain. Out: rows moved, leases acked,
+In: (attempt, ending) pairs from the pool, the reaper, the drain; those that submitted jobs by way of
+`loops/fanout.py`, which stores these first. Out: rows moved, leases acked,
 retries in line, waiters told. The fence makes it safe to send a batch again: a row that is gone
 is stale, or was settled by the first sending (`settled_before` tells). If we die here, what had
 not committed stands in job_running under our name, and the reaper settles it as lost.
@@ -23,6 +24,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
+from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
@@ -59,6 +61,7 @@ class Outgoing:
     progress: ProgressRow | None = None
     cancel_requested: bool = False
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
+    children: Sequence[bytes] = ()  # jobs that it submitted, as JSON texts: stored first
     done: Callable[[], None] = field(default=lambda: None)
 
     size: int = field(init=False)  # bytes, about
@@ -66,6 +69,7 @@ class Outgoing:
     def __post_init__(self) -> None:
         result, lines = self.ending.result, self.logs
         self.size = 200 + len(result or "") + sum(100 + len(line[5]) for line in lines)
+        self.size += sum(len(child) for child in self.children)
 
 
 def weight(outgoing: Outgoing) -> int:
@@ -83,20 +87,21 @@ class Settler:
         enqueuer: Enqueuer,
         metrics: Metrics,
         judge: Judge,
-        on_ended: Callable[[list[JobId]], None],
+        fanout: Fanout,
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
         self._judge = judge
-        self._on_ended = on_ended
+        self._fanout = fanout
+        self._fanout.on_stored = lambda outgoing: self._batcher.put((outgoing,))
+        self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
         self._flushing_since: float | None = None
         self.run = self._batcher.run
-        self.drained = self._batcher.drained
 
     def is_stuck(self) -> bool:
         """Whether one batch has been under way for longer than an outage is worth waiting."""
@@ -106,7 +111,15 @@ class Settler:
     def put(self, outgoing: Outgoing) -> None:
         self.unsettled += 1
         self.unsettled_bytes += outgoing.size
-        self._batcher.put((outgoing,))
+        if outgoing.children:
+            self._fanout.put(outgoing)
+        else:
+            self._batcher.put((outgoing,))
+
+    async def drained(self) -> None:
+        """Returns when all that was put is settled."""
+        await self._fanout.drained()
+        await self._batcher.drained()
 
     async def settle(self, batch: Iterable[Outgoing]) -> None:
         """Puts a batch and returns when all of it is settled, or found to be stale."""
@@ -225,7 +238,7 @@ class Settler:
                 due.append(Due(job.id, job.queue, job.kind, job.priority, ms(done.ready_at)))
         self._enqueuer.put(due, off)
         if ended:
-            self._on_ended(ended)
+            self.on_ended(ended)
         self._count(settlements, settled, counts)
 
     def _count(
