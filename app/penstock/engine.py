@@ -25,6 +25,7 @@ from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
+from penstock.handlers.gathered import Bounds
 from penstock.handlers.registry import Handler, Registry
 from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
@@ -33,6 +34,7 @@ from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
+from penstock.loops.fanout import Fanout
 from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
@@ -64,6 +66,7 @@ from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.line import Line
 from penstock.store.lists import Lists
+from penstock.store.parents import Parents
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
@@ -138,6 +141,7 @@ class Engine:
         """What runs for ever without steps: the batchers and the pool."""
         yield self.submitter.run
         yield self.enqueuer.run
+        yield self.fanout.run
         yield self.settler.run
         yield self.pool.run
 
@@ -180,9 +184,10 @@ class Engine:
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
+        self._bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
         self.children = self._children()
         self._alone = Lane("children", (), limits.children, self.children)
-        self._services = Services(http=self._rooms.egress)
+        self._services = Services(self._rooms.egress, self._bounds)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
@@ -206,7 +211,11 @@ class Engine:
             self._on_run_ended,
             self._on_slot_free,
         )
-        self.hands = Hands(self.pool, self.held, self.settler, self._run_of)
+        parents = Parents(self._rooms.postgres, limits.parents_max_bytes)
+        self.fanout = Fanout(self.submitter, parents.ids_of)
+        self.settler.fanout = self.fanout
+        self.fanout.on_stored = self.settler.pass_on
+        self.hands = Hands(self.pool, self.held, self.settler, parents, self._run_of)
 
     def _children(self) -> Children:
         settings, limits = self._settings, self._settings.worker
@@ -222,6 +231,7 @@ class Engine:
             log_level=settings.log.level,
             log_format=settings.log.format,
             memory_max_bytes=limits.child_memory_max_bytes,
+            bounds=self._bounds,
         )
         return Children(setup, limits.children, limits.child_start_max_s, self.metrics)
 
@@ -340,10 +350,16 @@ class Engine:
         return Run(job, handler, context, math.inf, self._alone, Child(job, context))
 
     def _on_run_ended(self, run: Run, ending: Ending) -> None:
-        logs, progress = run.log_rows(), run.progress_row()
-        self.settler.put(
-            Outgoing(run.job, ending, logs, progress, done=lambda: self.held.drop(run))
+        submitted = run.context.take_submitted()
+        outgoing = Outgoing(
+            run.job,
+            ending,
+            run.log_rows(),
+            run.progress_row(),
+            children=submitted if ending.outcome is Outcome.SUCCEEDED else (),
+            done=lambda: self.held.drop(run),
         )
+        self.settler.put(outgoing)
 
     def _on_slot_free(self) -> None:
         self.worker.wake.set()

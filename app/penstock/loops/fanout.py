@@ -11,7 +11,7 @@ import asyncio
 import random
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,7 @@ _SHOWN_MAX_BYTES = 200
 _LAST_SEQ = 2**31 - 1  # of a log line that comes after all of the handler's
 
 Read = Callable[[Started, Sequence[dict[str, Any]]], Submission]
+IdsOf = Callable[[JobId, Sequence[str]], Awaitable[Mapping[str, JobId]]]
 
 log = get_logger(__name__)
 
@@ -62,17 +63,19 @@ class Fault:
 
 
 class Fanout:
-    """`read` makes a submission of what a job submitted, or raises ValueError."""
+    """`ids_of(workflow, names)` are the ids of jobs that a workflow has. `read` makes a submission
+    of what a job submitted, or raises ValueError; it may be called in a thread."""
 
-    def __init__(self, submitter: Submitter, read: Read) -> None:
+    def __init__(self, submitter: Submitter, ids_of: IdsOf) -> None:
         self._submitter = submitter
-        self._read = read
+        self._ids_of = ids_of
+        self.read: Read  # these two are set by who wires us
+        self.on_stored: Callable[[Outgoing], None]
         self._waiting: deque[Outgoing] = deque()
         self._left = 0
         self._filled = asyncio.Semaphore(0)
         self._idle = asyncio.Event()
         self._idle.set()
-        self.on_stored: Callable[[Outgoing], None] = lambda _outgoing: None
 
     def put(self, outgoing: "Outgoing") -> None:
         self._waiting.append(outgoing)
@@ -105,7 +108,7 @@ class Fanout:
         children, outgoing.children = outgoing.children, ()
         job = outgoing.job
         try:
-            submission = await self._submission(job, children)
+            submission = await self._read_all(job, children)
             await chaos.point("before_children")
             await self._submit_until_answered(submission)
             await chaos.point("after_children")
@@ -115,21 +118,26 @@ class Fanout:
             outgoing.ending = _refused(error, children)
         except Exception:  # one job's data must not end the process (A20)
             log.exception("children_refused")
-            outgoing.ending = _failed("penstock could not read them", traceback.format_exc(limit=-5))
+            outgoing.ending = _failed(
+                "penstock could not read them", traceback.format_exc(limit=-5)
+            )
 
-    async def _submission(self, job: Started, children: Sequence[bytes]) -> Submission:
+    async def _read_all(self, job: Started, children: Sequence[bytes]) -> Submission:
         if len(children) <= _IN_A_THREAD:
-            return self._made(job, children)
-        return await asyncio.to_thread(self._made, job, children)
+            return self._read_now(job, children)
+        return await asyncio.to_thread(self._read_now, job, children)
 
-    def _made(self, job: Started, children: Sequence[bytes]) -> Submission:
-        return numbered(job.id, self._read(job, [orjson.loads(child) for child in children]))
+    def _read_now(self, job: Started, children: Sequence[bytes]) -> Submission:
+        submission = self.read(job, [orjson.loads(child) for child in children])
+        return replace(submission, jobs=numbered(job.id, submission.jobs))
 
     async def _submit_until_answered(self, submission: Submission) -> None:
         failures = 0
         while True:
             try:
-                await self._submitter.submit(submission)
+                linked = await self._linked(submission)
+                # Always as if for the second time: an earlier attempt may have stored them.
+                await self._submitter.submit(linked, again=True)
                 return
             except (StoreUnavailable, Contended) as error:
                 if failures % 20 == 0:
@@ -138,16 +146,33 @@ class Fanout:
                 longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)
                 await asyncio.sleep(longest * random.uniform(0.5, 1.0))
 
+    async def _linked(self, submission: Submission) -> Submission:
+        """With the ids of parents that go by their names in a workflow. Raises ValueError."""
+        into, jobs = submission.into, submission.jobs
+        if into is None:
+            return submission
+        ids = {job.name: job.id for job in jobs if job.name is not None}
+        strange = {name for job in jobs for name in job.depends_on} - ids.keys()
+        if strange:
+            ids |= await self._ids_of(into, sorted(strange))
+        return replace(submission, jobs=[_linked(n, job, ids) for n, job in enumerate(jobs, 1)])
 
-def numbered(job: JobId, submission: Submission) -> Submission:
-    """The same, each job with the id that it has whenever this job submits it."""
-    ids = {one.id: nth_of(job, ordinal) for ordinal, one in enumerate(submission.jobs, 1)}
-    return replace(submission, jobs=[_renamed(one, ids) for one in submission.jobs])
+
+def numbered(job: JobId, children: Sequence[NewJob]) -> list[NewJob]:
+    """The same, each with the id that it has whenever this job submits it."""
+    ids = {one.id: nth_of(job, ordinal) for ordinal, one in enumerate(children, 1)}
+    return [
+        replace(one, id=ids[one.id], parents=tuple(ids.get(it, it) for it in one.parents))
+        for one in children
+    ]
 
 
-def _renamed(job: NewJob, ids: dict[JobId, JobId]) -> NewJob:
-    parents = tuple(ids.get(parent, parent) for parent in job.parents)
-    return replace(job, id=ids[job.id], parents=parents)
+def _linked(ordinal: int, job: NewJob, ids: Mapping[str, JobId]) -> NewJob:
+    for name in job.depends_on:
+        if name not in ids:
+            shown = cut(one_line(name), _SHOWN_MAX_BYTES)
+            raise ValueError(f"job {ordinal}: the workflow has no job {shown!r} to depend on")
+    return replace(job, parents=tuple(ids[name] for name in job.depends_on))
 
 
 def _dropped(

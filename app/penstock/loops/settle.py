@@ -1,7 +1,6 @@
 """Settlement: outcome -> decide() -> one transaction for all outcomes that gathered -> the line.
 
-In: (attempt, ending) pairs from the pool, the reaper, the drain; those that submitted jobs by way of
-`loops/fanout.py`, which stores these first. Out: rows moved, leases acked,
+In: (attempt, ending) pairs from the pool, the reaper, the drain. Out: rows moved, leases acked,
 retries in line, waiters told. The fence makes it safe to send a batch again: a row that is gone
 is stale, or was settled by the first sending (`settled_before` tells). If we die here, what had
 not committed stands in job_running under our name, and the reaper settles it as lost.
@@ -61,7 +60,7 @@ class Outgoing:
     progress: ProgressRow | None = None
     cancel_requested: bool = False
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
-    children: Sequence[bytes] = ()  # jobs that it submitted, as JSON texts: stored first
+    children: Sequence[bytes] = ()  # jobs that it submitted, as JSON texts: stored before it
     done: Callable[[], None] = field(default=lambda: None)
 
     size: int = field(init=False)  # bytes, about
@@ -87,21 +86,20 @@ class Settler:
         enqueuer: Enqueuer,
         metrics: Metrics,
         judge: Judge,
-        fanout: Fanout,
+        on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
         self._enqueuer = enqueuer
         self._metrics = metrics
         self._judge = judge
-        self._fanout = fanout
-        self._fanout.on_stored = lambda outgoing: self._batcher.put((outgoing,))
-        self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
+        self._on_ended = on_ended
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
         self._flushing_since: float | None = None
         self.run = self._batcher.run
+        self.fanout: Fanout  # set by who wires us
 
     def is_stuck(self) -> bool:
         """Whether one batch has been under way for longer than an outage is worth waiting."""
@@ -112,13 +110,17 @@ class Settler:
         self.unsettled += 1
         self.unsettled_bytes += outgoing.size
         if outgoing.children:
-            self._fanout.put(outgoing)
+            self.fanout.put(outgoing)  # which passes it on
         else:
-            self._batcher.put((outgoing,))
+            self.pass_on(outgoing)
+
+    def pass_on(self, outgoing: Outgoing) -> None:
+        """To its settlement: what it submitted is stored."""
+        self._batcher.put((outgoing,))
 
     async def drained(self) -> None:
         """Returns when all that was put is settled."""
-        await self._fanout.drained()
+        await self.fanout.drained()
         await self._batcher.drained()
 
     async def settle(self, batch: Iterable[Outgoing]) -> None:
@@ -238,7 +240,7 @@ class Settler:
                 due.append(Due(job.id, job.queue, job.kind, job.priority, ms(done.ready_at)))
         self._enqueuer.put(due, off)
         if ended:
-            self.on_ended(ended)
+            self._on_ended(ended)
         self._count(settlements, settled, counts)
 
     def _count(

@@ -48,6 +48,11 @@ class Parents:
                 found[job.id] = self._kin(job, told[job.id], results)
         return found
 
+    async def ids_of(self, workflow: JobId, names: Sequence[str]) -> dict[str, JobId]:
+        """Those jobs of a workflow that have one of these names."""
+        found = await self._pg.rows("names_taken", workflow, names)
+        return {name: JobId(id_) for name, id_ in found}
+
     async def _told(self, ids: Sequence[JobId]) -> tuple[dict[JobId, _Told], dict[JobId, int]]:
         """By child, and how large each parent's result is as stored."""
         told = {id_: _Told() for id_ in ids}
@@ -99,4 +104,3 @@ def _slices(sizes: Mapping[JobId, int]) -> Iterator[list[JobId]]:
         left -= most
     if part:
         yield part
-
