@@ -17,9 +17,10 @@ from penstock.domain.attempt import RELEASED, Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
-from penstock.domain.workflow import NO_KIN, Kin
+from penstock.domain.workflow import KIND, NO_KIN, Kin
 from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
+from penstock.loops.nesting import Nester
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.settle import Outgoing, Settler
@@ -40,6 +41,7 @@ class Hands:
     pool: Pool
     held: Held
     settler: Settler
+    nester: Nester
     parents: Parents
     run_of: Callable[[Started], Run | None]  # None: not a kind that we serve
 
@@ -75,7 +77,7 @@ class Worker:
     async def adopt(self) -> float:
         """Takes in what stands under our name and isn't known here: a start's answer was lost."""
         held = self._hands.held
-        here = held.departed = set(held.runs) | held.starting
+        here = held.departed = held.ids()
         but, mine = here.union(self._hands.settler.refused), [self._parts.me.worker]
         rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=but)
         if rows:
@@ -173,6 +175,9 @@ class Worker:
     def _take_in(self, started: Iterable[Started], kin: Mapping[JobId, Kin]) -> list[Run]:
         runs = []
         for job in started:
+            if job.kind == KIND:
+                self._hands.nester.put([job])
+                continue
             run = self._hands.run_of(job)
             if run is None:  # somebody put its id on the wrong shelf: back it goes, to its own
                 self._hands.settler.put(Outgoing(job, RELEASED))
