@@ -44,8 +44,12 @@ class Parents:
             fit = [one for one in told.values() if one.stored <= self._results_max_bytes]
             wanted = {id_ for one in fit for id_ in one.parents if sizes[id_]}
             results = await self._results({id_: sizes[id_] for id_ in wanted})
+            whole = {id_: len(result.encode()) for id_, result in results.items()}
             for job in part:
-                found[job.id] = self._kin(job, told[job.id], results)
+                one = told[job.id]
+                size = max(one.stored, sum(whole.get(id_, 0) for id_ in one.parents))
+                withheld = size if size > self._results_max_bytes else 0
+                found[job.id] = _kin(job, one, {} if withheld else results, withheld)
         return found
 
     async def ids_of(self, workflow: JobId, names: Sequence[str]) -> dict[str, JobId]:
@@ -69,25 +73,18 @@ class Parents:
     async def _results(self, sizes: Mapping[JobId, int]) -> dict[JobId, str]:
         results: dict[JobId, str] = {}
         for ids in _slices(sizes):
-            results.update((row[0], row[1]) for row in await self._pg.rows("results_of", ids))
+            found = await self._pg.rows("results_of", ids)
+            results.update((row[0], row[1]) for row in found if row[1] is not None)
         return results
 
-    def _kin(self, job: Started, told: _Told, results: Mapping[JobId, str]) -> Kin:
-        whole = sum(len(results.get(id_, "")) for id_ in told.parents)
-        withheld = max(whole, told.stored)
-        if withheld <= self._results_max_bytes:
-            withheld = 0
-        by_id = job.graph_id == LOOSE
-        parents = [
-            Parent(
-                id_,
-                text(id_) if by_id else name,
-                state,
-                "null" if withheld else results.get(id_, "null"),
-            )
-            for id_, (name, state) in sorted(told.parents.items())
-        ]
-        return Kin(told.name, {one.name: one for one in parents}, withheld)
+
+def _kin(job: Started, told: _Told, results: Mapping[JobId, str], withheld: int) -> Kin:
+    by_id = job.graph_id == LOOSE
+    parents = [
+        Parent(id_, text(id_) if by_id else name, state, results.get(id_, "null"))
+        for id_, (name, state) in sorted(told.parents.items())
+    ]
+    return Kin(told.name, {one.name: one for one in parents}, withheld)
 
 
 def _slices(sizes: Mapping[JobId, int]) -> Iterator[list[JobId]]:

@@ -6,7 +6,8 @@
 -- where it stands, and how large its result is as stored (perhaps compressed; null: it has none).
 WITH c AS MATERIALIZED (SELECT job_id, name FROM jobs WHERE job_id = ANY($1::uuid[])),
 e AS MATERIALIZED (
-    SELECT child_id, parent_id FROM job_edges WHERE child_id = ANY($1::uuid[])
+    -- graph_id: else an index-only scan of all of (parent_id, child_id) would seem as cheap
+    SELECT child_id, parent_id, graph_id FROM job_edges WHERE child_id = ANY($1::uuid[])
 ),
 i AS MATERIALIZED (SELECT ARRAY(SELECT DISTINCT parent_id FROM e) AS ids),
 p AS MATERIALIZED (SELECT job_id, name FROM jobs WHERE job_id = ANY(ARRAY(SELECT unnest(ids) FROM i))),
@@ -29,6 +30,6 @@ SELECT e.child_id, e.parent_id, p.name, s.state, s.size
 FROM e JOIN p ON p.job_id = e.parent_id JOIN s ON s.job_id = e.parent_id;
 
 -- name: results_of
--- The results of these jobs, as far as they have succeeded.
-SELECT job_id, result FROM job_ended
-WHERE job_id = ANY($1::uuid[]) AND state = 'succeeded' AND result IS NOT NULL;
+-- The results of these jobs. (A condition on the state would tempt it to an index of states.)
+SELECT job_id, CASE WHEN state = 'succeeded' THEN result END
+FROM job_ended WHERE job_id = ANY($1::uuid[]);
