@@ -111,7 +111,7 @@ async def test_siblings_share_what_their_parents_returned(db: Database) -> None:
     assert len(results) <= 3, "each child has a copy of its own"
 
 
-@pytest.mark.parametrize("letters", ["x" * 600, "\u00e4\u4e2d" * 300])
+@pytest.mark.parametrize("letters", ["x" * 600, "\u00e4" * 300])
 async def test_more_results_than_a_job_may_get_are_withheld(db: Database, letters: str) -> None:
     """Also where they are stored compressed, as what repeats itself is."""
     graph = woven({"a": [], "b": [], "both": ["a", "b"], "one": ["a"]})
