@@ -123,8 +123,8 @@ async def _joining(
     ids = set(there.values())
     new = [job for job in jobs if job.id not in ids]
     if new and (found.state is not WorkflowState.RUNNING or found.halt is not None):
-        state = found.state if found.halt is None else f"{found.state}, and halted"
-        raise WrongWorkflowState(state, "only one that runs takes more jobs")
+        why = "only one that runs and that nothing stops takes more jobs"
+        raise WrongWorkflowState(found.state, why)
     if found.total + len(new) > JOBS_MAX:
         raise TooLarge(f"a workflow has at most {JOBS_MAX} jobs; this one has {found.total}")
     edges = sum(len(job.parents) for job in new)
