@@ -63,6 +63,14 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
+        case "after_prune_workflows":
+            await db.session.execute(
+                "INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors,"
+                " state, total, finished_at)"
+                " VALUES (gen_random_uuid(), 'w', 'continue', '{}', '', '{}', 'succeeded', 0, now())"
+            )
+            prune = Retention(db.postgres).prune_workflows
+            return lambda: prune(0.0, 10), "SELECT count(*) = 1 FROM pruned_workflows"
     raise AssertionError(f"no call of {point}: write one")
 
 

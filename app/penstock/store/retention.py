@@ -16,6 +16,7 @@ from penstock.store.postgres import Postgres
 
 _EDGES_A_JOB = 5  # deleted by one statement, on the average
 
+
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """How many jobs a step deleted, and when the last of them had ended."""
