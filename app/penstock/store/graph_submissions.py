@@ -236,8 +236,9 @@ def _is_fresh(new: Sequence[NewJob]) -> bool:
 def standing(jobs: Sequence[NewJob], moved: Moved, at: datetime) -> dict[JobId, State]:
     """Where jobs with parents stand after their commit `at`."""
     states = {job.id: State.BLOCKED for job in jobs if job.parents}
+    later = {job.id for job in jobs if job.delay_s or (job.run_at and job.run_at > at)}
     for due in moved.unlocked:
-        states[due.id] = State.READY if due.ready_ms <= rows.ms(at) else State.SCHEDULED
+        states[due.id] = State.SCHEDULED if due.id in later else State.READY
     for over in moved.ended:
         states[over.id] = over.state
     return states
