@@ -321,12 +321,18 @@ class Jobs(Section):
 
 
 class Retention(Section):
-    """How long what is over is kept; a job goes with its attempts, its log and its result."""
+    """How long what is over is kept; a job goes with its attempts, its log and its result.
+
+    Jobs of a workflow go with the workflow, whatever their own state.
+    """
 
     succeeded_s: Kept = Field(7 * DAY_S, description="age at which succeeded jobs go; 0 = never")
     dead_s: Kept = Field(30 * DAY_S, description="age at which dead jobs go; 0 = never")
     cancelled_s: Kept = Field(7 * DAY_S, description="age at which cancelled jobs go; 0 = never")
     skipped_s: Kept = Field(7 * DAY_S, description="age at which skipped jobs go; 0 = never")
+    workflows_s: Kept = Field(
+        30 * DAY_S, description="age at which ended workflows go, with all their jobs; 0 = never"
+    )
     idempotency_s: float = Field(
         DAY_S, ge=KEPT_MIN_S, le=366 * DAY_S, description="time that an Idempotency-Key counts"
     )
