@@ -40,6 +40,7 @@ CREATE TABLE workflows (
 
 CREATE UNIQUE INDEX workflows_holder ON workflows (holder_id) WHERE holder_id IS NOT NULL;
 CREATE INDEX workflows_halting ON workflows (workflow_id) WHERE halting;
+CREATE INDEX workflows_nested ON workflows (workflow_id) WHERE holder_id IS NOT NULL AND state = 'running';
 CREATE INDEX workflows_state ON workflows (state, uuid_send(workflow_id));
 CREATE INDEX workflows_age ON workflows (finished_at) WHERE finished_at IS NOT NULL;
 

@@ -6,6 +6,7 @@ import orjson
 import pytest
 
 from penstock.commands import enqueuer
+from penstock.domain import ids
 from penstock.queue import keys
 from penstock.queue.shelves import Off
 from tests.support import making
@@ -42,6 +43,23 @@ async def test_what_gathers_is_sent_together_and_tells_once(still: Still) -> Non
     assert messages[keys.ENDED] == b"".join(one.id for one in off)
 
 
+async def test_what_waits_for_parents_is_on_a_shelf_of_its_own_until_it_is_unlocked(
+    still: Still,
+) -> None:
+    one, other, late = (making.due(ready_ms=1) for _ in range(3))
+    still.engine.enqueuer.block([one, other])
+    await still.engine.enqueuer.drained()
+    age = ids.created_ms(one.id), ids.created_ms(other.id)
+    assert await still.shelves() == {f"{Q}blocked": {one.id: age[0], other.id: age[1]}}
+    still.engine.enqueuer.unlock([one, late])
+    still.engine.enqueuer.block([late])  # told late: it had been blocked before
+    await still.engine.enqueuer.drained()
+    assert await still.ready() == [one.id, late.id]
+    assert (await still.shelves())[f"{Q}blocked"] == {other.id: age[1]}
+    await still.engine.enqueuer.withdraw([other])
+    assert f"{Q}blocked" not in await still.shelves()
+
+
 async def test_this_replica_is_woken_without_a_detour(
     still: Still, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,7 +70,12 @@ async def test_this_replica_is_woken_without_a_detour(
     assert told == [{"one", "two"}]
     still.engine.enqueuer.put((), [Off("three", making.job_id())])
     await still.engine.enqueuer.drained()
-    assert told == [{"one", "two"}], "an ack is no reason to look"
+    still.engine.enqueuer.block([making.due(queue="three")])
+    await still.engine.enqueuer.drained()
+    assert told == [{"one", "two"}], "neither an ack nor a blocked job is a reason to look"
+    still.engine.enqueuer.unlock([making.due(queue="three")])
+    await still.engine.enqueuer.drained()
+    assert told == [{"one", "two"}, {"three"}]
 
 
 async def test_a_line_that_is_not_whole_is_reported(still: Still) -> None:
@@ -69,12 +92,16 @@ async def test_while_redis_is_away_queues_are_reported_and_nobody_waits(
     await redis_wire.cut()
     wired.engine.worker.wake.clear()
     async with asyncio.timeout(2):
-        ids = [*await wired.submit(2), *await wired.submit(1, queue="other")]
+        stored = [*await wired.submit(2), *await wired.submit(1, queue="other")]
     assert wired.engine.missing.take() == {"default", "other"}
     assert wired.engine.worker.wake.is_set(), "the worker asks Postgres instead"
-    wired.engine.enqueuer.put((), [Off("default", ids[0])])
+    wired.engine.enqueuer.put((), [Off("default", stored[0])])
+    wired.engine.enqueuer.block([making.due()])
     await wired.engine.enqueuer.drained()
     assert wired.engine.missing.take() == set(), "a lost ack costs a lease's time, no rebuild"
+    wired.engine.enqueuer.unlock([making.due(queue="unlocked")])
+    await wired.engine.enqueuer.drained()
+    assert wired.engine.missing.take() == {"unlocked"}
 
 
 async def test_too_much_is_not_held_for_a_redis_that_does_not_answer(
@@ -86,8 +113,12 @@ async def test_too_much_is_not_held_for_a_redis_that_does_not_answer(
         wired.engine.enqueuer.put([making.due(ready_ms=1)])
         await asyncio.sleep(0)
     assert wired.engine.missing.take() == {"default"}
+    wired.engine.enqueuer.unlock([making.due(queue="unlocked")])
+    wired.engine.enqueuer.block([making.due()])
+    assert wired.engine.missing.take() == {"unlocked"}
     redis_wire.release()
     await wired.engine.enqueuer.drained()
+    assert f"{Q}blocked" not in await wired.shelves()
     assert 20 <= len(await wired.ready()) < 40, "the reconciler finds the others"
 
 

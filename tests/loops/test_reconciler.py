@@ -9,12 +9,13 @@ from redis.asyncio.client import PubSub
 from penstock.domain.errors import QueueUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
-from penstock.loops import reconciler
+from penstock.loops import mirror, reconciler
 from penstock.queue import keys
 from penstock.queue.shelves import member
 from penstock.settings import Settings
 from penstock.store.line import Round
 from tests.support import making
+from tests.support.blocking import block
 from tests.support.still import Q, Still
 from tests.support.wire import Wire
 
@@ -128,6 +129,48 @@ async def test_after_a_flush_the_line_is_rebuilt_in_pages_and_then_marked(
     assert await is_marked(still)
     assert await still.shelves() == before
     assert still.metric("reconciled_total") == 16
+
+
+async def test_after_a_flush_what_waits_for_parents_is_mirrored_before_the_mark(
+    still: Still, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await in_line(still, 5)
+    waiting = [*await block(still.db, 7), *await block(still.db, 4, kind="sum")]
+    await block(still.db, 6, queue="other")
+    monkeypatch.setattr(reconciler, "_PAGE", 5)
+    monkeypatch.setattr(mirror, "_PAGE", 0)  # or it would find them by itself
+    await still.redis.flush()
+    still.engine.missing.report(["default"])
+    for found in (0, 5, 10, 11):
+        assert await still.engine.reconciler.step() == 0.0, "the next page follows at once"
+        assert len((await still.shelves()).get(f"{Q}blocked", {})) == found
+        assert not await is_marked(still)
+    assert await reconcile(still) == 1
+    assert await is_marked(still)
+    assert set((await still.shelves())[f"{Q}blocked"]) == set(waiting)
+    assert "{q:other}:blocked" not in await still.shelves()
+    assert len(await still.ready()) == 5
+    assert still.metric("reconciled_total") == 5, "nobody waits for the mirror"
+
+
+async def test_while_redis_was_away_nothing_unlocked_is_lost(
+    wired: Still, redis_wire: Wire
+) -> None:
+    await in_line(wired, 1)
+    one, waits = (making.due(ready_ms=1) for _ in range(2))
+    wired.engine.enqueuer.block([one])
+    await wired.engine.enqueuer.drained()
+    await redis_wire.cut()
+    await wired.redis_is(away=True)
+    wired.engine.enqueuer.block([waits])
+    await wired.db.submit(id=one.id)  # its parents are over
+    wired.engine.enqueuer.unlock([one])
+    await wired.engine.enqueuer.drained()
+    await redis_wire.mend()
+    await wired.redis_is(away=False)
+    await reconcile(wired)
+    assert one.id in await wired.ready()
+    assert f"{Q}blocked" not in await wired.shelves()
 
 
 async def test_a_rebuild_does_not_run_after_what_is_submitted_meanwhile(

@@ -16,6 +16,7 @@ import pytest
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
 from penstock.domain.score import ready_score
+from penstock.queue import keys
 from penstock.queue.shelves import CHUNK, Off, Promoted, member
 from tests.queue.conftest import Stand
 from tests.support.redis_shelves import Contents
@@ -48,6 +49,9 @@ def whole(stand: Stand, state: State) -> Contents:
         aging_ms = stand.redis.aging_ms.get(queue, 60_000.0)
         members = {}
         for n, at_s in jobs.items():
+            if shelf == "blocked":  # by age; all of ours are as old as can be
+                members[bytes(id_(n))] = 0.0
+                continue
             one = due(stand, n, at_s, queue)
             if shelf.startswith("ready:"):
                 members[bytes(one.id)] = ready_score(one.priority, one.ready_ms, aging_ms)
@@ -118,6 +122,14 @@ def renew(*jobs: int) -> Callable[[Stand], Awaitable[Any]]:
 
 async def expired(stand: Stand) -> Any:
     return numbers(await stand.shelves.expired("q"))
+
+
+def block(*jobs: int) -> Callable[[Stand], Awaitable[Any]]:
+    return lambda stand: stand.shelves.block([due(stand, n, 0) for n in jobs])
+
+
+def unlock(jobs: dict[int, float]) -> Callable[[Stand], Awaitable[Any]]:
+    return lambda stand: stand.shelves.unlock([due(stand, n, at_s) for n, at_s in jobs.items()])
 
 
 def forget(n: int, at_s: float) -> Callable[[Stand], Awaitable[Any]]:
@@ -338,7 +350,56 @@ CASES = {
             0,
             {"ready:a": {1: -1}, "scheduled": {4: 60}},
         ),
+        Case(
+            "what is missing is not blocked any more",
+            {"blocked": {1: 0, 3: 0, 4: 0}, "leases": {3: 5}},
+            restore({1: -1, 3: -1, 4: 60}),
+            2,
+            {"ready:a": {1: -1}, "scheduled": {4: 60}, "blocked": {3: 0}, "leases": {3: 5}},
+        ),
         Case("nothing to look for", {"ready:a": {1: -1}}, restore({}), 0, {"ready:a": {1: -1}}),
+    ],
+    "block": [
+        Case(
+            "what waits for parents gets on a shelf of its own, whatever its kind",
+            {"blocked": {1: 0}, "ready:a": {5: -1}},
+            block(1, 2, 3),
+            None,
+            {"blocked": {1: 0, 2: 0, 3: 0}, "ready:a": {5: -1}},
+        ),
+        Case("nothing waits", {}, block(), None, {}),
+    ],
+    "unlock": [
+        Case(
+            "what waits no more moves to its line",
+            {"blocked": {1: 0, 2: 0, 3: 0, 4: 0}},
+            unlock({1: -1, 2: -1, 4: 60}),
+            [],
+            {"blocked": {3: 0}, "ready:a": {1: -1}, "ready:b": {2: -1}, "scheduled": {4: 60}},
+        ),
+        Case(
+            "what was not mirrored gets in line all the same",
+            {"leases": {1: 5}},
+            unlock({1: -1, 4: 60}),
+            [],
+            {"leases": {1: 5}, "ready:a": {1: -1}, "scheduled": {4: 60}},
+        ),
+        Case(
+            "a repeated call changes nothing",
+            {"ready:a": {1: -1}, "blocked": {3: 0}},
+            unlock({1: -1}),
+            [],
+            {"ready:a": {1: -1}, "blocked": {3: 0}},
+        ),
+        Case(
+            "a queue without its marker is told",
+            {"blocked": {1: 0}},
+            unlock({1: -1}),
+            ["q"],
+            {"ready:a": {1: -1}},
+            marked=False,
+        ),
+        Case("nothing to unlock is not even sent", {}, unlock({}), [], {}, marked=False),
     ],
     "renew": [
         Case(
@@ -368,6 +429,13 @@ CASES = {
             forget(4, 0),
             None,
             {"scheduled": {6: 60}},
+        ),
+        Case(
+            "one that waits for parents",
+            {"blocked": {1: 0, 3: 0}},
+            forget(1, 0),
+            None,
+            {"blocked": {3: 0}},
         ),
         Case(
             "a claimed one stays leased", {"leases": {1: 5}}, forget(1, 0), None, {"leases": {1: 5}}
@@ -412,6 +480,37 @@ async def test_more_than_one_page_is_enqueued_and_restored_whole(stand: Stand) -
     assert await stand.shelves.restore("q", jobs) == count
     assert await stand.redis.contents() == enqueued
     assert await stand.shelves.restore("q", jobs) == 0
+
+
+async def test_more_than_one_page_is_blocked_unlocked_and_forgotten_whole(stand: Stand) -> None:
+    count = 2 * CHUNK + 1
+    jobs = [due(stand, n, -1 if n % 3 else 60) for n in range(count)]
+    await stand.shelves.block(jobs)
+    assert [len(shelf) for shelf in (await stand.redis.contents()).values()] == [count]
+    await stand.shelves.unlock(jobs)
+    unlocked = await stand.redis.contents()
+    await stand.redis.flush()
+    await stand.shelves.enqueue(jobs)
+    assert await stand.redis.contents() == unlocked
+    await stand.shelves.block(jobs)
+    await stand.shelves.forget(jobs)
+    assert await stand.redis.contents() == {}
+
+
+async def test_unlocked_jobs_are_in_line_as_they_leave_the_blocked_shelf(stand: Stand) -> None:
+    """Whoever looks at both shelves at once finds each id on one of them."""
+    count = CHUNK + 500
+    jobs = [due(stand, n, -1) for n in range(count)]
+    await stand.shelves.block(jobs)
+    unlocking = asyncio.create_task(stand.shelves.unlock(jobs))
+    found = set()
+    while not unlocking.done():
+        async with stand.redis.raw.pipeline(transaction=True) as pipe:
+            for shelf in (keys.blocked("q"), *keys.ready("q", "ab")):
+                pipe.zcard(shelf)
+            found.add(sum(await pipe.execute()))
+    await unlocking
+    assert found == {count}
 
 
 async def test_queues_do_not_touch_one_another(stand: Stand) -> None:

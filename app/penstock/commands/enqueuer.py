@@ -1,11 +1,13 @@
 """Puts committed jobs in line. Comes after the commit, answers nobody, may fail.
 
 If we die between a commit and its enqueue, or Redis is away, the reconciler finds the job at the
-head of Postgres' line.
+head of Postgres' line. What waits for parents is mirrored on a shelf of its own, which
+`loops/mirror.py` sets right.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from penstock.batcher import Batcher
 from penstock.domain.errors import QueueUnavailable
@@ -14,6 +16,19 @@ from penstock.queue.shelves import Off, Shelves
 
 _ROWS_MAX = 4000
 _WAITING_MAX = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocked:
+    due: Due
+
+
+@dataclass(frozen=True, slots=True)
+class _Unlocked:
+    due: Due
+
+
+_Item = Due | Off | _Blocked | _Unlocked
 
 
 class Enqueuer:
@@ -29,7 +44,7 @@ class Enqueuer:
         self._shelves = shelves
         self._on_ready = on_ready
         self._on_missing = on_missing
-        self._batcher: Batcher[Due | Off] = Batcher(self._flush, _ROWS_MAX)
+        self._batcher: Batcher[_Item] = Batcher(self._flush, _ROWS_MAX)
         self.run = self._batcher.run
         self.drained = self._batcher.drained
 
@@ -41,8 +56,21 @@ class Enqueuer:
             return
         self._batcher.put([*off, *due])
 
+    def block(self, due: Iterable[Due]) -> None:
+        """What waits for parents goes on the blocked shelf, unless too many are waiting."""
+        if len(self._batcher) <= _WAITING_MAX:
+            self._batcher.put([_Blocked(one) for one in due])
+
+    def unlock(self, due: Iterable[Due]) -> None:
+        """What waited for parents moves from the blocked shelf to its line; as `put`."""
+        if len(self._batcher) > _WAITING_MAX:
+            self._on_missing({one.queue for one in due})
+            return
+        self._batcher.put([_Unlocked(one) for one in due])
+
     async def withdraw(self, ended: Sequence[Due]) -> None:
-        """Takes jobs that ended while they waited out of line; what stays costs a stale claim."""
+        """Takes jobs that ended while they waited, for parents or their turn, from their shelves;
+        what stays costs a stale claim."""
         self.put((), [Off(one.queue, one.id, ended=True) for one in ended])
         with suppress(QueueUnavailable):
             await self._shelves.forget(ended)
@@ -52,12 +80,17 @@ class Enqueuer:
         with suppress(QueueUnavailable):
             await self._shelves.tell(channel, message)
 
-    async def _flush(self, batch: Sequence[Due | Off]) -> None:
+    async def _flush(self, batch: Sequence[_Item]) -> None:
+        """What is blocked goes first: a parent may end before its children have been mirrored."""
+        blocked = [one.due for one in batch if isinstance(one, _Blocked)]
+        unlocked = [one.due for one in batch if isinstance(one, _Unlocked)]
         due = [one for one in batch if isinstance(one, Due)]
         off = [one for one in batch if isinstance(one, Off)]
-        queues = {one.queue for one in due}
+        queues = {one.queue for one in (*due, *unlocked)}
         try:
-            unmarked = await self._shelves.enqueue(due, off)
+            await self._shelves.block(blocked)
+            unmarked = {*await self._shelves.unlock(unlocked)}
+            unmarked.update(await self._shelves.enqueue(due, off))
         except QueueUnavailable:
             self._on_missing(queues)
         else:

@@ -17,9 +17,9 @@ from typing import assert_never
 from penstock import chaos, clock
 from penstock.batcher import Batcher
 from penstock.commands.backlog import Backlog
-from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.sequel import Sequel
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
-from penstock.domain.job import Due, NewJob
+from penstock.domain.job import Due, NewJob, State
 from penstock.domain.submission import (
     Accepted,
     Again,
@@ -32,6 +32,7 @@ from penstock.domain.submission import (
     Submission,
 )
 from penstock.store.health import Health
+from penstock.store.graph_submissions import standing
 from penstock.store.jobs import ROW_BYTES, ROWS_MAX
 from penstock.store.queues import Queues
 from penstock.store.rows import ms
@@ -68,13 +69,14 @@ class Submitter:
         self,
         submissions: Submissions,
         queues: Queues,
-        enqueuer: Enqueuer,
+        sequel: Sequel,
         health: Health,
         metrics: Metrics,
     ) -> None:
         self._submissions = submissions
         self._queues = queues
-        self._enqueuer = enqueuer
+        self._sequel = sequel
+        self._enqueuer = sequel.enqueuer
         self._health = health
         self._metrics = metrics
         self.backlog = Backlog()
@@ -184,6 +186,8 @@ class Submitter:
 
     async def _store_once(self, batch: Sequence[_Asked]) -> None:
         began = clock.monotonic()
+        if batch[0].submission.is_graph:
+            return await self._store_graph(batch[0])
         if batch[0].submission.has_keys:
             jobs, committed_at = await self._store_keyed(batch)
         else:
@@ -196,6 +200,23 @@ class Submitter:
         await chaos.point("before_enqueue")
         self._enqueue(jobs, committed_at)
 
+    async def _store_graph(self, one: _Asked) -> None:
+        resolution, at, moved = await self._submissions.store_graph(
+            one.submission, again=one.again
+        )
+        self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
+        if isinstance(resolution, Store):
+            states = standing(resolution.new, moved, at)
+            _tell(one, Accepted(at, resolution.ids, resolution.holders, standing=states))
+            await chaos.point("before_enqueue_graph")
+            self._enqueue([job for job in resolution.new if not job.parents], at)
+            self._enqueuer.block(
+                _due(job, at) for job in resolution.new if states.get(job.id) is State.BLOCKED
+            )
+            await self._sequel.play(moved)
+        else:
+            self._answer_keyed(one, resolution, at)
+
     async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:
         """The jobs that were stored, and when."""
         jobs: list[NewJob] = []
@@ -204,34 +225,38 @@ class Submitter:
         resolved, at = await self._submissions.store_keyed(submissions, again=again)
         for one, resolution in zip(batch, resolved, strict=True):
             self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
-            match resolution:
-                case Store(new, ids, holders):
-                    jobs += new
-                    _tell(one, Accepted(at, ids, holders))
-                case Replay(accepted):
-                    _tell(one, accepted)
-                case Refuse(error):
-                    _refuse([one], error)
-                case Again():
-                    _tell(one, None)
-                case _:
-                    assert_never(resolution)
+            if isinstance(resolution, Store):
+                jobs += resolution.new
+            self._answer_keyed(one, resolution, at)
         return jobs, at
+
+    def _answer_keyed(self, one: _Asked, resolution: Resolution, at: datetime) -> None:
+        match resolution:
+            case Store(_, ids, holders):
+                _tell(one, Accepted(at, ids, holders))
+            case Replay(accepted):
+                _tell(one, accepted)
+            case Refuse(error):
+                _refuse([one], error)
+            case Again():
+                _tell(one, None)
+            case _:
+                assert_never(resolution)
 
     def _enqueue(self, jobs: Sequence[NewJob], now: datetime) -> None:
         now_ms = ms(now)
         self._enqueuer.put(
-            Due(
-                job.id,
-                job.queue,
-                job.kind,
-                job.priority,
-                ms(first_ready_at(job, now)) if job.run_at or job.delay_s else now_ms,
-            )
+            _due(job, now)
+            if job.run_at or job.delay_s
+            else Due(job.id, job.queue, job.kind, job.priority, now_ms)
             for job in jobs
         )
         for queue, count in Counter(job.queue for job in jobs).items():
             self._metrics.jobs_submitted(queue).inc(count)
+
+
+def _due(job: NewJob, now: datetime) -> Due:
+    return Due(job.id, job.queue, job.kind, job.priority, ms(first_ready_at(job, now)))
 
 
 def _known(error: StoreUnavailable | Contended, *, again: bool) -> StoreUnavailable | Contended:
@@ -242,7 +267,10 @@ def _known(error: StoreUnavailable | Contended, *, again: bool) -> StoreUnavaila
 
 
 def _is_large(submission: Submission) -> bool:
-    """Too large to share a transaction with others, who would wait for it."""
+    """Too large to share a transaction with others, who would wait for it, or for a lock of its
+    own."""
+    if submission.is_graph:
+        return True
     return len(submission.jobs) > ROWS_MAX or len(submission.unique_keys()) > LOCKS_MAX
 
 

@@ -4,13 +4,13 @@ The store says what it found of the keys, `resolve` says what that means. Submis
 are looked at in their order, so that of two twins in it the second meets the first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.domain.errors import DuplicateJob, KeyBusy, KeyReused, PenstockError
 from penstock.domain.ids import JobId
-from penstock.domain.job import NewJob
+from penstock.domain.job import NewJob, State
 from penstock.domain.workflow import NewWorkflow
 
 UniqueKey = tuple[str, str]  # queue, unique_key
@@ -52,7 +52,8 @@ class Submission:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What a submission is answered: `ids` in the order of its jobs, `at` the commit's time.
+    """What a submission is answered: `ids` in the order of its jobs, or that of a new workflow;
+    `at` the commit's time.
 
     `holders` are those ids that had been there before. `replayed`: it is the answer of an earlier
     request with the same Idempotency-Key.
@@ -62,6 +63,7 @@ class Accepted:
     ids: Sequence[JobId]
     holders: frozenset[JobId] = frozenset()
     replayed: bool = False
+    standing: Mapping[JobId, State] = field(default_factory=dict)  # of jobs that have parents
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,7 @@ def _answered(one: Submission, key: RequestKey, answer: Answer) -> Resolution:
     if answer.body != key.body:
         return Refuse(KeyReused("this Idempotency-Key was used for another body"))
     accepted = answer.accepted
-    ours = {job.id for job in one.jobs}
+    ours = {job.id for job in one.jobs} | {one.workflow.id if one.workflow else None}
     replayed = ours.isdisjoint(accepted.ids)  # else this is the answer to our own first sending
     return Replay(Accepted(accepted.at, accepted.ids, accepted.holders, replayed))
 
@@ -168,4 +170,6 @@ def _placed(one: Submission, found: Found) -> Resolution:
     if held:
         return Refuse(DuplicateJob(held))
     found.holders.update(taken)
+    if one.workflow is not None:
+        return Store(new, [one.workflow.id], frozenset())
     return Store(new, ids, frozenset(ids) - {job.id for job in new})

@@ -13,6 +13,10 @@ def leases(queue: str) -> str:
     return f"penstock:{{q:{queue}}}:leases"
 
 
+def blocked(queue: str) -> str:
+    return f"penstock:{{q:{queue}}}:blocked"
+
+
 def meta(queue: str) -> str:
     return f"penstock:{{q:{queue}}}:meta"
 

@@ -1,7 +1,8 @@
-"""The shelves: who is next, who is scheduled, who is leased; one Lua script a verb.
+"""The shelves: who is next, scheduled, leased, or waits for parents; one Lua script a verb.
 
 In: due jobs and ids. Out: ids in claim order. Ids and scores only, never payloads. All may be
-flushed at any moment: the reconciler puts back from Postgres what is missing.
+flushed at any moment: the reconciler puts back from Postgres what is missing. The blocked shelf is
+a mirror of job_blocked that nothing relies on; an id that it lacks is put in line all the same.
 """
 
 from collections import defaultdict
@@ -96,8 +97,40 @@ class Shelves:
 
         Answers the queues whose marker is missing: their shelves need a rebuild.
         """
+        return await self._put(_pages(due, off, self._now_ms()), keys.leases)
+
+    async def unlock(self, due: Iterable[Due]) -> list[str]:
+        """Moves what waits for parents no more from the blocked shelf to its line, each in one
+        step, and tells of it. Answers as `enqueue`."""
+        return await self._put(_pages(due, (), self._now_ms(), unlocks=True), keys.blocked)
+
+    async def block(self, due: Iterable[Due]) -> None:
+        """Puts what waits for parents on the blocked shelf, by age."""
+        by_queue: dict[str, list[JobId]] = defaultdict(list)
+        for one in due:
+            by_queue[one.queue].append(one.id)
+        for queue, blocked in by_queue.items():
+            names = [keys.blocked(queue), keys.meta(queue), keys.blocked(queue)]
+            for i in range(0, len(blocked), CHUNK):
+                page = blocked[i : i + CHUNK]
+                args: list[Arg] = ["", "", "", "", 0, len(page)]
+                for id_ in page:
+                    args += [ids.created_ms(id_), id_]
+                await self._door.script("enqueue", names, args)
+
+    async def blocked(self, queue: str, start: int, count: int) -> list[bytes]:
+        """`count` members of the blocked shelf from the `start`th on, oldest first."""
+        stop = start + count - 1
+        found = await self._door.command("ZRANGE", keys.blocked(queue), start, stop)
+        return list(found)
+
+    async def unblock(self, queue: str, members: Sequence[bytes]) -> None:
+        """Takes members off the blocked shelf, at most 1,000, that have no business there."""
+        await self._door.command("ZREM", keys.blocked(queue), *members)
+
+    async def _put(self, pages: list[tuple[str, _Page]], source: Callable[[str], str]) -> list[str]:
         unmarked = set()
-        for number, (queue, page) in enumerate(_pages(due, off, self._now_ms())):
+        for number, (queue, page) in enumerate(pages):
             if number:
                 await chaos.point("between_enqueues")
             shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
@@ -110,7 +143,7 @@ class Shelves:
                 args.append(len(line))
                 for one in line:
                     args += [ready_score(one.priority, one.ready_ms, aging), one.id]
-            names = [keys.leases(queue), keys.meta(queue), *shelves]
+            names = [source(queue), keys.meta(queue), *shelves]
             if not await self._door.script("enqueue", names, args):
                 unmarked.add(queue)
         return sorted(unmarked)
@@ -129,8 +162,9 @@ class Shelves:
             args.append(len(page.scheduled))
             for one in page.scheduled:
                 args += [self._due_score(one), one.id, member(one)]
-            shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
-            missing += await self._door.script("restore", [keys.leases(queue), *shelves], args)
+            shelves = [keys.leases(queue), keys.scheduled(queue), keys.blocked(queue)]
+            shelves += keys.ready(queue, page.ready)
+            missing += await self._door.script("restore", shelves, args)
         return missing
 
     async def claim(self, queue: str, kinds: Sequence[str], count: int, lease_s: float) -> Claimed:
@@ -170,11 +204,18 @@ class Shelves:
 
     async def forget(self, jobs: Iterable[Due]) -> None:
         """Takes jobs that are over from the shelves they may stand on."""
-        calls: list[list[Arg]] = []
+        off: dict[str, list[Arg]] = defaultdict(list)
         for one in jobs:
-            calls.append(["ZREM", keys.ready(one.queue, [one.kind])[0], one.id])
-            calls.append(["ZREM", keys.scheduled(one.queue), member(one)])
-        await self._door.commands(calls)
+            off[keys.ready(one.queue, [one.kind])[0]].append(one.id)
+            off[keys.scheduled(one.queue)].append(member(one))
+            off[keys.blocked(one.queue)].append(one.id)
+        await self._door.commands(
+            [
+                ["ZREM", shelf, *members[i : i + CHUNK]]
+                for shelf, members in off.items()
+                for i in range(0, len(members), CHUNK)
+            ]
+        )
 
     async def begin_rebuild(self, queue: str, name: str) -> None:
         """Leaves the name of a rebuild with the shelves: a flush takes it with them."""
@@ -272,8 +313,11 @@ def member(one: Due) -> bytes:
     return one.id + b"%d" % one.priority + one.kind.encode()
 
 
-def _pages(due: Iterable[Due], off: Iterable[Off], now_ms: int) -> list[tuple[str, _Page]]:
-    """Splits by queue and to at most CHUNK members a page; what goes off comes first."""
+def _pages(
+    due: Iterable[Due], off: Iterable[Off], now_ms: int, *, unlocks: bool = False
+) -> list[tuple[str, _Page]]:
+    """Splits by queue and to at most CHUNK ids a page; what goes off comes first. An unlock takes
+    an id off and puts it in line by the same page."""
     full: list[tuple[str, _Page]] = []
     current: dict[str, _Page] = {}
 
@@ -292,6 +336,8 @@ def _pages(due: Iterable[Due], off: Iterable[Off], now_ms: int) -> list[tuple[st
             page.ended.append(one.id)
     for job in due:
         page = room(job.queue)
+        if unlocks:
+            page.off.append(job.id)
         is_ready = job.ready_ms <= now_ms + 1  # one is rounded up, the other down
         (page.ready[job.kind] if is_ready else page.scheduled).append(job)
     return [*full, *current.items()]

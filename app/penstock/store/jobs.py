@@ -1,7 +1,7 @@
 """The transitions of jobs in Postgres: start, settle, cancel, expire, retry. One statement each."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.domain.attempt import Ending
@@ -9,7 +9,7 @@ from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Due, Started
 from penstock.domain.verdict import Verdict
 from penstock.store import rows
-from penstock.store.postgres import Postgres
+from penstock.store.postgres import Postgres, Record
 
 ROWS_MAX = 2000  # rows a statement; larger submissions go in several within one transaction
 ROW_BYTES = 8192  # of payload or result count as one row more: 16 MiB a statement
@@ -47,6 +47,17 @@ class Left:
     expired: bool
 
 
+@dataclass(slots=True)
+class Settlements:
+    """What became of a batch: what was settled, which a cancel held back, and which turned out to
+    be part of a graph, and of which one. What is in none of them was stale: settled before, or
+    taken over by another attempt."""
+
+    settled: dict[Attempt, Settled] = field(default_factory=dict)
+    held: set[Attempt] = field(default_factory=set)
+    linked: dict[Attempt, JobId] = field(default_factory=dict)
+
+
 class Jobs:
     def __init__(self, postgres: Postgres) -> None:
         self._pg = postgres
@@ -64,15 +75,11 @@ class Jobs:
 
     async def settle(
         self, batch: Sequence[Settlement]
-    ) -> tuple[dict[Attempt, Settled], set[Attempt]]:
-        """Consumes the running rows; answers what was settled, and which a cancel held back.
-
-        What is in neither was stale: settled before, or taken over by another attempt.
-        """
-        found = await self._pg.rows("settle_attempts", *_columns(batch), point="after_settle")
-        settled = {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if r[3]}
-        held = {(JobId(r[0]), r[1]) for r in found if not r[3]}
-        return settled, held
+    ) -> Settlements:
+        """Consumes the running rows of jobs that are part of no graph."""
+        columns = settlement(batch)
+        found = await self._pg.rows("settle_attempts", *columns, False, point="after_settle")
+        return settlements(found)
 
     async def settled_before(self, batch: Sequence[Settlement]) -> dict[Attempt, Settled]:
         """Of a batch whose answer was lost: what its workers have settled already."""
@@ -92,7 +99,7 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[19]) for row in found]
+        return [(rows.started(row), row[20]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:
         found = await self._pg.rows("cancel_due", id_, point="after_cancel")
@@ -131,7 +138,22 @@ class Jobs:
         await self._pg.rows("add_progress", *(list(column) for column in zip(*told, strict=True)))
 
 
-def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
+def settlements(found: Sequence[Record]) -> Settlements:
+    """Reads what settle_attempts answers."""
+    made = Settlements()
+    for id_, attempt, ready_at, became, graph_id in found:
+        key = (JobId(id_), attempt)
+        if became == "settled":
+            made.settled[key] = Settled(ready_at)
+        elif became == "held":
+            made.held.add(key)
+        else:
+            made.linked[key] = JobId(graph_id)
+    return made
+
+
+def settlement(batch: Sequence[Settlement]) -> list[list[object]]:
+    """The columns of settle_attempts."""
     columns: list[list[object]] = [
         [s.job.id for s in batch],
         [s.job.attempt for s in batch],

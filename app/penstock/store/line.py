@@ -9,6 +9,8 @@ from penstock.store import rows
 from penstock.store.postgres import Postgres
 
 PageKey = tuple[str, int, datetime, bytes]  # kind, priority, ready_at, id
+BlockedKey = tuple[str, str, bytes]  # queue, kind, id
+LAST_ID = b"\xff" * 16
 FIRST_PAGE: PageKey = ("", -1, rows.EPOCH, bytes(16))
 
 
@@ -59,6 +61,19 @@ class Line:
         last = found[-1] if found else None
         key = after if last is None else (last[2], last[3], last[4], last[0])
         return [rows.due(row) for row in found], key
+
+    async def blocked_page(
+        self, after: BlockedKey, until: bytes, size: int
+    ) -> tuple[list[Due], BlockedKey]:
+        """The next rows of all queues that wait for parents, with ids below `until`; and where the
+        page after them begins. `ready_ms` is when they may run at the earliest."""
+        found = await self._pg.rows("blocked_page", *after, until, size)
+        key = (found[-1][1], found[-1][2], found[-1][0]) if found else after
+        return [rows.due(row) for row in found], key
+
+    async def blocked_among(self, ids: Sequence[bytes]) -> set[bytes]:
+        """Which of these ids wait for parents."""
+        return {row[0] for row in await self._pg.rows("blocked_among", ids)}
 
     async def among(self, ids: Sequence[JobId]) -> list[Due]:
         """Which of these ids are due rows."""

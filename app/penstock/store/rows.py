@@ -9,6 +9,7 @@ import orjson
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, NewJob, OnLost, Started
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
+from penstock.domain.workflow import Counts
 from penstock.store.postgres import Record
 
 _ON_LOST = {str(one): one for one in OnLost}  # a fifth of what calling the enum costs
@@ -47,11 +48,36 @@ def started(row: Record) -> Started:
         tags=tuple(row[15] or ()),
         traceparent=row[16],
         created_by=row[17],
+        graph_id=row[19],
     )
 
 
 def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
     """The columns of submit_jobs."""
+    return spared(_specification(jobs))
+
+
+def graph_submission(
+    jobs: Sequence[NewJob], graphs: Sequence[JobId | None], ended: Sequence[Counts]
+) -> list[list[object]]:
+    """The columns of submit_graph. `ended`: of each job's parents, those that are over."""
+    columns = _specification(jobs)
+    columns += [
+        list(graphs),
+        [j.workflow_id for j in jobs],
+        [j.name for j in jobs],
+        [orjson.dumps(j.depends_on).decode() if j.parents else None for j in jobs],
+        [j.run_if if j.parents else None for j in jobs],
+        [len(j.parents) or None for j in jobs],
+        [counts.succeeded for counts in ended],
+        [counts.dead for counts in ended],
+        [counts.cancelled for counts in ended],
+        [counts.skipped for counts in ended],
+    ]
+    return spared(columns)
+
+
+def _specification(jobs: Sequence[NewJob]) -> list[list[object]]:
     columns: list[list[object]] = [
         [j.id for j in jobs],
         [j.queue for j in jobs],
@@ -71,7 +97,7 @@ def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.expires_at for j in jobs],
         [j.ttl_s for j in jobs],
     ]
-    return spared(columns)
+    return columns
 
 
 def spared(columns: Iterable[list[object]]) -> list[list[object]]:

@@ -27,8 +27,10 @@ from penstock.domain.submission import (
     resolve,
 )
 from penstock.store import rows
+from penstock.store.graph_submissions import store_graph
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Postgres, Record, Transaction
+from penstock.store.walk import Moved
 
 K = TypeVar("K")
 
@@ -83,6 +85,25 @@ class Submissions:
             await _keep_answers(transaction, batch, resolved, at)
         self._clock.at_least(at.timestamp())
         return resolved, at
+
+    async def store_graph(
+        self, one: Submission, *, again: bool = False
+    ) -> tuple[Resolution, datetime, Moved]:
+        """Stores what joins a graph, unless its keys were taken, in one transaction; what became
+        of it, when, and what followed at once. As store_keyed, and as graph_submissions says."""
+        async with self._pg.transaction(
+            before="before_commit_graph", after="after_commit_graph"
+        ) as transaction:
+            found, at = await self._look(transaction, [one])
+            if again:
+                found.again, found.stored = True, await _stored(transaction, [one])
+            (resolution,) = resolve([one], found)
+            moved = Moved()
+            if isinstance(resolution, Store):
+                at, moved = await store_graph(transaction, one, resolution.new)
+            await _keep_answers(transaction, [one], [resolution], at)
+        self._clock.at_least(at.timestamp())
+        return resolution, at, moved
 
     async def _look(
         self, transaction: Transaction, batch: Sequence[Submission]

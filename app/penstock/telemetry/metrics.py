@@ -73,6 +73,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._count_jobs(self.registry)
+        self._count_workflows(self.registry)
         self._count_mending(self.registry)
         self._count_requests(self.registry)
         self._measure_unruly_handlers(self.registry)
@@ -122,6 +123,17 @@ class Metrics:
                 registry=r,
             ),
             (kinds,),
+        )
+
+    def _count_workflows(self, r: CollectorRegistry) -> None:
+        self.workflows_ended = Family(
+            Counter("penstock_workflows_ended", "Workflows ended.", ["state"], registry=r)
+        )
+        self.workflows_pruned = Counter(
+            "penstock_workflows_pruned", "Ended workflows deleted by age.", registry=r
+        )
+        self.jobs_unlocked = Counter(
+            "penstock_jobs_unlocked", "Jobs whose parents let them run.", registry=r
         )
 
     def _count_mending(self, r: CollectorRegistry) -> None:

@@ -99,13 +99,13 @@ k AS MATERIALIZED (
 d AS (
     DELETE FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
     RETURNING job_id, queue, kind, priority, ready_at, attempt + 1 AS attempt, failures, losses,
-              crashes, unique_id
+              crashes, unique_id, graph_id
 ),
 r AS (
     INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at,
-                             failures, losses, crashes, started_at, unique_id)
+                             failures, losses, crashes, started_at, unique_id, graph_id)
     SELECT job_id, attempt, $2, queue, kind, priority, ready_at, failures, losses, crashes,
-           (SELECT now FROM t), unique_id
+           (SELECT now FROM t), unique_id, graph_id
     FROM d
 ),
 j AS MATERIALIZED (
@@ -115,7 +115,8 @@ j AS MATERIALIZED (
 )
 SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
        d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
-       (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes
+       (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes,
+       d.graph_id
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
@@ -129,7 +130,8 @@ FROM job_due d WHERE d.job_id = ANY($1::uuid[]);
 -- name: settle_attempts
 -- running -> ended (state given) or due (state null), exactly once: the fence is
 -- (job_id, attempt, worker_id). A row with a cancel request that the verdict did not know of
--- stays, unless it succeeded; the caller decides again.
+-- stays, unless it succeeded; the caller decides again. Nor does one move here that is part of a
+-- graph, unless $14 says that the graph is locked: the answer tells of it.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 v AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::float8[],
@@ -139,20 +141,21 @@ v AS MATERIALIZED (
              error, reason, cancel_known)
 ),
 k AS MATERIALIZED (
-    SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at, unique_id,
+    SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at, unique_id, graph_id,
            cancel_requested_at IS NOT NULL AS cancel_requested
     FROM job_running WHERE job_id = ANY($1::uuid[])
     ORDER BY job_id FOR UPDATE
 ),
 m AS MATERIALIZED (
     SELECT k.job_id, k.attempt, k.worker_id, k.queue, k.kind, k.priority, k.started_at,
-           k.unique_id, v.outcome, v.state, v.failures, v.losses, v.crashes, v.result, v.error,
+           k.unique_id, k.graph_id, v.outcome, v.state, v.failures, v.losses, v.crashes, v.result, v.error,
            v.reason, t.now,
            CASE WHEN v.state IS NOT NULL THEN NULL
                 WHEN v.delay_s IS NULL THEN k.ready_at
                 ELSE t.now + make_interval(secs => v.delay_s) END AS ready_at
     FROM k JOIN v USING (job_id, attempt, worker_id) CROSS JOIN t
-    WHERE NOT k.cancel_requested OR v.cancel_known OR v.state = 'succeeded'
+    WHERE (k.graph_id IS NULL OR $14)
+      AND (NOT k.cancel_requested OR v.cancel_known OR v.state = 'succeeded')
 ),
 gone AS (DELETE FROM job_running WHERE job_id = ANY(ARRAY(SELECT job_id FROM m))),
 a AS (
@@ -162,15 +165,16 @@ a AS (
 ),
 e AS (
     INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, crashes, result,
-                           error, reason, finished_at)
+                           error, reason, finished_at, graph_id)
     SELECT job_id, queue, kind, state, attempt, failures, losses, crashes, result,
-           CASE WHEN state <> 'succeeded' THEN error END, reason, now
+           CASE WHEN state <> 'succeeded' THEN error END, reason, now, graph_id
     FROM m WHERE state IS NOT NULL
 ),
 q AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
-                         crashes, unique_id)
-    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, crashes, unique_id
+                         crashes, unique_id, graph_id)
+    SELECT job_id, queue, kind, priority, ready_at, attempt, failures, losses, crashes, unique_id,
+           graph_id
     FROM m WHERE state IS NULL
 ),
 u AS (
@@ -183,10 +187,13 @@ c AS (
     SELECT queue, state, (SELECT now FROM t), count(*)
     FROM m WHERE state IS NOT NULL GROUP BY queue, state
 )
-SELECT job_id, attempt, ready_at, true AS settled FROM m
+SELECT job_id, attempt, ready_at, 'settled' AS became, graph_id FROM m
 UNION ALL
-SELECT k.job_id, k.attempt, NULL, false FROM k JOIN v USING (job_id, attempt, worker_id)
-WHERE k.cancel_requested AND NOT v.cancel_known AND v.state IS DISTINCT FROM 'succeeded';
+SELECT k.job_id, k.attempt, NULL,
+       CASE WHEN k.graph_id IS NULL OR $14 THEN 'held' ELSE 'linked' END, k.graph_id
+FROM k JOIN v USING (job_id, attempt, worker_id)
+WHERE (k.graph_id IS NOT NULL AND NOT $14)
+   OR (k.cancel_requested AND NOT v.cancel_known AND v.state IS DISTINCT FROM 'succeeded');
 
 -- name: settled_before
 -- After an answer that never came: which of these attempts has this worker settled already?
@@ -207,13 +214,14 @@ j AS MATERIALIZED (
 )
 SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
        r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
-       j.tags, j.traceparent, j.created_by, r.crashes, r.cancel_requested_at IS NOT NULL
+       j.tags, j.traceparent, j.created_by, r.crashes, r.graph_id,
+       r.cancel_requested_at IS NOT NULL
 FROM r JOIN j USING (job_id);
 
 -- name: cancel_due
--- due -> ended (cancelled, requested)
+-- due -> ended (cancelled, requested), if it is part of no graph
 WITH d AS (
-    DELETE FROM job_due WHERE job_id = $1
+    DELETE FROM job_due WHERE job_id = $1 AND graph_id IS NULL
     RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id
 ),
 u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM d))),
@@ -231,11 +239,12 @@ c AS (
 SELECT queue, kind, priority FROM d;
 
 -- name: expire_due
--- due -> ended (cancelled, expired): the $1 that expired first. Safe on several replicas at once:
+-- due -> ended (cancelled, expired): the $1 that expired first, of no graph. Safe on several replicas at once:
 -- each takes what no other has locked.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 k AS MATERIALIZED (
-    SELECT job_id FROM job_due WHERE expires_at <= (SELECT now FROM t)
+    SELECT job_id FROM job_due
+    WHERE expires_at <= (SELECT now FROM t) AND graph_id IS NULL
     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 ),
 d AS (
@@ -317,12 +326,14 @@ SELECT queue, kind, priority, ready_at FROM d;
 SELECT CASE WHEN d.job_id IS NOT NULL AND d.ready_at > clock_timestamp() THEN 'scheduled'
             WHEN d.job_id IS NOT NULL THEN 'ready'
             WHEN r.job_id IS NOT NULL THEN 'running'
+            WHEN b.job_id IS NOT NULL THEN 'blocked'
             ELSE e.state END,
        (SELECT u.job_id FROM job_unique u
         WHERE u.unique_id = job_unique_id(j.queue, j.unique_key) AND u.job_id <> j.job_id)
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)
 LEFT JOIN job_running r USING (job_id)
+LEFT JOIN job_blocked b USING (job_id)
 LEFT JOIN job_ended e USING (job_id)
 WHERE j.job_id = $1;
 

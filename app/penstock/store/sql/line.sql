@@ -39,6 +39,18 @@ WHERE queue = $1 AND (kind, priority, ready_at, uuid_send(job_id)) > ($2, $3, $4
 ORDER BY kind, priority, ready_at, uuid_send(job_id)
 LIMIT $7;
 
+-- name: blocked_page
+-- The next $5 rows that wait for parents after the key ($1, $2, $3), with ids below $4, whatever
+-- their queue: for the mirror in Redis. As bytes, as line_page.
+SELECT job_id, queue, kind, priority, run_at FROM job_blocked
+WHERE (queue, kind, uuid_send(job_id)) > ($1, $2, $3) AND uuid_send(job_id) < $4
+ORDER BY queue, kind, uuid_send(job_id)
+LIMIT $5;
+
+-- name: blocked_among
+-- Which of these ids wait for parents.
+SELECT job_id FROM job_blocked WHERE job_id = ANY($1::uuid[]);
+
 -- name: due_among
 -- Which of these ids are due rows, to put them back on their shelves.
 SELECT job_id, queue, kind, priority, ready_at FROM job_due WHERE job_id = ANY($1::uuid[]);
