@@ -156,8 +156,8 @@ _BREAKS = {
         f"UPDATE attempts SET started_at = {at(1.9)} WHERE job_id = '{ID['b']}'"
     ],
     "I3b nothing is blocked": [
-        f"""INSERT INTO job_blocked (job_id, queue, kind, priority, graph_id, run_at, run_if, parents,
-                                     succeeded, dead, cancelled, skipped, attempt)
+        f"""INSERT INTO job_blocked (job_id, queue, kind, priority, graph_id, run_at, run_if,
+                                     parents, succeeded, dead, cancelled, skipped, attempt)
             VALUES ('{ID["d"]}', 'q', 'echo', 5, '{W}', now(), '', 1, 0, 0, 0, 0, 0)"""
     ],
     "I3b all children were told": [
