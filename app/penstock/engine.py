@@ -15,13 +15,16 @@ from dataclasses import dataclass
 
 from penstock import VERSION, clock
 from penstock.clock import ServerClock
-from penstock.commands.change import Changes
+from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
+from penstock.commands.workflows import Workflows
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
+from penstock.domain.workflow import KIND
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
@@ -39,6 +42,7 @@ from penstock.loops.identity import Me
 from penstock.loops.judge import Judge
 from penstock.loops.keeper import Keeper, Watch
 from penstock.loops.missing import Missing
+from penstock.loops.nesting import Nester
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.promoter import Promoter
@@ -49,6 +53,7 @@ from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
 from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.spreader import Spreader
 from penstock.loops.stalls import Stalls
 from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
@@ -60,10 +65,12 @@ from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.graphs import Graphs
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.line import Line
 from penstock.store.lists import Lists
+from penstock.store.nested import Nested
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
@@ -139,12 +146,14 @@ class Engine:
         yield self.submitter.run
         yield self.enqueuer.run
         yield self.settler.run
+        yield self.nester.run
         yield self.pool.run
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
         self.submissions = Submissions(postgres, self.pg_clock, settings.retention.idempotency_s)
         self.jobs, self.line = Jobs(postgres), Line(postgres)
+        self.graphs = Graphs(postgres)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
@@ -166,16 +175,19 @@ class Engine:
 
     def _build_commands(self) -> None:
         rooms = self._rooms
+        self.sequel = Sequel(self.enqueuer, self.metrics)
         self.submitter = Submitter(
-            self.submissions, self.queues, self.enqueuer, rooms.health, self.metrics
+            self.submissions, self.queues, self.sequel, rooms.health, self.metrics
         )
-        self.changes = Changes(self.jobs, self.queues, self.enqueuer, rooms.health, self.metrics)
+        places = Places(self.jobs, self.graphs)
+        self.changes = Changes(places, self.queues, self.sequel, rooms.health, self.metrics)
+        self.workflows = Workflows(self.graphs, self.sequel, rooms.health)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
         limits, registry = self._settings.worker, self._rooms.registry
         lanes = [
-            Lane("async", registry.async_kinds, limits.concurrency),
+            Lane("async", (*registry.async_kinds, KIND), limits.concurrency),
             Lane("threads", registry.thread_kinds, limits.threads),
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
@@ -194,11 +206,13 @@ class Engine:
         )
         self.settler = Settler(
             self.jobs,
-            self.enqueuer,
+            self.graphs,
+            self.sequel,
             self.metrics,
             Judge(Patience(limits.losses_max, limits.crashes_max), Retries(budget, self.metrics)),
-            self.waiters.tell,
         )
+        nested = Nested(self._rooms.postgres)
+        self.nester = Nester(nested, self.queues, self.sequel, self.settler, self.held)
         self.pool = Pool(
             [*lanes, self._alone] if lanes else [],
             self.threads,
@@ -206,7 +220,7 @@ class Engine:
             self._on_run_ended,
             self._on_slot_free,
         )
-        self.hands = Hands(self.pool, self.held, self.settler, self._run_of)
+        self.hands = Hands(self.pool, self.held, self.settler, self.nester, self._run_of)
 
     def _children(self) -> Children:
         settings, limits = self._settings, self._settings.worker
@@ -251,7 +265,8 @@ class Engine:
         self.reaper = Reaper(
             self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
         )
-        self.expirer = Expirer(self.jobs, self.enqueuer, self.metrics, self.waiters.tell)
+        self.expirer = Expirer(self.jobs, self.graphs, self.sequel, self.metrics)
+        self.spreader = Spreader(self.graphs, self.sequel)
         self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
@@ -283,6 +298,7 @@ class Engine:
             yield Loop("reconciler", self.reconciler.step, self.missing.wake)
             yield Loop("reaper", self.reaper.step)
             yield Loop("expirer", self.expirer.step)
+            yield Loop("spreader", self.spreader.step, self.spreader.wake)
             yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
             yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
@@ -296,8 +312,9 @@ class Engine:
 
     def _wire(self) -> None:
         """Who hears what from whom."""
-        self.changes.on_cancel = self._on_cancel
-        self.changes.on_ended = self.waiters.tell
+        self.sequel.on_cancel = self._on_cancel
+        self.sequel.on_ended = self.waiters.tell
+        self.sequel.on_unfinished = self.spreader.wake.set
         self.changes.on_settings = self.book.wake.set
         self.ears.on_ready = self.worker.heat
         self.ears.on_due = self._on_due

@@ -7,8 +7,9 @@ costs one claim, a retried job is found by the reconciler, a cancel by the worke
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
-from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.sequel import Sequel
 from penstock.domain.errors import (
     Contended,
     DuplicateJob,
@@ -16,32 +17,41 @@ from penstock.domain.errors import (
     WrongState,
 )
 from penstock.domain.ids import JobId
-from penstock.domain.job import TERMINAL, Due, State
+from penstock.domain.job import TERMINAL, State
 from penstock.queue import keys
+from penstock.store.graphs import Graphs
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.queues import Queues
+from penstock.store.walk import Moved
 from penstock.telemetry.metrics import Metrics
 
 _LANES = 3  # calls under way: a flood of them must leave connections for settlements
 _TRIES_MAX = 20  # a job that keeps moving between two looks is met again soon
 
 
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where jobs stand, and how they move."""
+
+    jobs: Jobs
+    graphs: Graphs
+
+
 class Changes:
-    """`on_cancel(id)` asks this replica's pool, `on_ended(ids)` tells those who wait,
-    `on_settings()` has this replica read the queues' settings anew."""
+    """`on_settings()` has this replica read the queues' settings anew."""
 
     def __init__(
-        self, jobs: Jobs, queues: Queues, enqueuer: Enqueuer, health: Health, metrics: Metrics
+        self, places: Places, queues: Queues, sequel: Sequel, health: Health, metrics: Metrics
     ) -> None:
-        self._jobs = jobs
+        self._jobs = places.jobs
+        self._graphs = places.graphs
         self._queues = queues
-        self._enqueuer = enqueuer
+        self._sequel = sequel
+        self._enqueuer = sequel.enqueuer
         self._health = health
         self._metrics = metrics
         self._lanes = asyncio.Semaphore(_LANES)
-        self.on_cancel: Callable[[JobId], None] = lambda _id: None
-        self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
         self.on_settings: Callable[[], None] = lambda: None
 
     async def cancel(self, id_: JobId) -> None:
@@ -55,31 +65,52 @@ class Changes:
             if due := await self._jobs.cancel_due(id_):
                 self._metrics.jobs_ended(due.queue, State.CANCELLED).inc()
                 await self._enqueuer.withdraw((due,))
-                return self.on_ended([id_])
+                return self._sequel.on_ended([id_])
             if await self._jobs.cancel_running(id_):
                 return await self._ask_to_stop(id_)
+            if await self._cancel_in_graph(id_):
+                return None
             state, _ = await self._standing(id_)
             if state in TERMINAL:
                 raise WrongState(state, "only a job that hasn't ended can be cancelled")
         raise Contended("the job keeps moving")
 
+    async def _cancel_in_graph(self, id_: JobId) -> bool:
+        """Whether it waited, and doesn't any more."""
+        graph = await self._graphs.graph_of(id_)
+        moved = await self._graphs.cancel_job(id_, graph) if graph is not None else None
+        if moved is not None:
+            await self._sequel.play(moved)
+        return moved is not None
+
     async def retry(self, id_: JobId) -> None:
-        """Gives an ended job that didn't succeed a new life. JobNotFound, WrongState, or
-        DuplicateJob where another job has its unique key by now."""
+        """Gives an ended job that didn't succeed a new life; in a workflow, also what lies
+        downstream of it and didn't. JobNotFound, WrongState, or DuplicateJob where another job has
+        its unique key by now."""
         with self._health.watch():
             async with self._lanes:
-                self._enqueuer.put((await self._retry(id_),))
+                await self._sequel.play(await self._retry(id_))
 
-    async def _retry(self, id_: JobId) -> Due:
+    async def _retry(self, id_: JobId) -> Moved:
         for _ in range(_TRIES_MAX):
-            if due := await self._jobs.retry(id_):
-                return due
+            try:
+                if (moved := await self._graphs.retry_job(id_)) is not None:
+                    return moved
+            except Contended:
+                await self._finish_graph(id_)
+                continue
             state, holder = await self._standing(id_)
             if state not in TERMINAL or state == State.SUCCEEDED:
                 raise WrongState(state, "only a dead, cancelled or skipped job can be retried")
             if holder is not None:
                 raise DuplicateJob({0: holder})
         raise Contended("the job keeps moving")
+
+    async def _finish_graph(self, id_: JobId) -> None:
+        """What its graph has left to tell is told first."""
+        graph = await self._graphs.graph_of(id_)
+        if graph is not None:
+            await self._sequel.play(await self._graphs.advance(graph))
 
     async def pause(self, queue: str) -> None:
         await self._set_paused(queue, paused=True)
@@ -94,7 +125,8 @@ class Changes:
         await self._enqueuer.tell(keys.SETTINGS, queue.encode())
 
     async def _ask_to_stop(self, id_: JobId) -> None:
-        self.on_cancel(id_)
+        self._sequel.on_cancel(id_)
+        self._sequel.on_unfinished()  # it may be a workflow, which the spreader stops
         await self._enqueuer.tell(keys.CANCEL, id_)
 
     async def _standing(self, id_: JobId) -> tuple[str, JobId | None]:

@@ -12,6 +12,8 @@ from typing import assert_never
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.job import State
 
+KIND = "workflow"  # of jobs whose attempt is a workflow; no handler may have this name
+
 # The graph of jobs that have parents or children by `depends_on` and belong to no workflow.
 LOOSE = JobId(bytes(BYTES))
 

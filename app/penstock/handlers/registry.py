@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from penstock.domain.job import NAME_PATTERN
+from penstock.domain.workflow import KIND
 from penstock.handlers.calling import Handler, shaped
 from penstock.handlers.errors import HandlerError
 from penstock.handlers.payloads import Fault, faults_at_door
@@ -132,6 +133,11 @@ def _handlers(module: ModuleType) -> Iterator[Handler]:
             "submodules that have, or import their functions in its __init__.py"
         )
     for kind, function in marked:
+        if kind == KIND:
+            raise HandlerError(
+                f"handlers.modules: {module.__name__}: the kind {kind!r} of {_place(function)} "
+                "is the server's own: give it another name"
+            )
         if not _NAME.fullmatch(kind):
             raise HandlerError(
                 f"handlers.modules: {module.__name__}: the kind {kind!r} of {_place(function)} "

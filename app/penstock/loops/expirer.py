@@ -1,4 +1,4 @@
-"""The expirer: ends due jobs whose time to live is over before they were started.
+"""The expirer: ends due and blocked jobs whose time to live is over before they were started.
 
 Start refuses them from that moment on, so a step that comes late changes only when their end is
 seen. Several may run: each takes what no other has locked. If we die after the commit, the ids
@@ -6,11 +6,10 @@ stay on a ready shelf until they are claimed in vain, and waiters find the end b
 """
 
 from collections import Counter
-from collections.abc import Callable
 
-from penstock.commands.enqueuer import Enqueuer
-from penstock.domain.ids import JobId
+from penstock.commands.sequel import Sequel
 from penstock.domain.job import State
+from penstock.store.graphs import Graphs
 from penstock.store.jobs import Jobs
 from penstock.telemetry.metrics import Metrics
 
@@ -19,26 +18,35 @@ _TICK_S = 1.0
 
 
 class Expirer:
-    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
-
     def __init__(
         self,
         jobs: Jobs,
-        enqueuer: Enqueuer,
+        graphs: Graphs,
+        sequel: Sequel,
         metrics: Metrics,
-        on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
-        self._enqueuer = enqueuer
+        self._graphs = graphs
+        self._sequel = sequel
+        self._enqueuer = sequel.enqueuer
         self._metrics = metrics
-        self._on_ended = on_ended
 
     async def step(self) -> float:
-        """Ends what has expired, at most 500; the pause until the next look."""
+        """Ends what has expired, at most 500, and in one graph; the pause until the next look."""
+        found = await self._graphs.expire(_ROWS_MAX)
+        if found is not None:
+            over, moved = found
+            for queue, count in Counter(one.queue for one in over).items():
+                self._metrics.jobs_expired(queue).inc(count)
+            await self._sequel.play(moved)
+        pause_s = await self._expire_plain()
+        return 0.0 if found and found[0] else pause_s
+
+    async def _expire_plain(self) -> float:
         ended = await self._jobs.expire(_ROWS_MAX)
         if not ended:
             return _TICK_S
-        self._on_ended([one.id for one in ended])
+        self._sequel.on_ended([one.id for one in ended])
         for queue, count in Counter(one.queue for one in ended).items():
             self._metrics.jobs_ended(queue, State.CANCELLED).inc(count)
             self._metrics.jobs_expired(queue).inc(count)

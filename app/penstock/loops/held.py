@@ -10,10 +10,15 @@ class Held:
     def __init__(self) -> None:
         self.runs: dict[JobId, Run] = {}
         self.starting: set[JobId] = set()  # sent to start, not answered yet
+        self.nesting: set[JobId] = set()  # on their way to be workflows
         self.departed: set[JobId] | None = None
 
     def __contains__(self, id_: JobId) -> bool:
-        return id_ in self.runs or id_ in self.starting
+        return id_ in self.runs or id_ in self.starting or id_ in self.nesting
+
+    def ids(self) -> set[JobId]:
+        """All that is here."""
+        return {*self.runs, *self.starting, *self.nesting}
 
     def add(self, run: Run) -> None:
         self.runs[run.job.id] = run

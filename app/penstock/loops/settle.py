@@ -2,29 +2,31 @@
 
 In: (attempt, ending) pairs from the pool, the reaper, the drain. Out: rows moved, leases acked,
 retries in line, waiters told. The fence makes it safe to send a batch again: a row that is gone
-is stale, or was settled by the first sending (`settled_before` tells). If we die here, what had
-not committed stands in job_running under our name, and the reaper settles it as lost.
+is stale, or was settled by the first sending (`settled_before` tells). Jobs of graphs go a way of
+their own, since it waits for locks; those that turn out to be of one change over to it. If we die
+here, what had not committed stands in job_running under our name, and the reaper settles it as lost.
 """
 
 import asyncio
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import orjson
 
 from penstock import chaos, clock
 from penstock.batcher import Batcher
-from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.sequel import Sequel
 from penstock.domain import ids
 from penstock.domain.attempt import Ending, Failure, Outcome
-from penstock.domain.errors import BadRow, StoreUnavailable
+from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.loops.judge import Judge
 from penstock.queue.shelves import Off
+from penstock.store.graphs import Graphs
 from penstock.store.jobs import (
     ROW_BYTES,
     ROWS_MAX,
@@ -34,8 +36,10 @@ from penstock.store.jobs import (
     ProgressRow,
     Settled,
     Settlement,
+    Settlements,
 )
 from penstock.store.rows import ms
+from penstock.store.walk import Moved
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -60,6 +64,7 @@ class Outgoing:
     cancel_requested: bool = False
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
     done: Callable[[], None] = field(default=lambda: None)
+    changed_over: bool = field(default=False, init=False)  # to the way of graphs: not done yet
 
     size: int = field(init=False)  # bytes, about
 
@@ -75,38 +80,52 @@ def weight(outgoing: Outgoing) -> int:
 
 
 class Settler:
-    """`on_ended(ids)` hears of jobs that are over, for those who wait for them."""
+    """Settles plain jobs and, a way apart, those of graphs."""
 
     def __init__(
         self,
         jobs: Jobs,
-        enqueuer: Enqueuer,
+        graphs: Graphs,
+        sequel: Sequel,
         metrics: Metrics,
         judge: Judge,
-        on_ended: Callable[[list[JobId]], None],
     ) -> None:
         self._jobs = jobs
-        self._enqueuer = enqueuer
+        self._graphs = graphs
+        self._sequel = sequel
+        self._enqueuer = sequel.enqueuer
         self._metrics = metrics
         self._judge = judge
-        self._on_ended = on_ended
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
-        self._batcher: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
+        self._plain: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
+        self._in_graphs: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self.unsettled = 0
         self.unsettled_bytes = 0
-        self._flushing_since: float | None = None
-        self.run = self._batcher.run
-        self.drained = self._batcher.drained
+        self._flushing: set[float] = set()  # since when
+
+    async def run(self) -> None:
+        """Settles what gathers until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._plain.run())
+            group.create_task(self._in_graphs.run())
+
+    async def drained(self) -> None:
+        """Returns when all that was put is settled."""
+        await self._plain.drained()  # some of it may change over
+        await self._in_graphs.drained()
 
     def is_stuck(self) -> bool:
         """Whether one batch has been under way for longer than an outage is worth waiting."""
-        since = self._flushing_since
-        return since is not None and clock.monotonic() - since > _STUCK_S
+        now = clock.monotonic()
+        return any(now - since > _STUCK_S for since in self._flushing)
 
     def put(self, outgoing: Outgoing) -> None:
         self.unsettled += 1
         self.unsettled_bytes += outgoing.size
-        self._batcher.put((outgoing,))
+        self._way_of(outgoing).put((outgoing,))
+
+    def _way_of(self, outgoing: Outgoing) -> Batcher[Outgoing]:
+        return self._plain if outgoing.job.graph_id is None else self._in_graphs
 
     async def settle(self, batch: Iterable[Outgoing]) -> None:
         """Puts a batch and returns when all of it is settled, or found to be stale."""
@@ -129,13 +148,16 @@ class Settler:
 
     async def _flush(self, batch: Sequence[Outgoing]) -> None:
         """Settles a batch however long Postgres is away: nobody else knows these outcomes."""
-        began = self._flushing_since = clock.monotonic()
+        began = clock.monotonic()
+        self._flushing.add(began)
         await self._keep_reports(batch)
         await self._settle(batch)
         self._metrics.batch_rows("settle").observe(len(batch))
         self._metrics.batch_seconds("settle").observe(clock.monotonic() - began)
-        self._flushing_since = None
+        self._flushing.discard(began)
         for outgoing in batch:
+            if outgoing.changed_over:
+                continue
             self.unsettled -= 1
             self.unsettled_bytes -= outgoing.size
             outgoing.done()
@@ -144,30 +166,52 @@ class Settler:
         self._judge.count(outgoing.job.kind for outgoing in batch)
         settlements = [self._decided(outgoing) for outgoing in batch]
         try:
-            settled, held = await self._settle_until_answered(settlements)
+            made, moved = await self._settle_until_answered(settlements)
         except BadRow as error:
             await self._isolate(batch, error)
             return
         await chaos.point("before_ack")
-        self._after([s for s in settlements if (s.job.id, s.job.attempt) not in held], settled)
-        if held:
+        settled, elsewhere = made.settled, made.held | made.linked.keys()
+        self._after([s for s in settlements if (s.job.id, s.job.attempt) not in elsewhere], settled)
+        if moved is not None:
+            await self._sequel.play(moved, but={id_ for id_, _attempt in settled})
+        for outgoing in batch:
+            if graph := made.linked.get((outgoing.job.id, outgoing.job.attempt)):
+                self._change_over(outgoing, graph)
+        if held := made.held:
             await self._settle([_cancelled(o) for o in batch if (o.job.id, o.job.attempt) in held])
+
+    def _change_over(self, outgoing: Outgoing, graph: JobId) -> None:
+        """A child was submitted while it ran: the graph must be locked for its end. What it had to
+        report is kept already."""
+        linked = replace(outgoing, job=replace(outgoing.job, graph_id=graph), logs=(), progress=None)
+        linked.size = outgoing.size
+        outgoing.changed_over = True
+        self._in_graphs.put((linked,))
 
     async def _settle_until_answered(
         self, settlements: Sequence[Settlement]
-    ) -> tuple[dict[Attempt, Settled], set[Attempt]]:
+    ) -> tuple[Settlements, Moved | None]:
         unknown, failures = False, 0
         while True:
             try:
                 await chaos.point("before_settle")
-                settled, held = await self._jobs.settle(settlements)
+                made, moved = await self._send(settlements)
                 if unknown:
-                    settled = {**await self._jobs.settled_before(settlements), **settled}
-                return settled, held
-            except StoreUnavailable as error:
-                unknown = unknown or error.unknown
+                    before = await self._jobs.settled_before(settlements)
+                    made.settled = {**before, **made.settled}
+                return made, moved
+            except (StoreUnavailable, Contended) as error:
+                unknown = unknown or (isinstance(error, StoreUnavailable) and error.unknown)
                 failures += 1
                 await _pause(failures, error)
+
+    async def _send(
+        self, settlements: Sequence[Settlement]
+    ) -> tuple[Settlements, Moved | None]:
+        if settlements[0].job.graph_id is None:
+            return await self._jobs.settle(settlements), None
+        return await self._graphs.settle(settlements)
 
     async def _isolate(self, batch: Sequence[Outgoing], error: BadRow) -> None:
         """One row that Postgres refuses must not hold the others: halve until it stands alone."""
@@ -225,7 +269,7 @@ class Settler:
                 due.append(Due(job.id, job.queue, job.kind, job.priority, ms(done.ready_at)))
         self._enqueuer.put(due, off)
         if ended:
-            self._on_ended(ended)
+            self._sequel.on_ended(ended)
         self._count(settlements, settled, counts)
 
     def _count(
@@ -302,16 +346,19 @@ async def _keep(
 
 
 def _cancelled(outgoing: Outgoing) -> Outgoing:
-    return Outgoing(outgoing.job, outgoing.ending, cancel_requested=True)
+    """The same one, with what is known by now: whoever waits for it waits for this."""
+    outgoing.cancel_requested = True
+    return outgoing
 
 
 def _internal_error(outgoing: Outgoing, why: str) -> Outgoing:
     failure = Failure("internal-error", "penstock could not settle this attempt", why[-2000:])
-    ending = Ending(Outcome.FAILED, failure=failure, retryable=False)
-    return Outgoing(outgoing.job, ending, cancel_requested=outgoing.cancel_requested, gave_up=True)
+    outgoing.ending = Ending(Outcome.FAILED, failure=failure, retryable=False)
+    outgoing.gave_up = True
+    return outgoing
 
 
-async def _pause(failures: int, error: StoreUnavailable) -> None:
+async def _pause(failures: int, error: PenstockError) -> None:
     if failures % 20 == 1:
         log.warning("settlement_waits", why=str(error), failures=failures)
     longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)

@@ -16,8 +16,10 @@ from penstock.domain.attempt import RELEASED, Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
+from penstock.domain.workflow import KIND
 from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
+from penstock.loops.nesting import Nester
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.settle import Outgoing, Settler
@@ -37,6 +39,7 @@ class Hands:
     pool: Pool
     held: Held
     settler: Settler
+    nester: Nester
     run_of: Callable[[Started], Run | None]  # None: not a kind that we serve
 
 
@@ -71,7 +74,7 @@ class Worker:
     async def adopt(self) -> float:
         """Takes in what stands under our name and isn't known here: a start's answer was lost."""
         held = self._hands.held
-        here = held.departed = set(held.runs) | held.starting
+        here = held.departed = held.ids()
         but, mine = here.union(self._hands.settler.refused), [self._parts.me.worker]
         rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=but)
         if rows:
@@ -82,9 +85,9 @@ class Worker:
         strangers = [(j, stop) for j, stop in rows if j.id not in known and j.id not in held]
         self._parts.metrics.adopted.inc(len(strangers))
         for job, cancel_requested in strangers:
-            run = self._take_in([job])[0]
-            if cancel_requested:
-                self._hands.pool.stop(run, Outcome.CANCELLED)
+            for run in self._take_in([job]):
+                if cancel_requested:
+                    self._hands.pool.stop(run, Outcome.CANCELLED)
         if strangers:
             return 0.0
         return _ADOPT_SOON_S if clock.monotonic() < self._adopt_soon_until else _ADOPT_S
@@ -145,6 +148,9 @@ class Worker:
     def _take_in(self, started: Iterable[Started]) -> list[Run]:
         runs = []
         for job in started:
+            if job.kind == KIND:
+                self._hands.nester.put([job])
+                continue
             run = self._hands.run_of(job)
             if run is None:  # somebody put its id on the wrong shelf: back it goes, to its own
                 self._hands.settler.put(Outgoing(job, RELEASED))

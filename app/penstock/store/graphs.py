@@ -8,6 +8,7 @@ only Redis and waiters were not told.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from penstock.domain.errors import (
     Contended,
@@ -136,57 +137,69 @@ class Graphs:
         return [JobId(row[0]) for row in await self._pg.rows("holders_to_stop", _GRAPHS_MAX)]
 
     async def retry_workflow(
-        self, id_: JobId, names: Sequence[str] | None, *, dry_run: bool
+        self,
+        id_: JobId,
+        names: Sequence[str] | None,
+        *,
+        dry_run: bool = False,
+        only: JobId | None = None,
     ) -> tuple[RetryPlan, Moved]:
         """Runs again what of a workflow didn't succeed, of `names` and what is downstream of them
-        or of all. A dry run moves nothing. WorkflowNotFound, WrongWorkflowState, DuplicateJob;
-        Contended while it is unfinished."""
+        or of all. A dry run moves nothing, and nor does one whose plan is without `only`.
+        WorkflowNotFound, WrongWorkflowState, DuplicateJob; Contended while it is unfinished."""
         async with self._pg.transaction(after="after_retry_workflow") as transaction:
             walk = Walk(transaction)
             found = await _locked(walk, id_)
             _check_retry(found)
-            nodes = await _nodes(transaction, id_)
+            nodes = await nodes_of(transaction, id_)
             again = plan_retry(nodes, names)
             plan = _told(nodes, again)
-            if dry_run:
+            if dry_run or (only is not None and only not in plan.ids):
                 return plan, walk.moved
             if not again:
                 raise WrongWorkflowState(found.state, "nothing in it can run again")
-            await self.reopen(transaction, walk, found, again)
+            await reopen(transaction, walk, found, again)
             return plan, await walk.finish()
 
-    async def reopen(
-        self, transaction: Transaction, walk: Walk, found: Workflow, again: Sequence[Again]
-    ) -> None:
-        """Gives jobs of a locked workflow a new life."""
-        await _refuse_unfinished(transaction, found.id, is_halting=found.halting)
-        await _reopen(transaction, walk, again, found.id)
-        counts = found.counts
-        for one in again:
-            counts = counts.plus(one.was, -1)
-        walk.change(
-            replace(found, state=WorkflowState.RUNNING, counts=counts, halt=None, halting=False)
-        )
+    async def retry_job(self, id_: JobId) -> Moved | None:
+        """A new life for a job that is over and didn't succeed; None: it can't be moved from where
+        it stands. In a workflow it is a retry from that job. WrongState where its condition can't
+        hold, WrongWorkflowState, DuplicateJob; Contended while its graph is unfinished."""
+        found = await self._pg.rows("graphs_of", [id_])
+        if not found:
+            return None
+        _id, workflow_id, _has_parents, name = found[0]
+        if workflow_id is None:
+            return await self._retry_loose(id_)
+        state = await self._ended_state(id_)
+        if state is None or state is State.SUCCEEDED:
+            return None
+        plan, moved = await self.retry_workflow(JobId(workflow_id), [name], only=id_)
+        if id_ not in plan.ids:
+            raise WrongState(state, "its run_if can't hold as its parents stand: retry those first")
+        return moved
 
-    async def retry_loose(self, id_: JobId) -> Due | None | Moved:
-        """A new life for a job that belongs to no workflow. A place in line if nothing depends on
-        it nor it on others; else what followed; None: it can't be moved. WrongState where its
-        condition can't hold."""
+    async def _ended_state(self, id_: JobId) -> State | None:
+        found = await self._pg.rows("ended_parents", [id_])
+        return State(found[0][1]) if found else None
+
+    async def _retry_loose(self, id_: JobId) -> Moved | None:
         async with self._pg.transaction(after="after_retry") as transaction:
             walk = Walk(transaction)
             await walk.lock([LOOSE])
             if not (await transaction.rows("has_edges", id_))[0][0]:
                 found = await transaction.rows("retry_ended", id_)
-                if not found:
-                    return None
-                queue, kind, priority, ready_at = found[0]
-                return Due(id_, queue, kind, priority, rows.ms(ready_at))
+                return Moved(due=[_due(id_, *row) for row in found]) if found else None
             again = await _loose_again(transaction, id_)
             if again is None:
                 return None
             await _refuse_unfinished(transaction, LOOSE, is_halting=False, parent=id_)
             await _reopen(transaction, walk, [again], LOOSE)
             return await walk.finish()
+
+
+def _due(id_: JobId, queue: str, kind: str, priority: int, ready_at: datetime) -> Due:
+    return Due(id_, queue, kind, priority, rows.ms(ready_at))
 
 
 def is_told(child: JobId, after: JobId | None) -> bool:
@@ -224,7 +237,8 @@ async def _refuse_unfinished(
         raise Contended("the graph is still telling of earlier ends")
 
 
-async def _nodes(transaction: Transaction, id_: JobId) -> list[Node]:
+async def nodes_of(transaction: Transaction, id_: JobId) -> list[Node]:
+    """The jobs of a locked workflow."""
     found = await transaction.rows("nodes_of", id_)
     parents = await _parents_of(transaction, [JobId(row[0]) for row in found if row[2]])
     return [
@@ -256,6 +270,19 @@ def _told(nodes: Iterable[Node], again: Sequence[Again]) -> RetryPlan:
         reused=[node.name for node in nodes if node.id not in ids and node.state is not None],
         ids=[one.id for one in again],
     )
+
+
+async def reopen(
+    transaction: Transaction, walk: Walk, found: Workflow, again: Sequence[Again]
+) -> None:
+    """Gives jobs of a locked workflow a new life. DuplicateJob, Contended."""
+    await _refuse_unfinished(transaction, found.id, is_halting=found.halting)
+    await _reopen(transaction, walk, again, found.id)
+    counts = found.counts
+    for one in again:
+        counts = counts.plus(one.was, -1)
+    running = WorkflowState.RUNNING
+    walk.change(replace(found, state=running, counts=counts, halt=None, halting=False))
 
 
 async def _reopen(

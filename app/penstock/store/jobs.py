@@ -114,14 +114,6 @@ class Jobs:
         worker = await self._pg.value("cancel_running", id_, point="after_cancel_request")
         return None if worker is None else WorkerId(worker)
 
-    async def retry(self, id_: JobId) -> Due | None:
-        """Starts a new life of an ended job that did not succeed, if its unique key is free."""
-        found = await self._pg.rows("retry_ended", id_, point="after_retry")
-        if not found:
-            return None
-        queue, kind, priority, ready_at = found[0]
-        return Due(id_, queue, kind, priority, rows.ms(ready_at))
-
     async def standing_of(self, id_: JobId) -> tuple[str, JobId | None] | None:
         """The job's state, and the other live job that holds its unique key."""
         found = await self._pg.rows("state_of", id_)

@@ -419,3 +419,7 @@ SELECT clock_timestamp();
 -- How blocked jobs stand, as count_parents tells; only those of which a parent is over.
 SELECT job_id, graph_id, run_if, parents, succeeded, dead, cancelled, skipped FROM job_blocked
 WHERE job_id = ANY($1::uuid[]) AND succeeded + dead + cancelled + skipped > 0;
+
+-- name: running_now
+-- Whether this attempt still runs under this worker's name.
+SELECT job_id FROM job_running WHERE job_id = $1 AND attempt = $2 AND worker_id = $3;

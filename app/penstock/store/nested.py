@@ -1,0 +1,91 @@
+"""Workflows that are the attempt of a job: stored, and given its running row, in one transaction.
+
+Safe to repeat: a row that the workflow has already is left to it. If we die before the commit, the
+row stands under the replica's name, and the reaper finds it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from penstock.domain.ids import JobId
+from penstock.domain.job import Due, Started
+from penstock.domain.retry_plan import plan_retry
+from penstock.domain.submission import Submission
+from penstock.domain.workflow import LOOSE, WorkflowState
+from penstock.store import rows
+from penstock.store.graph_submissions import store_workflow
+from penstock.store.graphs import nodes_of, reopen
+from penstock.store.postgres import Postgres, Transaction
+from penstock.store.submissions import first_ready_at
+from penstock.store.walk import Moved, Walk
+
+DEPTH_MAX = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Nesting:
+    """What came of it: the new workflow's first places in line, and what followed; or that the job
+    was asked to stop, or why it can't be."""
+
+    moved: Moved = field(default_factory=Moved)
+    due: Sequence[Due] = ()
+    blocked: Sequence[Due] = ()
+    asked_to_stop: bool = False
+    refused: str | None = None
+
+
+class Nested:
+    def __init__(self, postgres: Postgres) -> None:
+        self._pg = postgres
+
+    async def store(self, job: Started, submission: Submission) -> Nesting:
+        """Makes the workflow of a submission the attempt of its holder, `job`. Contended."""
+        new = submission.workflow
+        assert new is not None
+        async with self._pg.transaction(before="before_nest", after="after_nest") as transaction:
+            found = await transaction.rows("nested_in", job.id)
+            existing = JobId(found[0][0]) if found else None
+            outer = job.graph_id if job.graph_id != LOOSE else None
+            walk = Walk(transaction)
+            await walk.lock({one for one in (existing, outer) if one is not None})
+            around = walk.workflows[outer] if outer is not None else None
+            ancestors = [*around.ancestors, around.id] if around is not None else []
+            if len(ancestors) >= DEPTH_MAX:
+                return Nesting(refused=f"workflows nest at most {DEPTH_MAX} deep")
+            inner = existing or new.id
+            fence = (job.id, job.attempt, job.worker)
+            if not await transaction.rows("give_to_workflow", *fence, inner):
+                return await _not_given(transaction, job)
+            if existing is not None:
+                return Nesting(await _go_on(transaction, walk, existing))
+            at, moved = await store_workflow(
+                transaction, walk, new, submission.jobs, ancestors=ancestors
+            )
+        first = [
+            Due(one.id, one.queue, one.kind, one.priority, rows.ms(first_ready_at(one, at)))
+            for one in submission.jobs
+        ]
+        has_parents = {one.id for one in submission.jobs if one.parents}
+        return Nesting(
+            moved,
+            due=[one for one in first if one.id not in has_parents],
+            blocked=[one for one in first if one.id in has_parents],
+        )
+
+
+async def _not_given(transaction: Transaction, job: Started) -> Nesting:
+    """An earlier sending gave it already, it was asked to stop, or it isn't ours any more."""
+    found = await transaction.rows("running_now", job.id, job.attempt, job.worker)
+    return Nesting(asked_to_stop=bool(found))
+
+
+async def _go_on(transaction: Transaction, walk: Walk, existing: JobId) -> Moved:
+    """A second life: what of the first life's workflow didn't succeed runs again. With nothing to
+    run it ends at once, as it stands."""
+    found = walk.workflows[existing]
+    if found.state is not WorkflowState.RUNNING:
+        if again := plan_retry(await nodes_of(transaction, existing), None):
+            await reopen(transaction, walk, found, again)
+        else:
+            walk.change(replace(found, state=WorkflowState.RUNNING))
+    return await walk.finish()
