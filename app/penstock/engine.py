@@ -24,8 +24,8 @@ from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
-from penstock.domain.workflow import KIND
 from penstock.domain.verdict import Patience, is_suspect
+from penstock.domain.workflow import KIND
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.registry import Handler, Registry

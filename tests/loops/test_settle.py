@@ -296,7 +296,7 @@ async def test_a_settlement_that_takes_too_long_is_stuck(still: Still) -> None:
     assert not settler.is_stuck()
     (job,) = await still.start()
     stuck: list[bool] = []
-    settler._flushing_since = clock.monotonic() - 31
+    settler._flushing.add(clock.monotonic() - 31)
     assert settler.is_stuck()
     settler.put(Outgoing(job, SUCCESS, done=lambda: stuck.append(settler.is_stuck())))
     await settler.drained()

@@ -147,7 +147,7 @@ class World:
         wins = known or ending.outcome is Outcome.SUCCEEDED
         held_back = runs and job.cancel_requested and not wins
         key = (run.id, run.attempt)
-        settled, held = await self.db.jobs.settle([_settlement(run, ending, known)])
+        settled, held = await self.db.settle_all([_settlement(run, ending, known)])
         assert held == ({key} if held_back else set())
         assert settled.keys() == ({key} if runs and not held_back else set()), "the fence is open"
         if held_back:
@@ -162,7 +162,7 @@ class World:
         """Its worker says that it succeeded while a reaper says that it was lost."""
         job, key = self.model.jobs[run.id], (run.id, run.attempt)
         answers = await asyncio.gather(
-            *(self.db.jobs.settle([_settlement(run, ending)]) for ending in (making.SUCCESS, LOST))
+            *(self.db.settle_all([_settlement(run, ending)]) for ending in (making.SUCCESS, LOST))
         )
         winners = [
             (ending, settled[key])
@@ -191,7 +191,7 @@ class World:
 
     async def retry(self, id_: JobId, *, enqueued: bool) -> None:
         job = self.model.jobs[id_]
-        due = await self.db.jobs.retry(id_)
+        due = await self.db.retry(id_)
         is_free = self.model.holder(job.new) in (None, id_)
         assert (due is not None) == (job.place in ("dead", "cancelled") and is_free)
         if due is not None:

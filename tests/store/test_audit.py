@@ -134,7 +134,7 @@ async def test_a_key_that_a_retry_takes_again_is_not_freed(db: Database) -> None
     await db.session.execute(  # the retry, which has the key by then, waits for this row
         "INSERT INTO job_due SELECT job_id, queue, kind, priority, run_at, 1, 0, 0 FROM jobs"
     )
-    retrying = asyncio.create_task(db.jobs.retry(JobId(id_)))
+    retrying = asyncio.create_task(db.retry(JobId(id_)))
     await until_somebody_waits_for_a_lock(db)
     assert await audit.free(keys) == 0, "the retry has it locked"
     await transaction.rollback()

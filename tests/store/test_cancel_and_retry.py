@@ -101,7 +101,7 @@ async def test_what_ended_without_success_gets_a_second_life_and_no_other(
     db: Database, place: str
 ) -> None:
     id_ = await standing(db, place)
-    due = await db.jobs.retry(id_)
+    due = await db.retry(id_)
     if place not in ("dead", "cancelled"):
         assert due is None
         assert await db.places([id_]) == [place]
@@ -112,7 +112,7 @@ async def test_what_ended_without_success_gets_a_second_life_and_no_other(
     assert (row["attempt"], row["failures"], row["losses"]) == (1, 0, 0)
     assert await db.places([id_]) == ["ready"]
     assert await db.count("job_ended") == 0
-    assert await db.jobs.retry(id_) is None
+    assert await db.retry(id_) is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ async def test_a_second_life_goes_on_with_the_attempts_and_has_a_fresh_budget(
     for ending in before:
         (run,) = await db.jobs.start([id_], worker)
         await db.settle(run, ending)
-    await db.jobs.retry(id_)
+    await db.retry(id_)
     n = len(before)
     for failures in (0, 1):
         (run,) = await db.jobs.start([id_], worker)
@@ -142,7 +142,7 @@ async def test_a_second_life_goes_on_with_the_attempts_and_has_a_fresh_budget(
 
 async def test_two_retries_at_once_make_one_second_life(db: Database) -> None:
     id_ = await standing(db, "dead")
-    answers = await asyncio.gather(*(db.jobs.retry(id_) for _ in range(4)))
+    answers = await asyncio.gather(*(db.retry(id_) for _ in range(4)))
     assert len([due for due in answers if due]) == 1
     assert await db.count("job_due") == 1
 
@@ -152,7 +152,7 @@ async def test_a_late_settlement_of_the_first_life_does_not_touch_the_second(
 ) -> None:
     (run,) = await db.running(max_attempts=1)
     await db.settle(run, making.FAILURE)
-    await db.jobs.retry(run.id)
+    await db.retry(run.id)
     assert not await db.settle(run, making.SUCCESS)
     (again,) = await db.jobs.start([run.id], WorkerId(run.worker))
     assert not await db.settle(run, making.SUCCESS)
@@ -165,7 +165,7 @@ async def test_nobody_has_heard_of_a_job_that_was_never_submitted(db: Database) 
     assert await db.jobs.standing_of(id_) is None
     assert await db.jobs.cancel_due(id_) is None
     assert await db.jobs.cancel_running(id_) is None
-    assert await db.jobs.retry(id_) is None
+    assert await db.retry(id_) is None
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -43,7 +43,7 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             return lambda: db.jobs.start(ids, worker), "SELECT count(*) = 2 FROM job_running"
         case "after_settle":
             batch = [settlement(job, SUCCESS) for job in await db.running(2)]
-            return lambda: db.jobs.settle(batch), "SELECT count(*) = 2 FROM job_ended"
+            return lambda: db.settle_all(batch), "SELECT count(*) = 2 FROM job_ended"
         case "after_cancel":
             (id_,) = await db.submit()
             return lambda: db.jobs.cancel_due(id_), "SELECT count(*) = 1 FROM job_ended"
@@ -54,7 +54,7 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
         case "after_retry":
             (id_,) = await db.submit()
             await db.jobs.cancel_due(id_)
-            return lambda: db.jobs.retry(id_), "SELECT count(*) = 1 FROM job_due"
+            return lambda: db.retry(id_), "SELECT count(*) = 1 FROM job_due"
         case "after_expire":
             await db.submit(ttl_s=0.0)
             return lambda: db.jobs.expire(10), "SELECT count(*) = 1 FROM job_ended"

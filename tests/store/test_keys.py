@@ -105,10 +105,10 @@ async def test_a_second_life_takes_its_key_again_if_it_is_free(db: Database) -> 
     id_ = await hold(db)
     await db.jobs.cancel_due(id_)
     other = await hold(db)
-    assert await db.jobs.retry(id_) is None
+    assert await db.retry(id_) is None
     assert await db.jobs.standing_of(id_) == ("cancelled", other)
     await db.jobs.cancel_due(other)
-    assert await db.jobs.retry(id_) is not None
+    assert await db.retry(id_) is not None
     assert not await is_free(db)
     assert await db.jobs.standing_of(id_) == ("ready", None)
 
@@ -118,7 +118,7 @@ async def test_of_many_who_retry_at_once_one_does(db: Database) -> None:
     for _ in range(5):
         ids.append(await hold(db))
         await db.jobs.cancel_due(ids[-1])
-    done = await asyncio.gather(*(db.jobs.retry(id_) for id_ in [*ids, *ids]))
+    done = await asyncio.gather(*(db.retry(id_) for id_ in [*ids, *ids]))
     assert len([one for one in done if one is not None]) == 1
     assert (await db.count("job_unique"), await db.count("job_due")) == (1, 1)
 
@@ -228,7 +228,7 @@ async def test_a_retry_heals_a_key_that_was_left_behind_under_its_own_name(db: D
     await db.session.execute(
         "INSERT INTO job_unique VALUES (job_unique_id('default', 'a'), $1)", id_
     )
-    assert await db.jobs.retry(id_) is not None
+    assert await db.retry(id_) is not None
     assert not await is_free(db)
 
 
@@ -326,7 +326,7 @@ async def test_a_second_life_expires_as_the_first_unless_that_time_has_passed(
     await db.jobs.cancel_due(id_)
     if passed:
         await db.session.execute("UPDATE jobs SET expires_at = clock_timestamp()")
-    assert await db.jobs.retry(id_) is not None
+    assert await db.retry(id_) is not None
     expires_at = (await db.row("job_due", id_))["expires_at"]
     assert expires_at == (None if passed else (await db.row("jobs", id_))["expires_at"])
 

@@ -62,7 +62,7 @@ async def test_a_retried_job_shows_its_last_try_until_the_next_begins(db: Databa
     (run,) = await db.running()
     await db.jobs.add_progress([(run.id, 1, 40.0, None, 100.0)])
     await db.settle(run, making.FINAL_FAILURE)
-    await db.jobs.retry(run.id)
+    await db.retry(run.id)
     assert await shown(db, run.id) == ProgressView(40.0, None)
     await started_again(db, run)
     assert await shown(db, run.id) is None

@@ -82,14 +82,14 @@ async def test_counts_are_those_of_the_places_after_every_transition(db: Databas
         await agree(db)
     await db.jobs.cancel_due(ids[5])
     await agree(db)
-    await db.jobs.retry(ids[2])
-    await db.jobs.retry(ids[5])
+    await db.retry(ids[2])
+    await db.retry(ids[5])
     await agree(db)
 
 
 async def test_a_batch_counts_each_queue_and_state_once(db: Database) -> None:
     runs = [*await db.running(3, queue="a"), *await db.running(2, queue="b")]
-    await db.jobs.settle([settlement(run, making.SUCCESS) for run in runs])
+    await db.settle_all([settlement(run, making.SUCCESS) for run in runs])
     rows = await db.session.fetch("SELECT queue, state, delta FROM queue_counts ORDER BY 1")
     assert [tuple(row) for row in rows] == [("a", "succeeded", 3), ("b", "succeeded", 2)]
 

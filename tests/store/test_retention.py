@@ -143,7 +143,7 @@ async def test_the_counts_lose_what_went_and_the_throughput_does_not(
 
 async def test_a_job_in_its_second_life_stays(db: Database, retention: Retention) -> None:
     ids = await ended(db, 2)
-    assert await db.jobs.retry(ids[0])
+    assert await db.retry(ids[0])
     assert await prune(retention) == 1
     assert await left(db, ids) == ids[:1]
     assert len(await db.reads.attempts(ids[0])) == 1
@@ -168,7 +168,7 @@ async def test_a_retry_that_comes_second_finds_no_such_job(
         pruned = await db.session.fetch(queries.load()["prune_ended"], "dead", HOUR_S, EPOCH, 10)
         assert pruned[0][0] == 1
         assert await db.reads.job(id_) is not None, "until it is gone it is there as a whole"
-        retrying = asyncio.create_task(db.jobs.retry(id_))
+        retrying = asyncio.create_task(db.retry(id_))
         await until_somebody_waits_for_a_lock(db)
     assert await retrying is None
     assert await db.places([id_]) == [None]
@@ -212,7 +212,7 @@ async def test_whoever_comes_at_the_same_time_finds_a_whole_job_or_none(
         await db.session.execute(LONG_AGO, [run.id for run in runs])
         calls = [
             *(prune(retention, rows=5) for _ in range(4)),
-            *(db.jobs.retry(run.id) for run in runs[::2]),
+            *(db.retry(run.id) for run in runs[::2]),
             *(db.jobs.cancel_due(run.id) for run in runs[::3]),
             *(db.settle(run, making.SUCCESS) for run in runs[::4]),
             *(db.jobs.add_logs([(run.id, 1, 9, 1.0, "info", "late")]) for run in runs[::3]),

@@ -93,7 +93,7 @@ async def test_a_stale_settlement_does_nothing(db: Database, stale: dict[str, An
     (run,) = await db.running()
     await db.settle(run, RELEASED)
     (run,) = await db.jobs.start([run.id], await db.worker())
-    settled, held = await db.jobs.settle([settlement(replace(run, **stale), making.SUCCESS)])
+    settled, held = await db.settle_all([settlement(replace(run, **stale), making.SUCCESS)])
     assert (settled, held) == ({}, set())
     row = await db.row("job_running", run.id)
     assert (row["attempt"], row["worker_id"]) == (2, run.worker)
@@ -117,7 +117,7 @@ async def test_who_waited_for_another_settlement_of_the_same_attempt_settles_not
     for _ in range(3):
         endings = (making.SUCCESS, LOST, making.FAILURE)
         answers = await asyncio.gather(
-            *(db.jobs.settle([settlement(run, ending) for run in runs]) for ending in endings)
+            *(db.settle_all([settlement(run, ending) for run in runs]) for ending in endings)
         )
         settled = [key for done, _ in answers for key in done]
         assert sorted(settled) == sorted((run.id, run.attempt) for run in runs)
@@ -127,7 +127,7 @@ async def test_who_waited_for_another_settlement_of_the_same_attempt_settles_not
 async def test_settlements_of_one_batch_stand_and_fall_for_themselves(db: Database) -> None:
     first, stale, other = await db.running(3)
     await db.settle(stale, making.SUCCESS)
-    settled, _ = await db.jobs.settle(
+    settled, _ = await db.settle_all(
         [
             settlement(first, making.SUCCESS),
             settlement(stale, making.FAILURE),
@@ -143,7 +143,7 @@ async def test_batches_that_overlap_in_other_orders_do_not_deadlock(db: Database
     runs = await db.running(300)
     batches = [runs, runs[::-1], runs[::2] + runs[1::2]]
     answers = await asyncio.gather(
-        *(db.jobs.settle([settlement(run, LOST) for run in batch]) for batch in batches)
+        *(db.settle_all([settlement(run, LOST) for run in batch]) for batch in batches)
     )
     assert sum(len(settled) for settled, _ in answers) == len(runs)
 
@@ -154,13 +154,13 @@ async def test_a_verdict_that_did_not_know_of_a_cancel_is_held_back(db: Database
         assert await db.jobs.cancel_running(run.id) == run.worker
     endings = [making.FAILURE, RELEASED, LOST, making.FINAL_FAILURE]
     batch = [settlement(run, ending) for run, ending in zip(runs, endings, strict=True)]
-    settled, held = await db.jobs.settle(batch)
+    settled, held = await db.settle_all(batch)
     assert settled == {}
     assert held == {(run.id, 1) for run in runs}
     assert await db.count("job_running") == 4
     assert await db.count("attempts") == await db.count("queue_counts") == 0
     # The caller decides again, now that it knows.
-    settled, held = await db.jobs.settle(
+    settled, held = await db.settle_all(
         [settlement(run, e, cancel_known=True) for run, e in zip(runs, endings, strict=True)]
     )
     assert (len(settled), held) == (4, set())
@@ -184,7 +184,7 @@ async def test_a_cancel_that_commits_while_settle_waits_is_seen_by_it(db: Databa
     await db.session.execute(
         "UPDATE job_running SET cancel_requested_at = now() WHERE job_id = $1", run.id
     )
-    waiting = asyncio.create_task(db.jobs.settle([settlement(run, making.FAILURE)]))
+    waiting = asyncio.create_task(db.settle_all([settlement(run, making.FAILURE)]))
     await until_somebody_waits_for_a_lock(db)
     await transaction.commit()
     assert await waiting == ({}, {(run.id, 1)})
@@ -197,7 +197,7 @@ async def test_settle_that_waited_for_one_that_consumed_the_row_finds_nothing(
     transaction = db.session.transaction()
     await transaction.start()
     await db.session.execute("DELETE FROM job_running WHERE job_id = $1", run.id)
-    waiting = asyncio.create_task(db.jobs.settle([settlement(run, making.FAILURE)]))
+    waiting = asyncio.create_task(db.settle_all([settlement(run, making.FAILURE)]))
     await until_somebody_waits_for_a_lock(db)
     await transaction.commit()
     assert await waiting == ({}, set())
@@ -242,7 +242,7 @@ async def test_one_bad_row_refuses_the_batch_and_changes_nothing(
     good, other = await db.running(2)
     ill: Settlement = replace(settlement(other, making.FAILURE), **bad)
     with pytest.raises(BadRow):
-        await db.jobs.settle([settlement(good, making.SUCCESS), ill])
+        await db.settle_all([settlement(good, making.SUCCESS), ill])
     assert await db.places([good.id, other.id]) == ["running", "running"]
     assert await db.count("attempts") == 0
 
@@ -251,12 +251,12 @@ async def test_the_same_attempt_twice_in_one_batch_refuses_the_batch(db: Databas
     """Its worker's ending and the reaper's: the settler halves such a batch until one is first."""
     (run,) = await db.running()
     with pytest.raises(BadRow):
-        await db.jobs.settle([settlement(run, making.SUCCESS), settlement(run, LOST)])
+        await db.settle_all([settlement(run, making.SUCCESS), settlement(run, LOST)])
     assert await db.places([run.id]) == ["running"]
 
 
 async def test_an_empty_batch_is_no_fault(db: Database) -> None:
-    assert await db.jobs.settle([]) == ({}, set())
+    assert await db.settle_all([]) == ({}, set())
 
 
 async def test_logs_are_kept_once_and_in_order(db: Database) -> None:
@@ -270,7 +270,7 @@ async def test_logs_are_kept_once_and_in_order(db: Database) -> None:
 
 
 async def settle(db: Database, run: Started, ending: Ending) -> Settled | None:
-    settled, _ = await db.jobs.settle([settlement(run, ending)])
+    settled, _ = await db.settle_all([settlement(run, ending)])
     return settled.get((run.id, run.attempt))
 
 

@@ -11,10 +11,11 @@ import asyncpg
 from penstock.clock import ServerClock
 from penstock.domain.attempt import Ending
 from penstock.domain.ids import JobId, WorkerId
-from penstock.domain.job import Started
+from penstock.domain.job import Due, Started
 from penstock.domain.verdict import Patience, decide
+from penstock.store.graphs import Graphs
 from penstock.store.health import Health
-from penstock.store.jobs import Jobs, Settlement
+from penstock.store.jobs import Attempt, Jobs, Settled, Settlement
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.postgres import Limits, Postgres
@@ -44,6 +45,7 @@ class Database:
     health: Health
     submissions: Submissions
     jobs: Jobs
+    graphs: Graphs
     line: Line
     queues: Queues
     workers: Workers
@@ -75,8 +77,21 @@ class Database:
 
     async def settle(self, job: Started, ending: Ending, *, cancel_known: bool = False) -> bool:
         """Settles one attempt as its verdict says; whether its row was there."""
-        settled, _ = await self.jobs.settle([settlement(job, ending, cancel_known)])
+        settled, _ = await self.settle_all([settlement(job, ending, cancel_known)])
         return (job.id, job.attempt) in settled
+
+    async def settle_all(
+        self, batch: Sequence[Settlement]
+    ) -> tuple[dict[Attempt, Settled], set[Attempt]]:
+        """What was settled of plain jobs, and which a cancel held back."""
+        made = await self.jobs.settle(batch)
+        assert not made.linked
+        return made.settled, made.held
+
+    async def retry(self, id_: JobId) -> Due | None:
+        """A new life for a plain job; None: it can't be moved."""
+        moved = await self.graphs.retry_job(id_)
+        return moved.due[0] if moved is not None else None
 
     async def places(self, ids: Sequence[JobId]) -> list[str | None]:
         """Where each of these jobs stands."""
@@ -124,6 +139,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             health,
             Submissions(postgres, ServerClock(), DAY_S),
             Jobs(postgres),
+            Graphs(postgres),
             Line(postgres),
             Queues(postgres, 10_000),
             Workers(postgres),

@@ -31,8 +31,8 @@ from penstock.domain.submission import (
     Store,
     Submission,
 )
-from penstock.store.health import Health
 from penstock.store.graph_submissions import standing
+from penstock.store.health import Health
 from penstock.store.jobs import ROW_BYTES, ROWS_MAX
 from penstock.store.queues import Queues
 from penstock.store.rows import ms
@@ -187,7 +187,8 @@ class Submitter:
     async def _store_once(self, batch: Sequence[_Asked]) -> None:
         began = clock.monotonic()
         if batch[0].submission.is_graph:
-            return await self._store_graph(batch[0])
+            await self._store_graph(batch[0])
+            return
         if batch[0].submission.has_keys:
             jobs, committed_at = await self._store_keyed(batch)
         else:
@@ -201,9 +202,7 @@ class Submitter:
         self._enqueue(jobs, committed_at)
 
     async def _store_graph(self, one: _Asked) -> None:
-        resolution, at, moved = await self._submissions.store_graph(
-            one.submission, again=one.again
-        )
+        resolution, at, moved = await self._submissions.store_graph(one.submission, again=one.again)
         self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
         if isinstance(resolution, Store):
             states = standing(resolution.new, moved, at)

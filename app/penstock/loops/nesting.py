@@ -1,10 +1,11 @@
 """Jobs of kind `workflow`: an attempt of theirs is a workflow, not a handler's run.
 
-In: started attempts, held by this replica. Out: the workflow that the payload asks for, stored in the
-transaction that gives the running row to it: from then on the job holds no slot and no replica, and
-ends in the transaction that ends the workflow. If we die before that commit, the reaper finds the row
-under our name and another replica starts over; after it, the workflow's jobs are in line by the
-reconciler. A second life of the job goes on with the workflow of the first: what succeeded is kept.
+In: started attempts, held by this replica. Out: the workflow that the payload asks for, stored in
+the transaction that gives the running row to it: from then on the job holds no slot and no replica,
+and ends in the transaction that ends the workflow. If we die before that commit, the reaper finds
+the row under our name and another replica starts over; after it, the reconciler puts the workflow's
+jobs in line. A second life of the job goes on with the workflow of the first: what succeeded is
+kept.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ In: (attempt, ending) pairs from the pool, the reaper, the drain. Out: rows move
 retries in line, waiters told. The fence makes it safe to send a batch again: a row that is gone
 is stale, or was settled by the first sending (`settled_before` tells). Jobs of graphs go a way of
 their own, since it waits for locks; those that turn out to be of one change over to it. If we die
-here, what had not committed stands in job_running under our name, and the reaper settles it as lost.
+here, what had not committed stands in job_running under our name: the reaper settles it as lost.
 """
 
 import asyncio
@@ -184,7 +184,9 @@ class Settler:
     def _change_over(self, outgoing: Outgoing, graph: JobId) -> None:
         """A child was submitted while it ran: the graph must be locked for its end. What it had to
         report is kept already."""
-        linked = replace(outgoing, job=replace(outgoing.job, graph_id=graph), logs=(), progress=None)
+        linked = replace(
+            outgoing, job=replace(outgoing.job, graph_id=graph), logs=(), progress=None
+        )
         linked.size = outgoing.size
         outgoing.changed_over = True
         self._in_graphs.put((linked,))
@@ -206,9 +208,7 @@ class Settler:
                 failures += 1
                 await _pause(failures, error)
 
-    async def _send(
-        self, settlements: Sequence[Settlement]
-    ) -> tuple[Settlements, Moved | None]:
+    async def _send(self, settlements: Sequence[Settlement]) -> tuple[Settlements, Moved | None]:
         if settlements[0].job.graph_id is None:
             return await self._jobs.settle(settlements), None
         return await self._graphs.settle(settlements)

@@ -1,9 +1,9 @@
 """The spreader: goes on with what one step on a graph had no room for.
 
-In: a wake-up after a commit that left something, or a slow look. Out: one more transaction a graph,
-until nothing is left; nested workflows are stopped whose job was asked to stop. Several replicas may
-be at it: the graph's lock puts them in a row, and each reads what is left after it has it. If we die,
-what is left is stored where the next one finds it.
+In: a wake-up after a commit that left something, or a slow look. Out: one more transaction a
+graph, until nothing is left; nested workflows are stopped whose job was asked to stop. Several
+replicas may be at it: the graph's lock puts them in a row, and each reads what is left after it has
+it. If we die, what is left is stored where the next one finds it.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Submissions of jobs that depend on others: a workflow, jobs that join one, jobs with `depends_on`.
+"""Submissions of jobs that depend on others: a workflow, jobs that join one, loose jobs.
 
 In: an open transaction and what it shall store. Out: places, as they are after the commit. Always
 holds: the graph is locked first; where a parent stands is looked at after that, and a parent that
@@ -65,7 +65,7 @@ async def store_graph(
         return await store_workflow(transaction, walk, one.workflow, jobs)
     homes = await _homes(transaction, jobs)
     graph = one.into or LOOSE
-    await walk.lock({graph, *homes.values()} - {None})
+    await walk.lock({graph} | {home for home in homes.values() if home is not None})
     if one.into is not None:
         jobs = await _joining(transaction, walk, one.into, jobs)
     parents = await _parents(transaction, homes)
@@ -114,7 +114,9 @@ async def _joining(
         for row in await transaction.rows("names_taken", into, [job.name for job in jobs])
     }
     taken = {
-        i: job.name for i, job in enumerate(jobs) if job.name and there.get(job.name, job.id) != job.id
+        i: job.name
+        for i, job in enumerate(jobs)
+        if job.name and there.get(job.name, job.id) != job.id
     }
     if taken:
         raise NameTaken(taken)
@@ -131,9 +133,7 @@ async def _joining(
     return new
 
 
-async def _grow(
-    transaction: Transaction, walk: Walk, into: JobId, new: Sequence[NewJob]
-) -> None:
+async def _grow(transaction: Transaction, walk: Walk, into: JobId, new: Sequence[NewJob]) -> None:
     found = walk.workflows[into]
     walk.change(replace(found, total=found.total + len(new)))
     queues = sorted({job.queue for job in new})
@@ -152,9 +152,7 @@ async def _homes(transaction: Transaction, jobs: Sequence[NewJob]) -> dict[JobId
     return homes
 
 
-async def _parents(
-    transaction: Transaction, homes: Mapping[JobId, JobId | None]
-) -> _Parents:
+async def _parents(transaction: Transaction, homes: Mapping[JobId, JobId | None]) -> _Parents:
     """Where they stand, after their graphs were locked. Those of workflows stay; plain ones may
     move from place to place until they are marked: so it looks until each is found in one."""
     parents = _Parents({}, {})

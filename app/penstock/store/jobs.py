@@ -73,9 +73,7 @@ class Jobs:
         found = await self._pg.rows("left_due", ids)
         return [Left(rows.due(row), row[5], row[6]) for row in found]
 
-    async def settle(
-        self, batch: Sequence[Settlement]
-    ) -> Settlements:
+    async def settle(self, batch: Sequence[Settlement]) -> Settlements:
         """Consumes the running rows of jobs that are part of no graph."""
         columns = settlement(batch)
         found = await self._pg.rows("settle_attempts", *columns, False, point="after_settle")

@@ -37,7 +37,7 @@ _SPARES = [str(one) for one in STOP_SPARES]
 
 @dataclass(frozen=True, slots=True)
 class Over:
-    """A job that is over now. `graph`: None if it is part of none. `waited`: it stood on a shelf."""
+    """A job that is over now. `graph`: None if it is part of none. `waited`: it has a shelf."""
 
     id: JobId
     graph: JobId | None
