@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 
@@ -38,7 +39,8 @@ async def test_a_job_whose_nested_workflow_fails_after_it_was_asked_to_stop_is_c
     (holder,) = await started(db, id_)
     inner, made = graphing.submission({"x": []})
     assert inner.workflow is not None
-    await Nested(db.postgres).store(holder, inner)
+    held_by = replace(inner, workflow=replace(inner.workflow, holder=id_))
+    await Nested(db.postgres).store(holder, held_by)
     running = await started(db, *made.of("x"))
     assert await db.jobs.cancel_running(id_)
     await settled(db, *running, ending=making.FINAL_FAILURE)

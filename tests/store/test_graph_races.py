@@ -138,6 +138,7 @@ async def test_a_job_that_succeeds_while_its_workflow_is_cancelled_unlocks_nothi
     await asyncio.gather(cancelling, ending)
     assert await db.places(made.of("a", "b", "c")) == ["succeeded", "cancelled", "cancelled"]
     row = await db.session.fetchrow("SELECT * FROM workflows WHERE workflow_id = $1", made.id)
+    assert row is not None
     assert (row["state"], row["succeeded"], row["cancelled"]) == ("cancelled", 1, 2)
 
 
