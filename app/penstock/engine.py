@@ -77,6 +77,7 @@ from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -157,6 +158,7 @@ class Engine:
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
+        self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:

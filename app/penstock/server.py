@@ -271,6 +271,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         changes=engine.changes,
         reads=engine.reads,
         lists=engine.lists,
+        workflows=engine.workflows,
+        workflow_reads=engine.workflow_reads,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),

@@ -41,7 +41,7 @@ async def test_those_who_wait_hear_of_it(still: Still) -> None:
     (id_,) = await still.submit(ttl_s=3600.0)
     await still.db.session.execute(PAST)
     told: list[bytes] = []
-    still.engine.expirer._on_ended = told.extend
+    still.engine.sequel.on_ended = told.extend
     await still.engine.expirer.step()
     assert told == [id_]
 

@@ -123,8 +123,8 @@ async def _joining(
     ids = set(there.values())
     new = [job for job in jobs if job.id not in ids]
     if new and (found.state is not WorkflowState.RUNNING or found.halt is not None):
-        state = found.state if found.halt is None else f"{found.state}, and halted"
-        raise WrongWorkflowState(state, "only one that runs takes more jobs")
+        why = "only one that runs and that nothing stops takes more jobs"
+        raise WrongWorkflowState(found.state, why)
     if found.total + len(new) > JOBS_MAX:
         raise TooLarge(f"a workflow has at most {JOBS_MAX} jobs; this one has {found.total}")
     edges = sum(len(job.parents) for job in new)
@@ -231,8 +231,9 @@ def _is_fresh(new: Sequence[NewJob]) -> bool:
 def standing(jobs: Sequence[NewJob], moved: Moved, at: datetime) -> dict[JobId, State]:
     """Where jobs with parents stand after their commit `at`."""
     states = {job.id: State.BLOCKED for job in jobs if job.parents}
+    later = {job.id for job in jobs if job.delay_s or (job.run_at and job.run_at > at)}
     for due in moved.unlocked:
-        states[due.id] = State.READY if due.ready_ms <= rows.ms(at) else State.SCHEDULED
+        states[due.id] = State.SCHEDULED if due.id in later else State.READY
     for over in moved.ended:
         states[over.id] = over.state
     return states
