@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from penstock import VERSION, clock
+from penstock.api.door import Defaults, Recipe
+from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
@@ -108,9 +110,7 @@ class Engine:
         self.metrics = rooms.metrics
         self.pg_clock, self.redis_clock = ServerClock(), ServerClock()
         # Ids are not secrets: a generator seeded once by the system is enough, and costs no call.
-        self.minter = Minter(
-            self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits
-        )
+        self.minter = self._minter()
         self.me = Me(self.minter.mint, settings.worker.ttl_s)
         self._is_worker = "worker" in settings.roles
         self._build_store()
@@ -220,13 +220,8 @@ class Engine:
         )
         nested = Nested(self._rooms.postgres)
         self.nester = Nester(nested, self.queues, self.sequel, self.settler, self.held)
-        self.pool = Pool(
-            [*lanes, self._alone] if lanes else [],
-            self.threads,
-            limits,
-            self._on_run_ended,
-            self._on_slot_free,
-        )
+        mine = [*lanes, self._alone] if lanes else []
+        self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)
         parents = Parents(self._rooms.postgres, limits.parents_max_bytes)
         self.fanout = Fanout(self.submitter, parents.ids_of)
         self.settler.fanout = self.fanout
@@ -322,8 +317,14 @@ class Engine:
             yield Loop("leases", self.renewer.renew)
             yield Loop("reports", self.upkeep.keep_reports)
 
+    def _minter(self) -> Minter:
+        return Minter(self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits)
+
     def _wire(self) -> None:
-        """Who hears what from whom."""
+        """Who hears what from whom, and who reads what for whom."""
+        defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
+        within = Within(Recipe(defaults, self._minter().mint, registry.payload_errors))
+        self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
         self.sequel.on_unfinished = self.spreader.wake.set
