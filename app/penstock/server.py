@@ -8,8 +8,6 @@ the engine itself stands in `engine.py`.
 import asyncio
 import gc
 import os
-import random
-import secrets
 import signal
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,10 +18,8 @@ from typing import Any
 from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
-from penstock.api.door import Defaults, Door, Limits, Recipe
-from penstock.api.intake import Within
+from penstock.api.door import Defaults, Door, Limits
 from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
-from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine, Rooms
@@ -174,7 +170,6 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms)
-        engine.nester.read = _within(settings, rooms, engine).workflow
         try:
             await _come_alive(engine, rooms.limits)
             async with _turning(engine) as (tasks, failed):
@@ -305,21 +300,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             body_timeout_s=settings.http.body_timeout_s,
             keepalive_s=settings.http.keepalive_s,
         ),
-        defaults=_defaults(settings),
+        defaults=Defaults.of(settings.jobs),
     )
-
-
-def _defaults(settings: Settings) -> Defaults:
-    return Defaults(
-        priority=settings.jobs.priority,
-        max_attempts=settings.jobs.max_attempts,
-        timeout_s=settings.jobs.timeout_s,
-    )
-
-
-def _within(settings: Settings, rooms: Rooms, engine: Engine) -> Within:
-    minter = Minter(engine.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits)
-    return Within(Recipe(_defaults(settings), minter.mint, rooms.registry.payload_errors))
 
 
 def _verifier(auth: Auth) -> Verifier:
