@@ -42,7 +42,13 @@ CREATE UNIQUE INDEX workflows_holder ON workflows (holder_id) WHERE holder_id IS
 CREATE INDEX workflows_halting ON workflows (workflow_id) WHERE halting;
 CREATE INDEX workflows_nested ON workflows (workflow_id) WHERE holder_id IS NOT NULL AND state = 'running';
 CREATE INDEX workflows_state ON workflows (state, uuid_send(workflow_id));
-CREATE INDEX workflows_age ON workflows (finished_at) WHERE finished_at IS NOT NULL;
+-- For the pruner: those that are nested in none, by age; and those that are, by the outermost around.
+CREATE INDEX workflows_age ON workflows (finished_at)
+WHERE finished_at IS NOT NULL AND ancestors = '{}';
+CREATE INDEX workflows_within ON workflows ((ancestors[1])) WHERE ancestors <> '{}';
+
+-- Workflows that the pruner has deleted, of which jobs are left for its next steps.
+CREATE TABLE pruned_workflows (workflow_id uuid PRIMARY KEY);
 
 -- Written once, never updated: who waits for whom.
 CREATE TABLE job_edges (

@@ -83,6 +83,10 @@ POINTS: Mapping[str, Point] = {
     ),
     "after_start": _answer("Between a start's COMMIT and its answer to us."),
     "before_handler": Point("Attempts have been started, no handler was called."),
+    "before_children": _before(
+        "A handler has succeeded; the jobs that it submitted aren't stored."
+    ),
+    "after_children": _before("The jobs that a handler submitted are stored; it isn't settled."),
     "before_settle": _before("Handlers have ended; their settlement was not sent."),
     "after_settle": _answer("Between a settlement's COMMIT and its answer to us."),
     "before_settle_graph": _before("A graph's ends and what follows are written, not committed."),
@@ -102,6 +106,7 @@ POINTS: Mapping[str, Point] = {
     "after_retry": _answer("Between the COMMIT of a job's new life and its answer to us."),
     "after_expire": _answer("Expired jobs have ended; their ids stand on the shelves."),
     "after_prune": _answer("Between the COMMIT that prunes old jobs and its answer to us."),
+    "after_prune_workflows": _answer("Old workflows are taken out; all their jobs are there."),
     "after_condemn": _before("A worker is condemned; none of its attempts is settled as lost."),
     "before_return": _before("Leases are over; their ids are not back in line."),
     "before_adopt": _before("Attempts stand under our name that we don't know, not taken in."),

@@ -300,11 +300,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             body_timeout_s=settings.http.body_timeout_s,
             keepalive_s=settings.http.keepalive_s,
         ),
-        defaults=Defaults(
-            priority=settings.jobs.priority,
-            max_attempts=settings.jobs.max_attempts,
-            timeout_s=settings.jobs.timeout_s,
-        ),
+        defaults=Defaults.of(settings.jobs),
     )
 
 

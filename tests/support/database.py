@@ -33,6 +33,7 @@ TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
     *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
     *("workflows", "job_edges", "job_blocked", "job_spreads"),
+    "pruned_workflows",
 )
 
 

@@ -13,6 +13,7 @@ from penstock.commands.workflows import Workflows
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
+from penstock.settings import Jobs
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
 from penstock.store.workflow_reads import WorkflowReads
@@ -51,6 +52,14 @@ class Defaults:
     priority: int = 5
     max_attempts: int = 5
     timeout_s: float = 300.0
+
+    @classmethod
+    def of(cls, settings: Jobs) -> "Defaults":
+        return cls(
+            priority=settings.priority,
+            max_attempts=settings.max_attempts,
+            timeout_s=settings.timeout_s,
+        )
 
 
 PayloadErrors = Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail

@@ -1,6 +1,7 @@
 """The pruner: ended jobs go when the time is over for which their state is kept.
 
-In: nothing. Out: whole jobs deleted, one statement a step, so a crash leaves no half of one.
+In: nothing. Out: whole jobs deleted, one statement a step, so a crash leaves no half of one; and
+whole workflows, step by step, after it was made sure that they don't come back.
 Always holds: a step is short, since it locks what it deletes (a retry of such a job waits for it):
 it begins with few rows and takes more while that is quick; and between two steps that found enough
 to do it rests, so that jobs that run are not slowed. Several may prune at once.
@@ -15,7 +16,7 @@ from penstock import clock
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.job import State
 from penstock.settings import Retention as RetentionSettings
-from penstock.store.retention import Retention
+from penstock.store.retention import Pruned, Retention
 from penstock.store.rows import EPOCH
 from penstock.telemetry.metrics import Metrics
 
@@ -32,6 +33,7 @@ class Pruner:
         self._metrics = metrics
         self._rows_max = settings.step_max
         self._keys_s = settings.idempotency_s
+        self._workflows_s = settings.workflows_s
         wanted = {
             State.SUCCEEDED: settings.succeeded_s,
             State.DEAD: settings.dead_s,
@@ -39,37 +41,63 @@ class Pruner:
             State.SKIPPED: settings.skipped_s,
         }
         self._kept_s = {state: seconds for state, seconds in wanted.items() if seconds}
-        self._since: dict[State, datetime] = {}
+        self._since: dict[str, datetime] = {}
         self._since_until = 0.0
-        self._rows: dict[State | None, int] = {}  # of the next statement, by what it prunes
+        self._rows: dict[str, int] = {}  # of the next statement
 
     async def step(self) -> float:
-        """One statement a state, and one for stored answers; the pause until the next step."""
+        """One statement for each sort of thing; the pause until the next step."""
         began = clock.monotonic()
         if began > self._since_until:
             self._since, self._since_until = {}, began + _FROM_START_S
         more = False
         for state, kept_s in self._kept_s.items():
             more |= await self._bounded(state, partial(self._prune, state, kept_s))
-        more |= await self._bounded(None, self._prune_answers)
+            loose = f"loose {state}"
+            more |= await self._bounded(loose, partial(self._prune_loose, loose, state, kept_s))
+        if self._workflows_s:
+            more |= await self._bounded("workflows", self._prune_workflows)
+        more |= await self._bounded("jobs of workflows", self._prune_workflow_jobs)
+        more |= await self._bounded("answers", self._prune_answers)
         if not more:
             return _REST_S * random.uniform(0.75, 1.25)
         return (_SHARE - 1) * (clock.monotonic() - began)
 
     async def _prune(self, state: State, kept_s: float, rows: int) -> int:
         since = self._since.get(state, EPOCH)
-        pruned = await self._retention.prune_ended(state, kept_s, since, rows)
+        return self._noted(
+            state, state, await self._retention.prune_ended(state, kept_s, since, rows)
+        )
+
+    async def _prune_loose(self, what: str, state: State, kept_s: float, rows: int) -> int:
+        since = self._since.get(what, EPOCH)
+        return self._noted(
+            what, state, await self._retention.prune_loose(state, kept_s, since, rows)
+        )
+
+    def _noted(self, what: str, state: State, pruned: Pruned) -> int:
         if pruned.last is not None:
-            self._since[state] = pruned.last
+            self._since[what] = pruned.last
             self._metrics.jobs_pruned(state).inc(pruned.count)
         return pruned.count
+
+    async def _prune_workflows(self, rows: int) -> int:
+        pruned = await self._retention.prune_workflows(self._workflows_s, rows)
+        self._metrics.workflows_pruned.inc(pruned)
+        return pruned
+
+    async def _prune_workflow_jobs(self, rows: int) -> int:
+        pruned = await self._retention.prune_workflow_jobs(rows)
+        for state, count in pruned.counts.items():
+            self._metrics.jobs_pruned(state).inc(count)
+        return pruned.rows
 
     async def _prune_answers(self, rows: int) -> int:
         pruned = await self._retention.prune_idempotency_keys(self._keys_s, rows)
         self._metrics.answers_pruned.inc(pruned)
         return pruned
 
-    async def _bounded(self, what: State | None, prune: Callable[[int], Awaitable[int]]) -> bool:
+    async def _bounded(self, what: str, prune: Callable[[int], Awaitable[int]]) -> bool:
         """Prunes as many rows as go quickly; whether there may be more."""
         rows = self._rows.get(what, min(_FIRST_ROWS, self._rows_max))
         began = clock.monotonic()

@@ -212,6 +212,18 @@ class Worker(Section):
         64 * MIB, ge=MIB, le=4096 * MIB, description="most bytes of such outcomes"
     )
     result_max_bytes: int = Field(MIB, ge=KIB, le=64 * MIB, description="largest result of a job")
+    parents_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="most bytes of its parents' results for a job"
+    )
+    payload_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="largest payload once these are in it"
+    )
+    submit_max: int = Field(
+        10_000, ge=0, le=10_000, description="most jobs that an attempt may submit"
+    )
+    submit_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="most bytes of jobs that an attempt may submit"
+    )
     ttl_s: float = Field(10, ge=0.2, le=600, description="silence after which a worker is lost")
     beat_s: float = Field(2, ge=0.05, le=60, description="time between signs of life")
     stall_max_s: float = Field(
@@ -309,12 +321,18 @@ class Jobs(Section):
 
 
 class Retention(Section):
-    """How long what is over is kept; a job goes with its attempts, its log and its result."""
+    """How long what is over is kept; a job goes with its attempts, its log and its result.
+
+    Jobs of a workflow go with the workflow, whatever their own state.
+    """
 
     succeeded_s: Kept = Field(7 * DAY_S, description="age at which succeeded jobs go; 0 = never")
     dead_s: Kept = Field(30 * DAY_S, description="age at which dead jobs go; 0 = never")
     cancelled_s: Kept = Field(7 * DAY_S, description="age at which cancelled jobs go; 0 = never")
     skipped_s: Kept = Field(7 * DAY_S, description="age at which skipped jobs go; 0 = never")
+    workflows_s: Kept = Field(
+        30 * DAY_S, description="age at which ended workflows go, with all their jobs; 0 = never"
+    )
     idempotency_s: float = Field(
         DAY_S, ge=KEPT_MIN_S, le=366 * DAY_S, description="time that an Idempotency-Key counts"
     )

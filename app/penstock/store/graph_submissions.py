@@ -66,6 +66,7 @@ async def store_graph(
     homes = await _homes(transaction, jobs)
     graph = one.into or LOOSE
     await walk.lock({graph} | {home for home in homes.values() if home is not None})
+    _refuse_missing(jobs, {one for one, home in homes.items() if _is_pruned(home, walk)})
     if one.into is not None:
         jobs = await _joining(transaction, walk, one.into, jobs)
     parents = await _parents(transaction, homes)
@@ -162,6 +163,7 @@ async def _parents(transaction: Transaction, homes: Mapping[JobId, JobId | None]
         if plain:
             for query in ("link_due", "link_running", "link_blocked"):
                 left -= {row[0] for row in await transaction.rows(query, plain, LOOSE)}
+            await transaction.rows("link_ended", sorted(left.intersection(plain)), LOOSE)
         if left:
             for id_, state, after in await transaction.rows("ended_parents", sorted(left)):
                 parents.states[id_] = State(state)
@@ -171,6 +173,11 @@ async def _parents(transaction: Transaction, homes: Mapping[JobId, JobId | None]
         if not left:
             return parents
     raise Contended("jobs that others shall depend on keep moving, or were pruned just now")
+
+
+def _is_pruned(home: JobId | None, walk: Walk) -> bool:
+    """Whether a parent's workflow is gone, and the parent about to go."""
+    return home is not None and home not in walk.workflows
 
 
 def _refuse_missing(jobs: Sequence[NewJob], missing: set[JobId]) -> None:

@@ -1,10 +1,20 @@
-"""What is kept for a time: ended jobs with all that belongs to them, answers of requests."""
+"""What is kept for a time: ended jobs with all that belongs to them, answers of requests.
 
+Jobs without parents and children go one by one; loose ones when no child waits for them or reads
+their results; those of a workflow only with it, however old they are. A workflow's row goes first
+(`prune_workflows`), which nobody can undo: who retries it holds the row, or finds no such workflow.
+Its id is kept until all of its jobs, edges and nested workflows have gone, in bounded steps. If we
+die between them, the next step of whoever prunes goes on.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from penstock.domain.job import State
 from penstock.store.postgres import Postgres
+
+_EDGES_A_JOB = 5  # deleted by one statement, on the average
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,6 +25,14 @@ class Pruned:
     last: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class PrunedJobs:
+    """Of workflows. `rows`: the most of one sort that was deleted; the limit: there may be more."""
+
+    rows: int
+    counts: Mapping[State, int]
+
+
 class Retention:
     def __init__(self, postgres: Postgres) -> None:
         self._pg = postgres
@@ -22,12 +40,38 @@ class Retention:
     async def prune_ended(
         self, state: State, older_s: float, since: datetime, rows_max: int
     ) -> Pruned:
-        """Deletes the oldest jobs of a state that ended more than `older_s` seconds ago, whole,
-        but for those that ended before `since`."""
+        """Deletes the oldest jobs of a state that ended more than `older_s` seconds ago and are
+        part of no graph, whole, but for those that ended before `since`."""
         found = await self._pg.rows(
             "prune_ended", state, older_s, since, rows_max, point="after_prune"
         )
         return Pruned(found[0][0], found[0][1])
+
+    async def prune_loose(
+        self, state: State, older_s: float, since: datetime, rows_max: int
+    ) -> Pruned:
+        """The same of jobs that have parents or children by `depends_on`, with their edges, but for
+        those of which a child is not over."""
+        async with self._pg.transaction() as transaction:
+            await transaction.rows("lock_loose")
+            found = await transaction.rows(
+                "prune_loose", state, older_s, since, rows_max, _EDGES_A_JOB * rows_max
+            )
+        return Pruned(found[0][0], found[0][1])
+
+    async def prune_workflows(self, older_s: float, rows_max: int) -> int:
+        """Takes out the oldest workflows that ended more than `older_s` seconds ago; how many.
+        From here on there are no such workflows; their jobs go by `prune_workflow_jobs`."""
+        return int(
+            await self._pg.value(
+                "prune_workflows", older_s, rows_max, point="after_prune_workflows"
+            )
+        )
+
+    async def prune_workflow_jobs(self, rows_max: int) -> PrunedJobs:
+        """Deletes the next of what is left of workflows that were taken out."""
+        (_, rows), *counts = await self._pg.rows("prune_workflow_jobs", rows_max)
+        return PrunedJobs(rows, {State(state): count for state, count in counts})
 
     async def prune_idempotency_keys(self, older_s: float, rows_max: int) -> int:
         """Deletes the oldest stored answers; how many it were."""

@@ -313,6 +313,15 @@ WHERE job_id = ANY(ARRAY(SELECT job_id FROM k)) RETURNING job_id;
 -- A blocked job is part of a graph already.
 SELECT job_id FROM job_blocked WHERE job_id = ANY($1::uuid[]) AND graph_id = $2;
 
+-- name: link_ended
+-- The same of ended jobs: they aren't pruned as plain ones from here on. Locks the rows: who prunes
+-- one comes first, and it is gone, or second, and sees the child.
+WITH k AS MATERIALIZED (
+    SELECT job_id, graph_id FROM job_ended WHERE job_id = ANY($1::uuid[]) ORDER BY job_id FOR UPDATE
+)
+UPDATE job_ended SET graph_id = $2
+WHERE job_id = ANY(ARRAY(SELECT job_id FROM k WHERE graph_id IS NULL)) RETURNING job_id;
+
 -- name: ended_parents
 -- Of these jobs those that are over; the last child that each has told, where it has more to tell.
 SELECT e.job_id, e.state, s.after

@@ -3,14 +3,14 @@
 
 -- name: prune_ended
 -- ended -> nothing: all that there is of the oldest $4 jobs of state $1 that ended more than $2
--- seconds ago, not before $3. Whoever gives such a job a new life first keeps it, whoever is second
--- finds no such job.
+-- seconds ago, not before $3, and are part of no graph: they have neither parents nor children.
+-- Whoever gives such a job a new life, or a child, first keeps it, whoever is second finds no such
+-- job.
 WITH k AS MATERIALIZED (
     SELECT job_id FROM job_ended
-    WHERE state = $1 AND finished_at >= $3
+    WHERE graph_id IS NULL AND state = $1 AND finished_at >= $3
       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-    -- Here will stand: AND no effect that still has to leave the house refers to it, AND it belongs
-    -- to no workflow that is open.
+    -- Here will stand: AND no effect that still has to leave the house refers to it.
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ),
 e AS (
@@ -26,6 +26,141 @@ c AS (
     SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
 )
 SELECT count(*), max(finished_at) FROM e;
+
+-- name: prune_loose
+-- The same of the loose graph, with their edges: of the oldest $4 that no child waits for or reads,
+-- as many as have $5 edges together, but at least one. After lock_loose: so a retry or a new child
+-- comes first, or finds no such job.
+WITH k AS MATERIALIZED (
+    SELECT job_id, finished_at FROM job_ended p
+    WHERE graph_id = '00000000-0000-0000-0000-000000000000' AND state = $1 AND finished_at >= $3
+      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
+      AND (SELECT e.parent_id FROM job_edges e
+           WHERE e.parent_id = p.job_id
+             -- Not EXISTS: that might be answered by reading the whole of the other table.
+             AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id) IS NOT NULL
+                  OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id) IS NOT NULL
+                  OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id) IS NOT NULL)
+           LIMIT 1) IS NULL
+    ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
+),
+n AS (
+    SELECT job_id, finished_at,
+           (SELECT count(*) FROM job_edges e WHERE e.parent_id = k.job_id)
+           + (SELECT count(*) FROM job_edges e WHERE e.child_id = k.job_id) AS edges
+    FROM k
+),
+g AS MATERIALIZED (
+    SELECT job_id
+    FROM (SELECT job_id, edges, sum(edges) OVER (ORDER BY finished_at, job_id) AS so_far FROM n) s
+    WHERE so_far <= $5 OR so_far = edges
+),
+e AS (
+    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))
+    RETURNING queue, state, finished_at
+),
+j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+x AS (DELETE FROM job_edges WHERE parent_id = ANY(ARRAY(SELECT job_id FROM g))),
+y AS (DELETE FROM job_edges WHERE child_id = ANY(ARRAY(SELECT job_id FROM g))),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
+)
+SELECT count(*), max(finished_at) FROM e;
+
+-- name: prune_workflows
+-- over -> pruned: the oldest $2 workflows that are nested in none and ended more than $1 seconds
+-- ago, but for those that a loose job waits for or reads. Whoever locks such a row first, to run the
+-- workflow again or to add to it, keeps it; whoever is second finds no such workflow. From here on
+-- nobody can bring it back, so what is left of it may go in as many steps as it takes.
+WITH q AS MATERIALIZED ( -- no loose job is live: then none need be looked for
+    SELECT (SELECT job_id FROM job_blocked
+            WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
+           AND (SELECT job_id FROM job_due
+                WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
+           AND (SELECT job_id FROM job_running
+                WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
+           AS is_quiet
+),
+k AS MATERIALIZED (
+    SELECT workflow_id FROM workflows w
+    WHERE finished_at IS NOT NULL AND ancestors = '{}'
+      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $1))
+      AND ((SELECT is_quiet FROM q)
+           OR (SELECT j.job_id FROM jobs j
+               WHERE j.workflow_id = w.workflow_id
+                 AND (SELECT e.parent_id FROM job_edges e
+                      WHERE e.parent_id = j.job_id
+                        AND e.graph_id = '00000000-0000-0000-0000-000000000000'
+                        AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id)
+                                 IS NOT NULL
+                             OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id)
+                                 IS NOT NULL
+                             OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id)
+                                 IS NOT NULL)
+                      LIMIT 1) IS NOT NULL
+               LIMIT 1) IS NULL)
+    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM workflows WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM k))
+    RETURNING workflow_id
+),
+p AS (INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM d)
+SELECT count(*) FROM d;
+
+-- name: prune_workflow_jobs
+-- ended -> nothing: the next of what is left of pruned workflows, at most $1 of each sort: workflows
+-- nested in them (which end before what they are nested in), edges, and when there are few of those,
+-- jobs. A workflow of which nothing is left is forgotten. How many rows that were, of the sort of which
+-- there were most ($1: there may be more), then a row a state: how many jobs ended so.
+-- Edges by where they lie: nothing else takes some of them without a join. They are never updated, and
+-- a row that this snapshot sees gives its place to no other.
+WITH w AS MATERIALIZED (
+    SELECT workflow_id FROM pruned_workflows ORDER BY workflow_id LIMIT $1 FOR UPDATE SKIP LOCKED
+),
+i AS MATERIALIZED (
+    SELECT workflow_id FROM workflows
+    WHERE ancestors <> '{}' AND ancestors[1] = ANY(ARRAY(SELECT workflow_id FROM w)) LIMIT $1
+),
+n AS (
+    DELETE FROM workflows WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM i))
+    RETURNING workflow_id
+),
+m AS (INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM n),
+k AS MATERIALIZED (
+    SELECT job_id FROM jobs WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w)) LIMIT $1
+),
+x AS MATERIALIZED (
+    SELECT ctid AS lies FROM job_edges WHERE parent_id = ANY(ARRAY(SELECT job_id FROM k)) LIMIT $1
+),
+y AS (DELETE FROM job_edges WHERE ctid = ANY(ARRAY(SELECT lies FROM x))),
+g AS MATERIALIZED (SELECT job_id FROM k WHERE (SELECT count(*) FROM x) < $1),
+e AS (
+    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM g)) RETURNING queue, state
+),
+j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
+),
+r AS MATERIALIZED (
+    SELECT greatest((SELECT count(*) FROM i), (SELECT count(*) FROM k), (SELECT count(*) FROM x))
+           AS rows
+),
+f AS (
+    DELETE FROM pruned_workflows
+    WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w)) AND (SELECT rows FROM r) < $1
+)
+SELECT NULL, (SELECT rows FROM r)
+UNION ALL
+SELECT state, count(*) FROM e GROUP BY state;
 
 -- name: prune_idempotency_keys
 -- The oldest $2 answers that were stored more than $1 seconds ago.
