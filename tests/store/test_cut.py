@@ -15,6 +15,7 @@ from tests.support import making
 from tests.support.database import Database, settlement
 from tests.support.making import SUCCESS
 from tests.support.waiting import eventually
+from tests.support.weaving import weave
 
 Call = Callable[[], Awaitable[object]]
 ANSWERS = [name for name, one in chaos.POINTS.items() if one.cuts]
@@ -64,11 +65,7 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
         case "after_prune_workflows":
-            await db.session.execute(
-                "INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors,"
-                " state, total, finished_at)"
-                " VALUES (gen_random_uuid(), 'w', 'continue', '{}', '', '{}', 'succeeded', 0, now())"
-            )
+            await (await weave(db, {"only": ()})).end("only")
             prune = Retention(db.postgres).prune_workflows
             return lambda: prune(0.0, 10), "SELECT count(*) = 1 FROM pruned_workflows"
     raise AssertionError(f"no call of {point}: write one")
