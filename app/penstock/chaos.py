@@ -83,6 +83,10 @@ POINTS: Mapping[str, Point] = {
     ),
     "after_start": _answer("Between a start's COMMIT and its answer to us."),
     "before_handler": Point("Attempts have been started, no handler was called."),
+    "before_children": _before(
+        "A handler has succeeded; the jobs that it submitted aren't stored."
+    ),
+    "after_children": _before("The jobs that a handler submitted are stored; it isn't settled."),
     "before_settle": _before("Handlers have ended; their settlement was not sent."),
     "after_settle": _answer("Between a settlement's COMMIT and its answer to us."),
     "before_settle_graph": _before("A graph's ends and what follows are written, not committed."),

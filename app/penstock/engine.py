@@ -14,6 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from penstock import VERSION, clock
+from penstock.api.door import Defaults, Recipe
+from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
@@ -28,6 +30,7 @@ from penstock.domain.verdict import Patience, is_suspect
 from penstock.domain.workflow import KIND
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
+from penstock.handlers.gathered import Bounds
 from penstock.handlers.registry import Handler, Registry
 from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
@@ -36,6 +39,7 @@ from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
+from penstock.loops.fanout import Fanout
 from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
@@ -52,7 +56,7 @@ from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
-from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.settle import Settler
 from penstock.loops.spreader import Spreader
 from penstock.loops.stalls import Stalls
 from penstock.loops.supervise import Loop
@@ -71,12 +75,14 @@ from penstock.store.jobs import Jobs
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.nested import Nested
+from penstock.store.parents import Parents
 from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -104,9 +110,7 @@ class Engine:
         self.metrics = rooms.metrics
         self.pg_clock, self.redis_clock = ServerClock(), ServerClock()
         # Ids are not secrets: a generator seeded once by the system is enough, and costs no call.
-        self.minter = Minter(
-            self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits
-        )
+        self.minter = self._minter()
         self.me = Me(self.minter.mint, settings.worker.ttl_s)
         self._is_worker = "worker" in settings.roles
         self._build_store()
@@ -145,6 +149,7 @@ class Engine:
         """What runs for ever without steps: the batchers and the pool."""
         yield self.submitter.run
         yield self.enqueuer.run
+        yield self.fanout.run
         yield self.settler.run
         yield self.nester.run
         yield self.pool.run
@@ -157,6 +162,7 @@ class Engine:
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
+        self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:
@@ -192,9 +198,10 @@ class Engine:
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
+        self._bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
         self.children = self._children()
         self._alone = Lane("children", (), limits.children, self.children)
-        self._services = Services(http=self._rooms.egress)
+        self._services = Services(self._rooms.egress, self._bounds)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
@@ -213,14 +220,13 @@ class Engine:
         )
         nested = Nested(self._rooms.postgres)
         self.nester = Nester(nested, self.queues, self.sequel, self.settler, self.held)
-        self.pool = Pool(
-            [*lanes, self._alone] if lanes else [],
-            self.threads,
-            limits,
-            self._on_run_ended,
-            self._on_slot_free,
-        )
-        self.hands = Hands(self.pool, self.held, self.settler, self.nester, self._run_of)
+        mine = [*lanes, self._alone] if lanes else []
+        self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)
+        parents = Parents(self._rooms.postgres, limits.parents_max_bytes)
+        self.fanout = Fanout(self.submitter, parents.ids_of)
+        self.settler.fanout = self.fanout
+        self.fanout.on_stored = self.settler.pass_on
+        self.hands = Hands(self.pool, self.held, self.settler, self.nester, parents, self._run_of)
 
     def _children(self) -> Children:
         settings, limits = self._settings, self._settings.worker
@@ -236,6 +242,7 @@ class Engine:
             log_level=settings.log.level,
             log_format=settings.log.format,
             memory_max_bytes=limits.child_memory_max_bytes,
+            bounds=self._bounds,
         )
         return Children(setup, limits.children, limits.child_start_max_s, self.metrics)
 
@@ -310,8 +317,14 @@ class Engine:
             yield Loop("leases", self.renewer.renew)
             yield Loop("reports", self.upkeep.keep_reports)
 
+    def _minter(self) -> Minter:
+        return Minter(self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits)
+
     def _wire(self) -> None:
-        """Who hears what from whom."""
+        """Who hears what from whom, and who reads what for whom."""
+        defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
+        within = Within(Recipe(defaults, self._minter().mint, registry.payload_errors))
+        self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
         self.sequel.on_unfinished = self.spreader.wake.set
@@ -357,10 +370,7 @@ class Engine:
         return Run(job, handler, context, math.inf, self._alone, Child(job, context))
 
     def _on_run_ended(self, run: Run, ending: Ending) -> None:
-        logs, progress = run.log_rows(), run.progress_row()
-        self.settler.put(
-            Outgoing(run.job, ending, logs, progress, done=lambda: self.held.drop(run))
-        )
+        self.settler.put(self.held.leaving(run, ending))
 
     def _on_slot_free(self) -> None:
         self.worker.wake.set()

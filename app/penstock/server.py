@@ -271,6 +271,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         changes=engine.changes,
         reads=engine.reads,
         lists=engine.lists,
+        workflows=engine.workflows,
+        workflow_reads=engine.workflow_reads,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),
@@ -298,11 +300,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             body_timeout_s=settings.http.body_timeout_s,
             keepalive_s=settings.http.keepalive_s,
         ),
-        defaults=Defaults(
-            priority=settings.jobs.priority,
-            max_attempts=settings.jobs.max_attempts,
-            timeout_s=settings.jobs.timeout_s,
-        ),
+        defaults=Defaults.of(settings.jobs),
     )
 
 

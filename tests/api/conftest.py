@@ -36,6 +36,8 @@ def door() -> Door:
         changes=nothing,
         reads=nothing,
         lists=nothing,
+        workflows=nothing,
+        workflow_reads=nothing,
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),

@@ -20,7 +20,7 @@ NAME_RULE = "must match ^[a-z0-9][a-z0-9_.-]{0,62}$"
 
 
 def intake(door: Door) -> Intake:
-    return Intake(door, Origin("ada", "00-aa-bb-01", suspect=False), NOW_MS)
+    return Intake(door.recipe, Origin("ada", "00-aa-bb-01", suspect=False), NOW_MS)
 
 
 def take(door: Door, **fields: Any) -> NewJob:
@@ -360,7 +360,7 @@ field_names = st.sampled_from([*JobBody.__annotations__, "state", "notify", "x"]
 def test_whatever_is_sent_becomes_a_job_or_faults_and_never_an_exception(
     door: Door, value: dict[str, Any], suspect: bool
 ) -> None:
-    taker = Intake(door, Origin("ada", None, suspect=suspect), NOW_MS)
+    taker = Intake(door.recipe, Origin("ada", None, suspect=suspect), NOW_MS)
     job = taker.take(value, "/jobs/0")
     assert (job is None) == bool(taker.faults)
     assert all(fault.pointer.startswith("/jobs/0") for fault in taker.faults)

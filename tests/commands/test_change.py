@@ -71,7 +71,7 @@ async def test_what_waits_is_cancelled_at_once_and_leaves_the_line(
 ) -> None:
     id_ = await place(still)
     told: list[bytes] = []
-    monkeypatch.setattr(still.engine.changes, "on_ended", told.extend)
+    monkeypatch.setattr(still.engine.sequel, "on_ended", told.extend)
     async with still.redis.raw.pubsub() as line:
         await line.subscribe(keys.ENDED)
         await still.engine.changes.cancel(id_)

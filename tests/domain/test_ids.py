@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.domain import ids
-from penstock.domain.ids import Minter
+from penstock.domain.ids import JobId, Minter
 
 NOW_MS = 1_795_000_000_000
 
@@ -62,3 +62,26 @@ def test_what_has_not_the_usual_form_is_no_id(text: str) -> None:
     except ValueError:
         usual = False
     assert (ids.parse(text) is not None) == usual
+
+
+@given(st.integers(1, 10_000), st.integers(1, 10_000))
+def test_the_nth_job_of_a_job_has_one_id_of_its_own(one: int, other: int) -> None:
+    job = JobId(minter([NOW_MS]).mint())
+    known = uuid.UUID(bytes=ids.nth_of(job, one))
+    assert (known.version, known.variant) == (7, uuid.RFC_4122)
+    assert ids.created_ms(ids.nth_of(job, one)) == NOW_MS
+    assert (ids.nth_of(job, one) == ids.nth_of(job, other)) == (one == other)
+    assert ids.nth_of(job, one) != job
+
+
+def test_the_nth_jobs_of_two_jobs_are_others() -> None:
+    one = minter([NOW_MS] * 2)
+    first, second = JobId(one.mint()), JobId(one.mint())
+    made = [ids.nth_of(job, n) for job in (first, second) for n in range(1, 1000)]
+    assert len(set(made)) == len(made)
+
+
+def test_the_id_of_the_nth_job_never_changes() -> None:
+    """A release that made others would store jobs twice whose parents run again across it."""
+    job = JobId(bytes.fromhex("01939f3e7a007000800000000000000a"))
+    assert ids.text(ids.nth_of(job, 1)) == "01939f3e-7a00-7981-a1b0-4980aa045871"

@@ -132,7 +132,7 @@ async def test_only_what_is_over_is_told_to_those_who_wait(
     still: Still, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[bytes] = []
-    monkeypatch.setattr(still.engine.settler, "_on_ended", told.extend)
+    monkeypatch.setattr(still.engine.sequel, "on_ended", told.extend)
     jobs = await still.start(3, backoff=AT_ONCE)
     async with still.redis.raw.pubsub() as line:
         await line.subscribe(keys.ENDED)
@@ -296,8 +296,9 @@ async def test_a_settlement_that_takes_too_long_is_stuck(still: Still) -> None:
     assert not settler.is_stuck()
     (job,) = await still.start()
     stuck: list[bool] = []
-    settler._flushing.add(clock.monotonic() - 31)
+    settler._flushing.add(long_ago := clock.monotonic() - 31)
     assert settler.is_stuck()
+    settler._flushing.discard(long_ago)
     settler.put(Outgoing(job, SUCCESS, done=lambda: stuck.append(settler.is_stuck())))
     await settler.drained()
     assert stuck == [False]

@@ -8,10 +8,12 @@ from penstock import chaos
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.job import State
 from penstock.domain.submission import Submission
+from penstock.domain.workflow import NewWorkflow
 from penstock.store.jobs import ROWS_MAX
+from penstock.store.nested import Nested
 from penstock.store.retention import Retention
 from penstock.store.rows import EPOCH
-from tests.support import making
+from tests.support import making, weaving
 from tests.support.database import Database, settlement
 from tests.support.making import SUCCESS
 from tests.support.waiting import eventually
@@ -64,6 +66,43 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
+    return await _prepared_graph(db, point)
+
+
+async def _prepared_graph(db: Database, point: str) -> tuple[Call, str]:
+    """The same for transactions on graphs."""
+    if point == "after_commit_graph":
+        id_ = making.job_id()
+        new = Submission(
+            weaving.new_jobs({"a": [], "b": ["a"]}, id_), workflow=NewWorkflow(id_, "w")
+        )
+        return lambda: db.submissions.store_graph(new), "SELECT count(*) = 2 FROM jobs"
+    woven = await weaving.weave(db, {"a": [], "b": ["a"]})
+    ended = "SELECT count(*) = {} FROM job_ended"
+    match point:
+        case "after_settle_graph":
+            batch = [settlement(job, SUCCESS) for job in await woven.start("a")]
+            return lambda: db.graphs.settle(batch), "SELECT count(*) = 0 FROM job_blocked"
+        case "after_advance":
+            await db.session.execute("UPDATE workflows SET halt = 'cancel', halting = true")
+            return lambda: db.graphs.advance(woven.id), ended.format(2)
+        case "after_nest":
+            (job,) = await db.running(kind="workflow")
+            inner = making.job_id()
+            workflow = NewWorkflow(inner, "inner", holder=job.id)
+            submission = Submission(weaving.new_jobs({"x": []}, inner), workflow=workflow)
+            given = "SELECT count(*) = 1 FROM workflows WHERE holder_id IS NOT NULL"
+            return lambda: Nested(db.postgres).store(job, submission), given
+        case "after_cancel_graph":
+            return lambda: db.graphs.cancel_job(woven.ids["a"], woven.id), ended.format(2)
+        case "after_cancel_workflow":
+            return lambda: db.graphs.cancel_workflow(woven.id), ended.format(2)
+        case "after_retry_workflow":
+            await woven.fail("a")
+            return lambda: db.graphs.retry_workflow(woven.id, None), ended.format(0)
+        case "after_expire_graph":
+            await db.session.execute("UPDATE job_due SET expires_at = now() - interval '1 s'")
+            return lambda: db.graphs.expire(10), ended.format(2)
         case "after_prune_workflows":
             await (await weave(db, {"only": ()})).end("only")
             prune = Retention(db.postgres).prune_workflows

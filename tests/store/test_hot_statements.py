@@ -63,6 +63,23 @@ ANSWERS = """
 INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
 SELECT id, '', now(), ARRAY[id], '{}' FROM unnest($1::uuid[]) i(id)
 """
+MEMBERS = """
+INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
+                  created_by, workflow_id, name)
+SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '',
+       md5((n / 1000)::text)::uuid, 'job ' || n
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+# Each job's parent is the one before it.
+CHAINED = """
+INSERT INTO job_edges (parent_id, child_id, graph_id)
+SELECT lag(id) OVER (ORDER BY n), id, md5((n / 1000)::text)::uuid
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n) OFFSET 1
+"""
+RETURNED = """
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at, result)
+SELECT id, 'default', 'echo', 'succeeded', 1, 0, 0, now(), '{"a":1}' FROM unnest($1::uuid[]) i(id)
+"""
 # One worker holds a hundredth of what runs, as one replica of many does.
 RUNNING = """
 INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
@@ -281,6 +298,10 @@ HOT = [
     Hot(
         "running_of", [JOBS, RUNNING_HERE_AND_THERE], lambda _, worker: [([worker], 2000, True, [])]
     ),
+    Hot("parents_of", [MEMBERS, CHAINED, RETURNED], at_once, 2 * THROUGH),
+    Hot("parents_of", [MEMBERS, CHAINED, DUE], at_once, 2 * THROUGH, of="that wait"),
+    Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
+    Hot("results_of", [RETURNED], at_once),
     Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
     Hot("line_page", [DUE], lambda *_: [FIRST]),

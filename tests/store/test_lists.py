@@ -7,6 +7,7 @@ search, every cut and every horizon.
 import asyncio
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -36,9 +37,7 @@ async def all_pages(db: Database, of: JobFilter, limit: int) -> tuple[list[JobVi
     pages = 0
     position: JobId | None = of.below
     while position is not None:
-        page = await db.lists.jobs(
-            JobFilter(of.queues, of.kinds, of.tags, of.states, of.since, position), limit
-        )
+        page = await db.lists.jobs(replace(of, below=position), limit)
         assert len(page.items) <= limit
         assert page.next is None or page.next < position, "a page must get on"
         position = page.next
@@ -65,6 +64,7 @@ def some_filter(jobs: Sequence[Placed], source: random.Random) -> JobFilter:
         states=None if states is None else frozenset(State(name) for name in states),
         since=ids[1] if is_window else LOWEST,
         below=ids[2] if is_window else HIGHEST,
+        workflow=source.choice(jobs).workflow if source.random() < 0.3 else None,
     )
 
 

@@ -27,6 +27,9 @@ LOOKS_MAX, FEW, PROBED, COMMON = 2000, 400, 300, 200
 # share LOOKS_MAX; a row that is looked at may cost a look at `jobs` or at three places.
 ROWS_MAX = 3 * LOOKS_MAX + 2 * FEW
 TYPES = "uuid, uuid, int, int, text[], text[], text[], text[]"
+OF_WORKFLOW = "list_of_workflow"  # has one parameter more
+
+WORKFLOW = making.job_id()
 
 FILTERS = {
     "none": JobFilter(),
@@ -50,16 +53,21 @@ FILTERS = {
     "common tag, dead": JobFilter(tags=["half"], states=frozenset({State.DEAD})),
     "common tag, cancelled": JobFilter(tags=["half"], states=frozenset({State.CANCELLED})),
     "common tag, rare kind": JobFilter(tags=["half"], kinds=["rare"]),
+    "blocked": JobFilter(states=frozenset({State.BLOCKED})),
+    "blocked of a rare kind": JobFilter(states=frozenset({State.BLOCKED}), kinds=["rare"]),
+    "a workflow's": JobFilter(workflow=WORKFLOW),
+    "a workflow's dead": JobFilter(workflow=WORKFLOW, states=frozenset({State.DEAD})),
     "nothing so old": JobFilter(below=making.job_id(), tags=["half"]),
 }
 
 
 def many_jobs() -> Iterable[Placed]:
-    """The newest tenth still waits; three each are rare, and no cancelled one has a tag."""
+    """The newest tenth still waits, a third of it for parents; three each are rare, and no
+    cancelled one has a tag. Some hundred are of a workflow."""
     for n, id_ in enumerate(making.job_ids(JOBS)):
         state = State.SUCCEEDED
         if n > JOBS * 0.9:
-            state = State.READY
+            state = State.READY if n % 3 else State.BLOCKED
         elif n % 50 == 3:
             state = State.CANCELLED
         elif n % 10_000 == 7:
@@ -72,6 +80,7 @@ def many_jobs() -> Iterable[Placed]:
             "rare" if n % 33_333 == 12 else f"k{n % 5}",
             state,
             tags if n % 2 == 0 or rare else (),
+            WORKFLOW if n % 700 == 0 else None,
         )
 
 
@@ -102,10 +111,11 @@ class Explainer:
         """Makes all plans, as they are made for any values."""
         await self._con.execute("SET plan_cache_mode = force_generic_plan")
         for name in self.names:
-            await self._con.execute(f"PREPARE {name}({TYPES}) AS {queries.load()[name]}")
+            types, more = (f"{TYPES}, uuid", [HIGHEST]) if name == OF_WORKFLOW else (TYPES, [])
+            await self._con.execute(f"PREPARE {name}({types}) AS {queries.load()[name]}")
             on = "on" if name == "list_tagged_few" else "off"
             await self.read("set_planner", "enable_bitmapscan", on)
-            await self.read(name, HIGHEST, bytes(16), 100, 10, None, None, None, None)
+            await self.read(name, HIGHEST, bytes(16), 100, 10, None, None, None, None, *more)
 
     async def read(self, name: str, *args: Any) -> list[asyncpg.Record]:
         if name == "set_planner":

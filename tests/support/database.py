@@ -23,6 +23,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, Workers
+from penstock.store.workflow_reads import WorkflowReads
 from tests.support import making
 
 WHO = Identity("host", 1, "0", ("*",), ("echo",), 10)
@@ -52,6 +53,7 @@ class Database:
     workers: Workers
     reads: Reads
     lists: Lists
+    workflow_reads: WorkflowReads
 
     async def empty(self) -> None:
         """As after the migrations, but for the counters of the tables' statistics."""
@@ -146,6 +148,7 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             Workers(postgres),
             Reads(postgres, health),
             Lists(postgres, health),
+            WorkflowReads(postgres, health),
         )
     finally:
         await session.close()

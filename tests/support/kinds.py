@@ -47,6 +47,19 @@ async def logged(payload: Any, ctx: Context) -> Any:
     return payload
 
 
+@handler("scripted")
+async def scripted(payload: Any, ctx: Context) -> Any:
+    """As `logged`, but succeeds at once when the file `mended` is there. So what dies in one life
+    may succeed in the next, however many attempts were lost."""
+    record(ctx, "start")
+    await asyncio.sleep(payload["seconds"])
+    record(ctx, "end")
+    is_mended = payload["mended"] is not None and os.path.exists(payload["mended"])  # noqa: ASYNC240
+    if ctx.attempt <= payload["failures"] and not is_mended:
+        raise ValueError("as asked")
+    return payload["seconds"]
+
+
 @handler("logged-thread")
 def logged_thread(payload: Any, ctx: Context) -> Any:
     """The same as a plain function, looking at its cancellation every 10 ms."""

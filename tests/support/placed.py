@@ -12,10 +12,11 @@ import asyncpg
 
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, State
+from penstock.domain.workflow import LOOSE
 from penstock.store.lists import JobFilter
 from tests.support import making
 
-LIVE = (State.SCHEDULED, State.READY, State.RUNNING)
+LIVE = (State.BLOCKED, State.SCHEDULED, State.READY, State.RUNNING)
 STATES = (*LIVE, State.SUCCEEDED, State.DEAD, State.CANCELLED, State.SKIPPED)
 
 
@@ -26,6 +27,7 @@ class Placed:
     kind: str
     state: State
     tags: tuple[str, ...] = field(default=())
+    workflow: JobId | None = None
 
     def fits(self, of: JobFilter) -> bool:
         return (
@@ -34,12 +36,15 @@ class Placed:
             and (of.kinds is None or self.kind in of.kinds)
             and (of.states is None or self.state in of.states)
             and (of.tags is None or not set(self.tags).isdisjoint(of.tags))
+            and of.workflow in (None, self.workflow)
         )
 
 
 def some_jobs(count: int, source: random.Random) -> list[Placed]:
-    """Few queues, kinds and tags, some of them rare, and states that come in runs, as they do."""
+    """Few queues, kinds and tags, some of them rare, and states that come in runs, as they do. A
+    third are of one of three workflows."""
     jobs = []
+    workflows = [*making.job_ids(3), *[None] * 6]
     state = State.READY
     for id_ in making.job_ids(count):
         if source.random() < 0.1:
@@ -52,6 +57,7 @@ def some_jobs(count: int, source: random.Random) -> list[Placed]:
                 source.choice(["k1", "k1", "k2", "k3"]),
                 source.choice(STATES) if source.random() < 0.2 else state,
                 tuple(tags),
+                source.choice(workflows),
             )
         )
     return jobs
@@ -67,21 +73,27 @@ async def place(con: "asyncpg.Connection[asyncpg.Record]", jobs: Sequence[Placed
     soon, past = making.NOON + timedelta(days=36_500), making.NOON - timedelta(days=3650)
     columns = {
         "jobs": "job_id, queue, kind, tags, priority, payload, run_at, max_attempts, timeout_s,"
-        " on_lost, created_by",
+        " on_lost, created_by, workflow_id, name",
         "job_due": "job_id, queue, kind, priority, ready_at, attempt, failures, losses",
         "job_running": "job_id, queue, kind, priority, ready_at, attempt, failures, losses,"
         " worker_id, started_at",
+        "job_blocked": "job_id, queue, kind, priority, run_at, attempt, graph_id, run_if, parents,"
+        " succeeded, dead, cancelled, skipped",
         "job_ended": "job_id, queue, kind, state, attempt, failures, losses, finished_at",
     }
     rows: dict[str, list[tuple[object, ...]]] = {name: [] for name in columns}
     for job in jobs:
         head = (job.id, job.queue, job.kind)
         spec = (list(job.tags) or None, 5, '{"i":1}', past, 5, 300.0, "retry", "ada")
+        spec += (job.workflow, job.workflow and job.id.hex())
         rows["jobs"].append((*head, *spec))
         if job.state in TERMINAL:
             rows["job_ended"].append((*head, job.state, 1, 0, 0, past))
         elif job.state is State.RUNNING:
             rows["job_running"].append((*head, 5, past, 1, 0, 0, making.worker_id(), past))
+        elif job.state is State.BLOCKED:
+            graph = job.workflow or LOOSE
+            rows["job_blocked"].append((*head, 5, past, 0, graph, "all_failed", 1, 0, 0, 0, 0))
         else:
             ready_at = soon if job.state is State.SCHEDULED else past
             rows["job_due"].append((*head, 5, ready_at, 0, 0, 0))

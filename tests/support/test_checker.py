@@ -8,7 +8,6 @@ import asyncpg
 import pytest
 
 from tests.support.checker import (
-    RULES,
     Connection,
     Drained,
     Evidence,
@@ -19,6 +18,7 @@ from tests.support.checker import (
     check,
     keep_trail,
 )
+from tests.support.checker.rules import RULES
 from tests.support.execution_log import Event
 
 # One job succeeded at once, one after a failure and a loss, one died, was retried by a caller and

@@ -6,10 +6,11 @@ beforehand: pure Python there hands the loop its turn, as `Intake.take` on the l
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from penstock.api import views
+from penstock.api.blame import refusal
 from penstock.api.bodies import LARGE_BYTES, PACED_BYTES, Body, decode, unknown_names
 from penstock.api.pace import Pace
 from penstock.api.problems import Fault, Problem, named
@@ -17,17 +18,19 @@ from penstock.api.submissions import Intake
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.submission import Accepted
+from penstock.domain.workflow import KIND
 
 _FIELDS = frozenset({"jobs"})
 
 
 async def take_one(intake: Intake, body: Body, pace: Pace) -> NewJob:
     """The job that a body asks for. Raises 422."""
-    if body.size <= PACED_BYTES:
+    takes_long = body.size > LARGE_BYTES or _holds_jobs(body.value)
+    if body.size <= PACED_BYTES and not takes_long:
         job = intake.take(body.value)
     else:
         async with pace:
-            if body.size > LARGE_BYTES:
+            if takes_long:
                 await asyncio.to_thread(intake.look_ahead, body.value)
             job = intake.take(body.value)
     if job is None:
@@ -35,16 +38,17 @@ async def take_one(intake: Intake, body: Body, pace: Pace) -> NewJob:
     return job
 
 
-def listed(body: dict[str, Any], jobs_max: int) -> list[Any]:
-    """The jobs of a batch, not yet looked into. Raises 422."""
+def listed(body: dict[str, Any], jobs_max: int, head: Sequence[Fault] | None = None) -> list[Any]:
+    """The jobs of a batch, not yet looked into. `head`: what is wrong with the body's other fields,
+    where it may have some. Raises 422."""
     values = body.get("jobs")
-    faults = unknown_names(body, _FIELDS)
+    faults = unknown_names(body, _FIELDS) if head is None else list(head)
     if not isinstance(values, list):
         faults.append(Fault("/jobs", "must be a list" if "jobs" in body else "is required"))
     elif not 1 <= len(values) <= jobs_max:
         faults.append(Fault("/jobs", f"must have 1 to {jobs_max} jobs, has {len(values)}"))
     if faults or not isinstance(values, list):
-        raise named("validation-failed", faults)
+        raise refusal(faults)
     return values
 
 
@@ -57,6 +61,8 @@ async def take_all(intake: Intake, values: list[Any], pace: Pace) -> list[NewJob
             if type(value) is memoryview:
                 job = await _take_part(intake, value, at, pace)
             else:
+                if _holds_jobs(value):
+                    await asyncio.to_thread(intake.look_ahead, value)
                 job = intake.take(value, at)
             if job is not None:
                 jobs.append(job)
@@ -94,7 +100,12 @@ async def _take_part(intake: Intake, part: memoryview, at: str, pace: Pace) -> N
         if problem.slug == "not-json":
             raise Problem(problem.slug, f"{at}: {problem.detail}") from None
         raise named(problem.slug, [Fault(at, fault.detail) for fault in problem.faults]) from None
-    if len(part) > LARGE_BYTES:
+    if len(part) > LARGE_BYTES or _holds_jobs(value):
         await pace.breathe()
         await asyncio.to_thread(intake.look_ahead, value)
     return intake.take(value, at)
+
+
+def _holds_jobs(value: Any) -> bool:
+    """Whether a job's payload is a workflow, which takes long to look at for its size."""
+    return isinstance(value, dict) and value.get("kind") == KIND

@@ -95,19 +95,17 @@ async def read_object(request: web.BaseRequest, terms: Terms, share: Share, ente
     _check_type(request)
     raw = await _read(request, terms, share)
     enter(raw)
-    if len(raw) <= PACED_BYTES:
-        if len(raw) > _TINY_BYTES:
-            await terms.pace.breathe()
-        return parse(raw)
-    async with terms.pace as pace:
-        if len(raw) <= (LARGE_BYTES if terms.items is None else _SPLIT_BYTES):
-            return parse(raw)
-        if terms.items is not None:
-            members = await Splitter(raw, terms.items, pace).members(_decoded)
-            return Body(members, suspect=False, size=len(raw))
-        if await asyncio.to_thread(is_crowded, raw, terms.containers_max):
-            raise crowded("", terms.containers_max)
-        return replace(await asyncio.to_thread(parse, raw), raw=raw)
+    return await _parsed(raw, terms)
+
+
+async def read_optional(request: web.BaseRequest, terms: Terms, share: Share, enter: Enter) -> Body:
+    """The JSON object in the request's body; an empty body stands for an empty one."""
+    raw = await _read(request, terms, share)
+    enter(raw)
+    if not raw:
+        return NOTHING
+    _check_type(request)
+    return await _parsed(raw, terms)
 
 
 async def expect_nothing(
@@ -122,6 +120,22 @@ async def expect_nothing(
         if value:
             raise invalid(*unknown_names(value))
     return NOTHING
+
+
+async def _parsed(raw: bytes, terms: Terms) -> Body:
+    if len(raw) <= PACED_BYTES:
+        if len(raw) > _TINY_BYTES:
+            await terms.pace.breathe()
+        return parse(raw)
+    async with terms.pace as pace:
+        if len(raw) <= (LARGE_BYTES if terms.items is None else _SPLIT_BYTES):
+            return parse(raw)
+        if terms.items is not None:
+            members = await Splitter(raw, terms.items, pace).members(_decoded)
+            return Body(members, suspect=False, size=len(raw))
+        if await asyncio.to_thread(is_crowded, raw, terms.containers_max):
+            raise crowded("", terms.containers_max)
+        return replace(await asyncio.to_thread(parse, raw), raw=raw)
 
 
 def jobs_about(raw: bytes) -> int:

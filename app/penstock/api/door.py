@@ -9,11 +9,14 @@ from penstock.api.pace import Pace
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.submit import Submitter
+from penstock.commands.workflows import Workflows
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
+from penstock.settings import Jobs
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
+from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.metrics import Metrics
 
 MIB = 1024 * 1024
@@ -50,6 +53,26 @@ class Defaults:
     max_attempts: int = 5
     timeout_s: float = 300.0
 
+    @classmethod
+    def of(cls, settings: Jobs) -> "Defaults":
+        return cls(
+            priority=settings.priority,
+            max_attempts=settings.max_attempts,
+            timeout_s=settings.timeout_s,
+        )
+
+
+PayloadErrors = Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a body needs to become a job: the defaults, an id, and what is known of kinds."""
+
+    defaults: Defaults
+    mint: Callable[[], bytes]
+    payload_errors: PayloadErrors
+
 
 @dataclass(frozen=True, slots=True)
 class Door:
@@ -59,11 +82,13 @@ class Door:
     changes: Changes
     reads: Reads
     lists: Lists
+    workflows: Workflows
+    workflow_reads: WorkflowReads
     waiters: Waiters
     minter: Minter
     verifier: Verifier
     now_ms: Callable[[], int]
-    payload_errors: Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+    payload_errors: PayloadErrors
     readiness: Callable[[], Readiness]
     metrics: Metrics
     backlog: Backlog = field(default_factory=Backlog)  # of submissions
@@ -72,3 +97,7 @@ class Door:
     defaults: Defaults = field(default_factory=Defaults)
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
+
+    @property
+    def recipe(self) -> Recipe:
+        return Recipe(self.defaults, self.minter.mint, self.payload_errors)

@@ -16,8 +16,11 @@ _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )
 
+ID_PATTERN = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Printable = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+JobRef = Annotated[str, Field(pattern=ID_PATTERN)]
 Tag = Annotated[Printable, Field(max_length=64)]
 
 
@@ -49,6 +52,7 @@ _DETAILS = {
     "int_type": "must be a whole number",
     "float_type": "must be a number",
     "string_type": "must be a string",
+    "bool_type": "must be true or false",
     "list_type": "must be a list",
     "dict_type": "must be an object",
     "greater_than": "must be more than {gt}",
@@ -63,11 +67,14 @@ _DETAILS = {
 }
 
 
+_FORMS = {NAME_PATTERN: f"must match {NAME_PATTERN}", ID_PATTERN: "must be an id"}
+
+
 def said_of(error: Mapping[str, Any]) -> str:
     """What is wrong with a value, of one of the errors that pydantic lists."""
     kind, context = error["type"], error.get("ctx", {})
     if kind == "string_pattern_mismatch":
         form = context["pattern"]
-        return f"must match {form}" if form == NAME_PATTERN else "must have no control characters"
+        return _FORMS.get(form, "must have no control characters")
     values = {name: whole(value) for name, value in context.items()}
     return _DETAILS[kind].format(**values) if kind in _DETAILS else str(error["msg"])

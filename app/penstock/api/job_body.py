@@ -4,12 +4,14 @@ One validation in pydantic's core and no model objects: it runs 25,000 times a s
 load. The context of a validation is now in ms, or None where instants may lie anywhere.
 """
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Required
 
 from pydantic import (
     BeforeValidator,
     ConfigDict,
+    FailFast,
     Field,
     PlainValidator,
     TypeAdapter,
@@ -21,7 +23,8 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from penstock.api.bodies import DEPTH_MAX
-from penstock.api.fields import Name, Printable, Tag, instant, whole
+from penstock.api.fields import JobRef, Name, Printable, Tag, instant, whole
+from penstock.domain.graph import LOOSE_PARENTS_MAX, NAME_CHARS_MAX, PARENTS_MAX
 
 AHEAD_MAX_S = 1827 * 86_400  # five years, two of them leap years
 _DAY_S = 86_400
@@ -83,12 +86,40 @@ EITHER = (("run_at", "delay_s"), ("expires_at", "ttl_s"))
 def _consistent(schema: dict[str, Any]) -> None:
     """Tells JSON Schema what `_contradictions` finds."""
     schema["not"] = {"anyOf": [{"required": list(pair)} for pair in EITHER]}
-    schema["dependentRequired"] = {"on_conflict": ["unique_key"]}
+    schema["dependentRequired"] = {"on_conflict": ["unique_key"], "run_if": ["depends_on"]}
+    parents = {"properties": {"depends_on": {"minItems": 1}}}
+    schema["dependentSchemas"] = {"run_if": parents}
 
 
-@with_config(ConfigDict(**_CLOSED, json_schema_extra=_consistent))
-class JobBody(TypedDict, total=False):
-    """A job as it is submitted. What is left out has the server's default."""
+def _few(count_max: int) -> BeforeValidator:
+    """Counts before pydantic looks at each of them."""
+
+    def check(value: object) -> object:
+        if isinstance(value, list) and len(value) > count_max:
+            raise PydanticCustomError("crowded", f"must have at most {count_max} items")
+        return value
+
+    return BeforeValidator(check)
+
+
+_OPEN = ConfigDict(**_CLOSED, json_schema_extra=_consistent)
+JobName = Annotated[Printable, Field(max_length=NAME_CHARS_MAX)]
+RunIfName = Literal[
+    "all_succeeded",
+    "all_failed",
+    "all_finished",
+    "any_succeeded",
+    "any_failed",
+    "none_failed",
+    "none_skipped",
+    "all_skipped",
+]
+_UNIQUE = {"uniqueItems": True}
+
+
+@with_config(_OPEN)
+class _Fields(TypedDict, total=False):
+    """What a job has wherever it is submitted."""
 
     kind: Required[Annotated[Name, _says("The handler that is to run it, known here or not.")]]
     payload: Annotated[
@@ -143,6 +174,22 @@ class JobBody(TypedDict, total=False):
         Field(max_length=255),
         _says("At most one job of the queue that isn't over has this key."),
     ]
+    tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
+
+    run_if: Annotated[
+        RunIfName,
+        _says(
+            "What must have become of the jobs that it depends on for it to run; `all_succeeded` "
+            "by default. Where that can't hold any more, it is `skipped`. `failed` means `dead`. "
+            "Needs `depends_on`."
+        ),
+    ]
+
+
+@with_config(_OPEN)
+class JobBody(_Fields, total=False):
+    """A job as it is submitted. What is left out has the server's default."""
+
     on_conflict: Annotated[
         Literal["reject", "return"],
         _says(
@@ -150,7 +197,49 @@ class JobBody(TypedDict, total=False):
             "that job with 200. Needs `unique_key`."
         ),
     ]
-    tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
+    depends_on: Annotated[
+        list[JobRef],
+        FailFast(),
+        Field(max_length=LOOSE_PARENTS_MAX, json_schema_extra=_UNIQUE),
+        _few(LOOSE_PARENTS_MAX),
+        _says(
+            "Ids of existing jobs that it waits for, each once. In its payload "
+            '`{"$result": id, "pointer": "/a/0"}` stands for the result of one, or a part of it.'
+        ),
+    ]
+
+
+@with_config(_OPEN)
+class MemberBody(_Fields, total=False):
+    """A job of a workflow as it is submitted. What is left out has the server's default."""
+
+    name: Required[Annotated[JobName, _says("Its own in the workflow.")]]
+    on_conflict: Annotated[
+        Literal["reject"], _says("`return` is none for workflows. Needs `unique_key`.")
+    ]
+    depends_on: Annotated[
+        list[JobName],
+        FailFast(),
+        Field(max_length=PARENTS_MAX, json_schema_extra=_UNIQUE),
+        _few(PARENTS_MAX),
+        _says(
+            "Names of jobs of the workflow that it waits for, each once. In its payload "
+            '`{"$result": name, "pointer": "/a/0"}` stands for the result of one, or a part of it.'
+        ),
+    ]
 
 
 JOB_BODY: TypeAdapter[JobBody] = TypeAdapter(JobBody)
+MEMBER_BODY: TypeAdapter[MemberBody] = TypeAdapter(MemberBody)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a job is held to: as it is submitted by itself, or as one of a workflow."""
+
+    adapter: TypeAdapter[Any]
+    fields: frozenset[str]
+
+
+JOB = Form(JOB_BODY, frozenset(JobBody.__annotations__))
+MEMBER = Form(MEMBER_BODY, frozenset(MemberBody.__annotations__))

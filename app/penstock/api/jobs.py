@@ -1,17 +1,15 @@
 """Jobs at the door: looking at, cancelling and retrying them. Submitting them is in `submit.py`."""
 
-import asyncio
 import struct
 
 from aiohttp import web
 
-from penstock import clock
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
-from penstock.api.gate import PLACE
 from penstock.api.lists import cut, page
 from penstock.api.problems import not_found
 from penstock.api.queries import Cursors, PageQuery
+from penstock.api.waiting import until_over
 from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL
@@ -19,7 +17,6 @@ from penstock.domain.view import JobView
 
 _NUMBER = struct.Struct(">i")  # positions in lists: an attempt,
 _LINE = struct.Struct(">ii")  # and a line of one
-_GLANCE_S = 0.05  # shortest time between two looks at a job that is waited for
 
 
 async def show(ask: Ask) -> web.Response:
@@ -87,13 +84,8 @@ async def _own(ask: Ask) -> JobView:
 async def end_of(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
     """The job when it is over, or as it stands when the time is up. Raises Overloaded
     where too many wait already."""
-    until = clock.monotonic() + wait_s
-    with ask.request[PLACE].waiting():
-        while True:
-            began = clock.monotonic()
-            await ask.door.waiters.wait(id_, max(until - began, 0.0))
-            view = await ask.door.reads.job(id_)
-            if view is None or view.state in TERMINAL or clock.monotonic() >= until:
-                return view
-            if clock.monotonic() - began < _GLANCE_S:
-                await asyncio.sleep(_GLANCE_S)
+    return await until_over(ask, id_, wait_s, ask.door.reads.job, _is_over)
+
+
+def _is_over(view: JobView) -> bool:
+    return view.state in TERMINAL

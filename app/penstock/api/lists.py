@@ -14,6 +14,7 @@ from aiohttp import web
 from penstock.api import views
 from penstock.api.ask import Ask
 from penstock.api.queries import Cursors, JobsQuery, PageQuery, one_of
+from penstock.domain import ids
 from penstock.domain.caller import Caller
 from penstock.domain.ids import JobId
 from penstock.store.lists import HIGHEST, LOWEST, JobFilter
@@ -77,6 +78,7 @@ def _filter(query: JobsQuery, queues: Sequence[str] | None, position: bytes | No
         states=frozenset(query.state) or None,
         since=LOWEST if after is None else _first_id(after),
         below=below,
+        workflow=None if query.workflow_id is None else ids.parse(query.workflow_id),
     )
 
 

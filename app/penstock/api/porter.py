@@ -17,13 +17,21 @@ from pydantic import BaseModel
 
 from penstock.api import openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
-from penstock.api.bodies import NOTHING, Terms, expect_nothing, jobs_about, read_object
+from penstock.api.bodies import (
+    NOTHING,
+    Terms,
+    expect_nothing,
+    jobs_about,
+    read_object,
+    read_optional,
+)
 from penstock.api.door import Door
-from penstock.api.gate import PLACE, Gate
+from penstock.api.gate import PLACE, Gate, Traffic
 from penstock.api.problems import Problem
 from penstock.api.queries import JobsQuery
 from penstock.api.room import SMALL_MAX_BYTES, Room, Share
 from penstock.api.routes import ROUTES, Route, Table, Takes
+from penstock.domain import graph
 from penstock.domain.caller import Caller
 from penstock.store.lists import PAGE_BYTES
 from penstock.telemetry.logs import get_logger
@@ -35,6 +43,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _NOTHING_MAX_BYTES = 1024  # of the body of a call that takes none: an empty object with spaces
 _UNROUTED = "none"  # the metric's route for paths that don't exist
+_READ = {Takes.NOTHING: expect_nothing, Takes.RETRY: read_optional}  # else read_object
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -98,7 +107,7 @@ class Porter:
             return await route.handler(ask)
         share = self._room.share(ask.caller.sub)
         try:
-            read = expect_nothing if route.takes is Takes.NOTHING else read_object
+            read = _READ.get(route.takes, read_object)
             enter = partial(self._enter, request, route)
             body = await read(request, self._terms[route.takes], share, enter)
             if route.takes is Takes.JOB:  # which is told in full
@@ -111,7 +120,7 @@ class Porter:
     def _enter(self, request: web.BaseRequest, route: Route, raw: bytes = b"") -> None:
         """`raw`: its body, which has just come in whole; nothing of it has been decoded."""
         if PLACE not in request:
-            jobs = jobs_about(raw) if route.takes is Takes.BATCH else 1
+            jobs = jobs_about(raw) if route.traffic is Traffic.BATCH else 1
             request[PLACE] = self.gate.enter(route.traffic, jobs)
 
 
@@ -121,10 +130,14 @@ def _terms(door: Door) -> dict[Takes, Terms]:
     one = Terms(limits.body_max_bytes, limits.body_timeout_s, crowd, door.pace)
     items = splitting.Limits(limits.body_max_bytes, crowd, limits.batch_jobs_max)
     many = replace(one, max_bytes=limits.batch_body_max_bytes, items=items)
+    graph_ = replace(many, items=replace(items, items_max=graph.JOBS_MAX))
     return {
         Takes.NOTHING: replace(one, max_bytes=_NOTHING_MAX_BYTES),
         Takes.JOB: one,
         Takes.BATCH: many,
+        Takes.WORKFLOW: graph_,
+        Takes.MORE: graph_,
+        Takes.RETRY: one,
     }
 
 

@@ -20,11 +20,17 @@ from penstock.domain.errors import (
     JobNotFound,
     KeyBusy,
     KeyReused,
+    NameTaken,
+    ParentNotFound,
     StoreUnavailable,
+    TooLarge,
     TooManyQueues,
     Unavailable,
+    WorkflowNotFound,
     WrongState,
+    WrongWorkflowState,
 )
+from penstock.domain.graph import short
 from penstock.domain.ids import text
 
 ERRORS_MAX = 100  # fields named in one answer
@@ -118,12 +124,22 @@ PROBLEMS: Mapping[str, Slug] = {
     "gone": Slug(
         HTTPStatus.GONE,
         "It was here and is gone",
-        "The job that `detail` names had the `unique_key`; with a new key, submit anew.",
+        "What `detail` names was the answer and has been deleted; with a new key, submit anew.",
     ),
     "wrong-state": Slug(
         HTTPStatus.CONFLICT,
-        "The job's state doesn't allow this",
-        "Nothing was changed; `state` says where the job stands.",
+        "Its state doesn't allow this",
+        "Nothing was changed; `state` says where the job or workflow stands.",
+    ),
+    "name-taken": Slug(
+        HTTPStatus.CONFLICT,
+        "The workflow has a job of this name",
+        "Choose other names for the jobs that `errors` names; nothing was stored.",
+    ),
+    "workflow-too-large": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "Too many jobs or dependencies",
+        "Split it: a job of kind `workflow` is a workflow of its own.",
     ),
     "payload-too-large": Slug(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
@@ -254,11 +270,13 @@ def problem_of(error: Exception) -> Problem | None:
     match error:
         case Problem():
             return error
-        case JobNotFound():
+        case JobNotFound() | WorkflowNotFound():
             return not_found()
         case DuplicateJob() | KeyBusy() | KeyReused():
             return _taken(error)
-        case WrongState():
+        case NameTaken() | ParentNotFound() | TooLarge():
+            return _unfit(error)
+        case WrongState() | WrongWorkflowState():
             return Problem("wrong-state", str(error), members={"state": error.state})
         case TooManyQueues():
             return Problem("too-many-queues", str(error))
@@ -283,6 +301,30 @@ def _taken(error: DuplicateJob | KeyBusy | KeyReused) -> Problem:
             return Problem("idempotency-key-in-progress", why, headers={"Retry-After": "1"})
         case KeyReused():
             return Problem("idempotency-key-reuse", f"{error}: use a new key for a new request")
+
+
+def _unfit(error: NameTaken | ParentNotFound | TooLarge) -> Problem:
+    match error:
+        case NameTaken():
+            taken = "the workflow has a job {!r} already"
+            faults = [
+                Fault(f"/jobs/{i}/name", taken.format(short(name)))
+                for i, name in error.names.items()
+            ]
+            return named("name-taken", faults)
+        case ParentNotFound():
+            return no_parents(error, "/jobs/{}")
+        case TooLarge():
+            return Problem("workflow-too-large", f"{error}")
+
+
+def no_parents(error: ParentNotFound, place: str) -> Problem:
+    """422 for jobs that depend on what isn't there. `place`: of job {} in the body."""
+    faults = [
+        Fault(f"{place.format(i)}/depends_on/{n}", f"there is no job {text(id_)}")
+        for (i, n), id_ in error.places.items()
+    ]
+    return named("validation-failed", faults)
 
 
 def _unavailable(error: Unavailable, done: str, members: dict[str, str]) -> Problem:

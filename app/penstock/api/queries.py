@@ -18,10 +18,12 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from penstock.api.fields import Name, Tag, instant, said_of
+from penstock.api.fields import JobRef, Name, Tag, instant, said_of
 from penstock.api.problems import Problem
+from penstock.api.workflow_body import WorkflowName
 from penstock.domain.caller import Caller
 from penstock.domain.job import State
+from penstock.domain.workflow import WorkflowState
 
 LIMIT_DEFAULT, LIMIT_MAX = 50, 200
 REPEATS_MAX = 100  # values of one name
@@ -64,6 +66,17 @@ class PageQuery(BaseModel):
         return self.model_dump(mode="json", exclude={"limit", "cursor", "include"})
 
 
+class WorkflowsQuery(PageQuery):
+    """Filters of workflows, as those of jobs."""
+
+    state: list[WorkflowState] = Field(
+        [], max_length=REPEATS_MAX, description="in one of these states"
+    )
+    name: list[WorkflowName] = Field(
+        [], max_length=REPEATS_MAX, description="called one of these names"
+    )
+
+
 class JobsQuery(PageQuery):
     """Filters of jobs: any of the values of one name, and all of the names."""
 
@@ -71,6 +84,7 @@ class JobsQuery(PageQuery):
     state: list[State] = Field([], max_length=REPEATS_MAX, description="in one of these states")
     kind: list[Name] = Field([], max_length=REPEATS_MAX, description="of one of these kinds")
     tag: list[Tag] = Field([], max_length=REPEATS_MAX, description="with one of these tags")
+    workflow_id: JobRef | None = Field(None, description="of this workflow")
     created_after: Instant | None = Field(None, description="created then or later")
     created_before: Instant | None = Field(None, description="created before then")
     include: Literal["payload", "result", "payload,result", "result,payload"] | None = Field(

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 from aiohttp import web
 from pydantic import BaseModel
 
-from penstock.api import docs, health, jobs, lists, queues, submit, workers
+from penstock.api import docs, health, jobs, lists, queues, submit, workers, workflows
 from penstock.api.ask import Ask
 from penstock.api.gate import Traffic
 from penstock.api.problems import Problem, not_found
-from penstock.api.queries import JobsQuery, PageQuery
+from penstock.api.queries import JobsQuery, PageQuery, WorkflowsQuery
 from penstock.domain.caller import Role
 
 Handler = Callable[[Ask], Awaitable[web.Response]]
@@ -30,6 +30,9 @@ class Takes(Enum):
     NOTHING = "nothing"
     JOB = "job"
     BATCH = "batch"
+    WORKFLOW = "workflow"
+    MORE = "more"  # jobs for a workflow
+    RETRY = "retry"  # of a workflow; may be left out
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Route:
 def _traffic(route: Route) -> Traffic:
     if route.role is None:
         return Traffic.HEALTH
-    if route.takes is Takes.BATCH:
+    if route.takes in (Takes.BATCH, Takes.WORKFLOW, Takes.MORE):
         return Traffic.BATCH
     if route.takes is Takes.JOB:
         return Traffic.SUBMISSION
@@ -74,6 +77,12 @@ ROUTES = (
     Route("GET", "/v1/jobs/{id}/logs", Role.VIEWER, jobs.logs, asks=PageQuery),
     Route("POST", "/v1/jobs/{id}/cancel", Role.SUBMITTER, jobs.cancel),
     Route("POST", "/v1/jobs/{id}/retry", Role.OPERATOR, jobs.retry),
+    Route("POST", "/v1/workflows", Role.SUBMITTER, workflows.create, Takes.WORKFLOW),
+    Route("GET", "/v1/workflows", Role.VIEWER, workflows.list_all, asks=WorkflowsQuery),
+    Route("GET", "/v1/workflows/{id}", Role.VIEWER, workflows.show),
+    Route("POST", "/v1/workflows/{id}/jobs", Role.SUBMITTER, workflows.add, Takes.MORE),
+    Route("POST", "/v1/workflows/{id}/cancel", Role.SUBMITTER, workflows.cancel),
+    Route("POST", "/v1/workflows/{id}/retry", Role.OPERATOR, workflows.retry, Takes.RETRY),
     Route("GET", "/v1/queues", Role.VIEWER, queues.list_all, asks=PageQuery),
     Route("GET", "/v1/queues/{name}", Role.VIEWER, queues.show),
     Route("POST", "/v1/queues/{name}/pause", Role.OPERATOR, queues.pause),

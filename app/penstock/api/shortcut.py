@@ -23,6 +23,7 @@ from penstock.api.problems import RETRY_AFTER_MAX_S, Overloaded
 SUBMISSIONS: Mapping[bytes, Traffic] = {
     b"POST /v1/jobs HTTP/1.1\r\n": Traffic.SUBMISSION,
     b"POST /v1/jobs/batch HTTP/1.1\r\n": Traffic.BATCH,
+    b"POST /v1/workflows HTTP/1.1\r\n": Traffic.BATCH,
 }
 HEALTH: Mapping[bytes, Callable[[Door], web.Response]] = {
     b"GET /livez HTTP/1.1\r\n": health.live,

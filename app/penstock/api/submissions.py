@@ -2,70 +2,93 @@
 
 In: a decoded object. Out: `NewJob`, its payload encoded once. Always holds: every bad field is
 named at once; a field that only the server sets, that isn't built yet or that nobody knows is
-refused, never ignored; `null` is a value like any other and stands for no default.
+refused, never ignored; `null` is a value like any other and stands for no default. What a payload
+of kind `workflow` holds is looked at in the same way, at any depth.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
 from pydantic import ValidationError
 
+from penstock.api.blame import (
+    blamed,
+    contradictions,
+    head_faults,
+    parents_twice,
+    refusal,
+    strangers,
+)
 from penstock.api.bodies import payload_text
-from penstock.api.door import Door
-from penstock.api.fields import said_of
-from penstock.api.job_body import EITHER, JOB_BODY, NAMES_MAX, BackoffBody, JobBody
+from penstock.api.door import Recipe
+from penstock.api.job_body import JOB, MEMBER, NAMES_MAX, BackoffBody, Form
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
+from penstock.api.workflow_body import INNER_HEAD
+from penstock.domain import graph, ids, nesting
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, OnLost
-from penstock.domain.pointer import step
+from penstock.domain.references import KEY, may_refer, references
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
+from penstock.domain.workflow import KIND, RunIf
 
-_SET_BY_SERVER = {
-    *("id", "state", "result", "error", "attempt", "failures", "crashes", "progress"),
-    *(
-        "worker",
-        "created_at",
-        "created_by",
-        "started_at",
-        "finished_at",
-        "workflow_id",
-        "cancel_reason",
-    ),
-}
-_NOT_BUILT = {
-    *("concurrency_key", "depends_on", "run_if", "notify", "name"),
-}
-NOT_YET = "is not supported yet"
+_MISPLACED = "a reference may stand in the payloads of a workflow's jobs, nowhere else in it"
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where the jobs of a request come from. `suspect`: see `bodies.Body`."""
+    """Where the jobs of a request come from. `suspect`: see `bodies.Body`. `workflow_id`: whose
+    jobs they are."""
 
     created_by: str
     traceparent: str | None
     suspect: bool
+    workflow_id: JobId | None = None
+
+
+@dataclass(slots=True)
+class Looked:
+    """A payload that was looked at: its text, or what is wrong in it. `queues`: those that the
+    jobs of a workflow in it go to, with the places of their first."""
+
+    text: str | None = None
+    faults: list[Fault] = field(default_factory=list)
+    queues: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What a job is in: so many workflows, and the parents that its payload may refer to where it
+    has none itself."""
+
+    depth: int = 0
+    parents: frozenset[str] = frozenset()
 
 
 class Intake:
     """Takes in the jobs of one request. `faults` gathers what is wrong, by pointer, and `twins`
-    the jobs that have the unique key of another of the same request.
+    the jobs that have the unique key of another of the same request; `inner_queues` the queues
+    that workflows in payloads name, with the place of the first of each.
 
     `now_ms` is Postgres' time; without it, instants may lie anywhere.
     """
 
-    def __init__(self, door: Door, origin: Origin, now_ms: int | None) -> None:
-        self._door = door
+    def __init__(
+        self, recipe: Recipe, origin: Origin, now_ms: int | None, form: Form = JOB
+    ) -> None:
+        self._recipe = recipe
         self._origin = origin
         self._now_ms = now_ms
+        self._form = form
+        self._around = _Around(0 if form is JOB else 1)
         self._places: dict[tuple[str, str], str] = {}  # of unique keys
-        self._seen: tuple[str | None, list[Fault]] | None = None
+        self._seen: Looked | None = None
         self.suspect = origin.suspect
         self.faults: list[Fault] = []
         self.twins: list[Fault] = []
+        self.inner_queues: dict[str, str] = {}
 
     @property
     def is_full(self) -> bool:
@@ -74,26 +97,8 @@ class Intake:
 
     def take(self, value: Any, at: str = "") -> NewJob | None:
         """The job that `value` asks for, or None after its faults were noted below `at`."""
-        if isinstance(value, dict) and len(value) > NAMES_MAX:
-            self._refuse_names(value, at)
-            return None
-        try:
-            body = JOB_BODY.validator.validate_python(value, context=self._now_ms)
-        except ValidationError as error:
-            self._blame(error, at)
-            if isinstance(value, dict):
-                self._payload(value, at)
-                self.faults.extend(_contradictions(value, at))
-            return None
-        payload = self._payload(body, at)
-        wrong = [*_contradictions(body, at), *self._too_late(body, at)]
-        self.faults.extend(wrong)
-        if wrong or payload is None:
-            return None
-        job = self._job(body, payload)
-        if job.unique_key is not None:
-            self._note_twin((job.queue, job.unique_key), at)
-        return job
+        checked = self._checked(value, at)
+        return None if checked is None else self._job(*checked)
 
     @property
     def is_clean(self) -> bool:
@@ -104,19 +109,44 @@ class Intake:
         """What a request is refused with that isn't clean."""
         if not self.faults:
             return named("duplicate-job", self.twins)
-        unbuilt = all(fault.detail == NOT_YET for fault in self.faults)
-        return named("not-supported-yet" if unbuilt else "validation-failed", self.faults)
+        return refusal(self.faults)
 
     def look_ahead(self, value: Any) -> None:
         """Checks the payload of the value that is taken next: the part that may take long."""
         if isinstance(value, dict):
             self._seen = self._look(value)
 
-    def _job(self, body: JobBody, payload: str) -> NewJob:
-        door, defaults = self._door, self._door.defaults
+    def _checked(self, value: Any, at: str) -> tuple[Mapping[str, Any], str] | None:
+        """The fields of a job that has no fault, and its payload's text."""
+        if isinstance(value, dict) and len(value) > NAMES_MAX:
+            self._refuse_names(value, at)
+            return None
+        try:
+            body = self._form.adapter.validator.validate_python(value, context=self._now_ms)
+        except ValidationError as error:
+            self.faults.extend(blamed(error, at))
+            if isinstance(value, dict):
+                self._payload(value, at)
+                self.faults.extend(contradictions(value, at))
+            return None
+        payload = self._payload(body, at)
+        wrong = [*contradictions(body, at), *self._too_late(body, at)]
+        if self._form is JOB and "depends_on" in body:
+            wrong += parents_twice([id_.lower() for id_ in body["depends_on"]], at)
+        self.faults.extend(wrong)
+        if wrong or payload is None:
+            return None
+        if "unique_key" in body:
+            self._note_twin((self._queue(body), body["unique_key"]), at)
+        return body, payload
+
+    def _job(self, body: Mapping[str, Any], payload: str) -> NewJob:
+        recipe, defaults = self._recipe, self._recipe.defaults
+        parents = tuple(body["depends_on"]) if "depends_on" in body else ()
+        is_loose = self._form is JOB
         return NewJob(
-            id=JobId(door.minter.mint()),
-            queue=body.get("queue", defaults.queue),
+            id=JobId(recipe.mint()),
+            queue=self._queue(body),
             kind=body["kind"],
             payload=payload,
             priority=body.get("priority", defaults.priority),
@@ -133,35 +163,79 @@ class Intake:
             tags=tuple(body["tags"]) if "tags" in body else (),
             traceparent=self._origin.traceparent,
             created_by=self._origin.created_by,
+            workflow_id=self._origin.workflow_id,
+            name=body.get("name"),
+            depends_on=tuple(map(str.lower, parents)) if is_loose and parents else parents,
+            parents=tuple(map(_id, parents)) if is_loose and parents else (),
+            run_if=body.get("run_if", RunIf.ALL_SUCCEEDED.value),
         )
 
-    def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
-        text, faults = self._seen or self._look(body)
-        self._seen = None
-        self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in faults)
-        return text
+    def _queue(self, body: Mapping[str, Any]) -> str:
+        queue: str = body.get("queue", self._recipe.defaults.queue)
+        return queue
 
-    def _look(self, body: Mapping[str, Any]) -> tuple[str | None, list[Fault]]:
-        """The payload's text, or what is wrong with it. Touches nothing: it may be in a thread."""
+    def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
+        looked = self._seen or self._look(body)
+        self._seen = None
+        self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in looked.faults)
+        for queue, place in looked.queues.items():
+            self.inner_queues.setdefault(queue, f"{at}/payload{place}")
+        return looked.text
+
+    def _look(self, body: Mapping[str, Any]) -> Looked:
+        """Looks at a payload. Touches nothing: it may be in a thread."""
         payload, kind = body.get("payload"), body.get("kind")
         text = payload_text(payload, suspect=self.suspect)
         if not isinstance(text, str):
-            return None, text
-        wrong = self._door.payload_errors(kind, payload) if isinstance(kind, str) else ()
-        if not wrong:
-            return text, []
-        lacks = "payload" not in body
-        found = [Fault(at, said if at or not lacks else "is required") for at, said in wrong]
-        return None, found
+            return Looked(faults=text)
+        parents = _parents(body) or self._around.parents
+        refers = bool(parents) and may_refer(text)
+        looked = Looked(text)
+        if kind == KIND:
+            self._look_inside(payload, parents, looked)
+            if refers:
+                looked.faults += _misplaced(payload)
+        elif not (refers and _refers(payload, parents, looked.faults)) and isinstance(kind, str):
+            lacks = "payload" not in body
+            for at, said in self._recipe.payload_errors(kind, payload):
+                looked.faults.append(Fault(at, said if at or not lacks else "is required"))
+        if looked.faults:
+            looked.text = None
+        return looked
+
+    def _look_inside(self, payload: Any, parents: frozenset[str], looked: Looked) -> None:
+        """A workflow in a payload, looked at as if it were submitted by itself."""
+        depth = self._around.depth + 1
+        values = inner_jobs(payload, looked.faults)
+        if depth > graph.DEPTH_MAX:
+            told = f"is a workflow in {graph.DEPTH_MAX} others, which is one too many"
+            looked.faults.append(Fault("", told))
+        if looked.faults:
+            return
+        origin = replace(self._origin, suspect=False)  # all of the payload has been looked at
+        inner = Intake(self._recipe, origin, self._now_ms, MEMBER)
+        inner._around = _Around(depth, parents)
+        nodes = []
+        for i, value in enumerate(values):
+            checked = inner._checked(value, f"/jobs/{i}")
+            if checked is not None:
+                body, _ = checked
+                looked.queues.setdefault(inner._queue(body), f"/jobs/{i}/queue")
+                nodes.append(node_of(body))
+            elif inner.is_full:
+                break
+        for queue, place in inner.inner_queues.items():
+            looked.queues.setdefault(queue, place)
+        looked.faults += inner.faults + inner.twins
+        if not looked.faults:
+            looked.faults += [Fault(*fault) for fault in graph.faults(nodes)]
 
     def _refuse_names(self, value: Mapping[str, Any], at: str) -> None:
         """For more names than a job has fields: pydantic would describe every one of them."""
         self._seen = None
-        strange = (name for name in value if name not in JobBody.__annotations__)
-        for name in islice(strange, ERRORS_MAX + 1):
-            self.faults.append(Fault(at + step(name), _unknown((name,))))
+        self.faults.extend(strangers(value, self._form.fields, at))
 
-    def _too_late(self, body: JobBody, at: str) -> Iterator[Fault]:
+    def _too_late(self, body: Mapping[str, Any], at: str) -> Iterator[Fault]:
         """An expiry that leaves the job no time to start in."""
         if self._now_ms is None or ("expires_at" not in body and "ttl_s" not in body):
             return
@@ -179,19 +253,61 @@ class Intake:
         if first != at:
             self.twins.append(Fault(f"{at}/unique_key", f"is that of {first} too"))
 
-    def _blame(self, error: ValidationError, at: str) -> None:
-        found = error.errors(include_url=False, include_input=False)
-        for one in found:
-            pointer = at + "".join(map(step, one["loc"]))
-            self.faults.append(Fault(pointer, _detail(one)))
+
+def node_of(body: Mapping[str, Any]) -> graph.Node:
+    """A job of a workflow as its graph has it."""
+    run_if = body.get("run_if", RunIf.ALL_SUCCEEDED)
+    return graph.Node(body["name"], body.get("depends_on", ()), run_if)
 
 
-def _contradictions(body: Mapping[str, Any], at: str) -> Iterator[Fault]:
-    for one, other in EITHER:
-        if one in body and other in body:
-            yield Fault(f"{at}/{other}", f"give {one} or {other}, not both")
-    if "on_conflict" in body and "unique_key" not in body:
-        yield Fault(f"{at}/on_conflict", "needs a unique_key")
+def inner_jobs(payload: Any, faults: list[Fault]) -> list[Any]:
+    """The jobs of a workflow in a payload, not looked into yet."""
+    if not isinstance(payload, dict):
+        faults.append(Fault("", "must be a workflow, as POST /v1/workflows takes it"))
+        return []
+    faults += head_faults(payload, INNER_HEAD)
+    jobs = payload.get("jobs")
+    if not isinstance(jobs, list):
+        faults.append(Fault("/jobs", "must be a list" if "jobs" in payload else "is required"))
+        return []
+    if not 1 <= len(jobs) <= graph.JOBS_MAX:
+        faults.append(Fault("/jobs", f"must have 1 to {graph.JOBS_MAX} jobs, has {len(jobs)}"))
+    return jobs
+
+
+def _id(text: str) -> JobId:
+    id_ = ids.parse(text)
+    assert id_ is not None, text
+    return id_
+
+
+def _parents(body: Mapping[str, Any]) -> frozenset[str]:
+    """Whom a payload may refer to; of a body that may have faults."""
+    names = body.get("depends_on")
+    if not names or not isinstance(names, list):
+        return frozenset()
+    return frozenset(name for name in names if isinstance(name, str))
+
+
+def _refers(payload: Any, parents: frozenset[str], faults: list[Fault]) -> bool:
+    """Whether a payload has references, what is wrong with them goes to `faults`."""
+    found = False
+    for one in references(payload):
+        found = True
+        if one.fault is not None:
+            faults.append(Fault(one.at, one.fault))
+        elif one.name not in parents:
+            told = f"{graph.short(one.name)!r} is not in depends_on"
+            faults.append(Fault(f"{one.at}/{KEY}", told))
+        if len(faults) > ERRORS_MAX:
+            break
+    return found
+
+
+def _misplaced(payload: Any) -> list[Fault]:
+    """References in a workflow that say what its jobs are: who may submit them couldn't be told."""
+    found = (one.at for one in references(payload) if not nesting.is_inside(one.at))
+    return [Fault(at, _MISPLACED) for at in islice(found, ERRORS_MAX + 1)]
 
 
 def _backoff(body: BackoffBody) -> Backoff:
@@ -203,16 +319,3 @@ def _backoff(body: BackoffBody) -> Backoff:
         max_s=body.get("max_s", default.max_s),
         jitter=Jitter(body.get("jitter", default.jitter)),
     )
-
-
-def _detail(error: Mapping[str, Any]) -> str:
-    return _unknown(error["loc"]) if error["type"] == "extra_forbidden" else said_of(error)
-
-
-def _unknown(where: tuple[str | int, ...]) -> str:
-    name = where[-1] if len(where) == 1 else None
-    if name in _SET_BY_SERVER:
-        return "is set by the server"
-    if name == "traceparent":
-        return "is taken from the header of that name"
-    return NOT_YET if name in _NOT_BUILT else "is not a known field"

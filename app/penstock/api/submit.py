@@ -7,21 +7,23 @@ sends it again.
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from penstock.api import prefer, views
+from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
 from penstock.api.gate import PLACE
 from penstock.api.idempotency import request_key
 from penstock.api.jobs import end_of
-from penstock.api.problems import Fault, Problem, duplicate, named
+from penstock.api.problems import Problem, duplicate, no_parents
 from penstock.api.submissions import Intake, Origin
 from penstock.api.traces import traceparent
 from penstock.domain import ids
-from penstock.domain.errors import DuplicateJob, Unavailable
+from penstock.domain.errors import DuplicateJob, ParentNotFound, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, OnLost, State
 from penstock.domain.submission import Accepted, Submission
@@ -39,6 +41,7 @@ async def one(ask: Ask) -> web.Response:
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     view = await _holder(ask, id_) if accepted.holders else None
     if accepted.replayed and view is None:
+        view = await ask.door.reads.job(id_) if job.parents else None
         job = await _as_first(ask, job, id_)
     if wait_s and not ask.request[PLACE].gate.may_wait:
         wait_s = None  # the job is accepted: that many wait already is no reason to refuse
@@ -46,10 +49,11 @@ async def one(ask: Ask) -> web.Response:
         view = await _end_of_new(ask, id_, wait_s) or view
     if job.id != id_:
         job = replace(job, id=id_)
-    body = views.job(view) if view else views.submitted(job, accepted.at)
+    stands = accepted.standing.get(id_)
+    body = views.job(view) if view else views.submitted(job, accepted.at, stands)
     answer = views.answer(body, 200 if accepted.holders else 201)
     answer.headers["Location"] = f"/v1/jobs/{ids.text(id_)}"
-    answer.headers.update(prefer.applied(wait_s) | _replayed(accepted))
+    answer.headers.update(prefer.applied(wait_s) | replayed(accepted))
     return answer
 
 
@@ -58,69 +62,35 @@ async def batch(ask: Ask) -> web.Response:
     values = listed(ask.body.value, ask.door.limits.batch_jobs_max)
     ask.room.foresee(len(values) * _BRIEF_BYTES)
     jobs, accepted = await _submit(ask, values, _BATCH)
-    states = await _states(ask, accepted.holders)
+    states = {**accepted.standing, **await _states(ask, _moved(jobs, accepted))}
     answer = views.answer({"items": await told(jobs, accepted, states, ask.door.pace)}, 201)
-    answer.headers.update(_replayed(accepted))
+    answer.headers.update(replayed(accepted))
     return answer
 
 
 async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob], Accepted]:
-    """Takes in and stores what a request asks for. `place`: of job {} in its body.
-
-    The rules on times don't count where it repeats a request that was accepted (Idempotency-Key):
-    what was to come then may have passed by now.
-    """
-    try:
-        jobs = await _taken(ask, values, ask.door.now_ms())
-    except Problem as refusal:
-        if not (_may_be_late(refusal) and await _was_accepted(ask, values)):
-            raise
-        jobs = await _taken(ask, values, None)
-    _check_queues(ask, jobs, place)
-    ask.request[PLACE].holds(len(jobs))
-    submission = Submission(jobs, await request_key(ask, values))
+    """Takes in and stores what a request asks for. `place`: of job {} in its body."""
+    taken = await accept(ask, values, place, partial(_taken, ask, values))
+    ask.request[PLACE].holds(len(taken.jobs))
+    submission = Submission(taken.jobs, await request_key(ask, values))
     ask.body.drop()
     try:
-        return jobs, await ask.door.submitter.submit(submission)
+        return taken.jobs, await ask.door.submitter.submit(submission)
     except DuplicateJob as error:
         raise duplicate(error, place) from None
+    except ParentNotFound as error:
+        raise no_parents(error, place) from None
 
 
-async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> list[NewJob]:
+async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> Taken:
     headers, body = ask.request.headers, ask.body
     origin = Origin(ask.caller.sub, traceparent(headers), suspect=body.suspect)
-    intake = Intake(ask.door, origin, now_ms)
+    intake = Intake(ask.door.recipe, origin, now_ms)
     if values[0] is body.value:
-        return [await take_one(intake, body, ask.door.pace)]
-    return await take_all(intake, values, ask.door.pace)
-
-
-def _may_be_late(refusal: Problem) -> bool:
-    """Whether the same request may have been good earlier."""
-    return any(fault.pointer.endswith("/expires_at") for fault in refusal.faults)
-
-
-async def _was_accepted(ask: Ask, values: Sequence[Any]) -> bool:
-    try:
-        key = await request_key(ask, values)
-    except TypeError:  # what can't be written as JSON again was never accepted
-        return False
-    answer = await ask.door.submitter.answer(key) if key else None
-    return key is not None and answer is not None and answer.body == key.body
-
-
-def _check_queues(ask: Ask, jobs: Sequence[NewJob], place: str) -> None:
-    """403 where a job goes to a queue that the token doesn't open."""
-    if ask.caller.queues is None:
-        return
-    closed = {queue for queue in {job.queue for job in jobs} if not ask.caller.sees(queue)}
-    if closed:
-        faults = [
-            Fault(f"{place.format(i)}/queue", "is not open to this token")
-            for i, job in enumerate(jobs)
-            if job.queue in closed
-        ]
-        raise named("forbidden-queue", faults)
+        jobs = [await take_one(intake, body, ask.door.pace)]
+    else:
+        jobs = await take_all(intake, values, ask.door.pace)
+    return Taken(jobs, intake.inner_queues)
 
 
 async def _holder(ask: Ask, id_: JobId) -> JobView:
@@ -161,13 +131,17 @@ async def _end_of_new(ask: Ask, id_: JobId, wait_s: float) -> JobView | None:
         return None
 
 
+def _moved(jobs: Sequence[NewJob], accepted: Accepted) -> Collection[JobId]:
+    """Those that may stand elsewhere than where they were put just now."""
+    if not accepted.replayed:
+        return accepted.holders
+    pairs = zip(jobs, accepted.ids, strict=True)
+    return accepted.holders | {id_ for job, id_ in pairs if job.parents}
+
+
 async def _states(ask: Ask, holders: Collection[JobId]) -> dict[JobId, State]:
-    """Of jobs that were there before. The batch is stored, so a failure now is no refusal."""
+    """Of jobs that may have moved. The batch is stored, so a failure now is no refusal."""
     try:
         return await ask.door.reads.states_among(holders) if holders else {}
     except Unavailable:
         return {}
-
-
-def _replayed(accepted: Accepted) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}

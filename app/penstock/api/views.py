@@ -14,27 +14,23 @@ from aiohttp import web
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.ids import JobId
-from penstock.domain.job import NewJob, State
+from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.retry import Backoff
 from penstock.domain.view import (
     AttemptView,
     JobView,
     LogView,
+    MemberView,
     ProgressView,
     QueueView,
     WorkerView,
+    WorkflowView,
 )
 
 _JSON = {"Content-Type": "application/json"}
 
 # Fields of the contract that nothing sets yet.
-_UNSET: dict[str, Any] = {
-    "concurrency_key": None,
-    "workflow_id": None,
-    "name": None,
-    "depends_on": [],
-    "run_if": None,
-}
+_UNSET: dict[str, Any] = {"concurrency_key": None}
 
 
 def answer(body: Any, status: int = 200) -> web.Response:
@@ -71,12 +67,16 @@ def job(view: JobView) -> dict[str, Any]:
         "finished_at": _time(view.finished_at),
         "tags": view.tags,
         "cancel_reason": view.reason if view.state is State.CANCELLED else None,
-        "worker": ids.text(view.worker) if view.worker is not None else None,
+        "worker": _id(view.worker),
         "traceparent": view.traceparent,
         "created_by": view.created_by,
         "unique_key": view.unique_key,
         "expires_at": _time(view.expires_at),
         "progress": _progress(view.progress),
+        "workflow_id": _id(view.workflow_id),
+        "name": view.name,
+        "depends_on": view.depends_on,
+        "run_if": view.run_if,
         **_UNSET,
     }
 
@@ -91,14 +91,19 @@ def listed_job(view: JobView, included: Collection[str]) -> dict[str, Any]:
 
 
 def standing(new: NewJob, at: datetime) -> tuple[State, datetime]:
-    """Where a job stands that was committed `at`, and when it runs first."""
+    """Where a job stands that was committed `at`, and when it runs first; as if its parents had
+    had no end by then."""
     run_at = at + timedelta(seconds=new.delay_s) if new.delay_s is not None else new.run_at
+    if new.depends_on:
+        return State.BLOCKED, at if run_at is None else max(run_at, at)
     return (State.READY, at) if run_at is None or run_at <= at else (State.SCHEDULED, run_at)
 
 
-def submitted(new: NewJob, at: datetime) -> dict[str, Any]:
-    """A job that was committed `at`, without reading it back."""
+def submitted(new: NewJob, at: datetime, stands: State | None = None) -> dict[str, Any]:
+    """A job that was committed `at`, without reading it back. `stands`: where its parents' ends
+    have put it already."""
     state, run_at = standing(new, at)
+    state = stands or state
     created_at = datetime.fromtimestamp(ids.created_ms(new.id) / 1000, UTC)
     return job(
         JobView(
@@ -120,7 +125,7 @@ def submitted(new: NewJob, at: datetime) -> dict[str, Any]:
             run_at=run_at,
             created_at=created_at,
             started_at=None,
-            finished_at=None,
+            finished_at=at if state in TERMINAL else None,
             reason=None,
             worker=None,
             tags=new.tags,
@@ -128,8 +133,48 @@ def submitted(new: NewJob, at: datetime) -> dict[str, Any]:
             created_by=new.created_by,
             unique_key=new.unique_key,
             expires_at=new.expires_at if new.ttl_s is None else at + timedelta(seconds=new.ttl_s),
+            workflow_id=new.workflow_id,
+            name=new.name,
+            depends_on=new.depends_on,
+            run_if=new.run_if if new.depends_on else None,
         )
     )
+
+
+def workflow(view: WorkflowView) -> dict[str, Any]:
+    """A workflow without its jobs."""
+    created_at = datetime.fromtimestamp(ids.created_ms(view.id) / 1000, UTC)
+    return {
+        "id": ids.text(view.id),
+        "name": view.name,
+        "state": view.state,
+        "on_failure": view.on_failure,
+        "halt": view.halt,
+        "counts": {state.value: view.counts.get(state, 0) for state in State},
+        "created_at": rfc3339(created_at),
+        "finished_at": _time(view.finished_at),
+        "held_by": _id(view.held_by),
+        "traceparent": view.traceparent,
+        "created_by": view.created_by,
+    }
+
+
+def member(view: MemberView) -> dict[str, Any]:
+    """A job as its workflow shows it."""
+    created_at = datetime.fromtimestamp(ids.created_ms(view.id) / 1000, UTC)
+    return {
+        "id": ids.text(view.id),
+        "name": view.name,
+        "kind": view.kind,
+        "queue": view.queue,
+        "state": view.state,
+        "depends_on": view.depends_on,
+        "run_if": view.run_if,
+        "attempt": view.attempt,
+        "created_at": rfc3339(created_at),
+        "started_at": _time(view.started_at),
+        "finished_at": _time(view.finished_at),
+    }
 
 
 def brief(id_: JobId, state: State) -> dict[str, str]:
@@ -204,6 +249,10 @@ def _progress(view: ProgressView | None) -> dict[str, Any] | None:
 
 def _fragment(text: str | None) -> orjson.Fragment | None:
     return None if text is None else orjson.Fragment(text)
+
+
+def _id(id_: bytes | None) -> str | None:
+    return None if id_ is None else ids.text(id_)
 
 
 def _time(at: datetime | None) -> str | None:

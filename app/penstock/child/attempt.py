@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, NoReturn
@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from penstock import clock
 from penstock.child.ties import EXIT_ORPHAN, limit_memory
 from penstock.child.told import ToldContext
-from penstock.domain.attempt import Ending
+from penstock.domain.attempt import Ending, Outcome
 from penstock.egress.client import Egress
 from penstock.handlers.context import LogLimits, Services
 from penstock.handlers.errors import HandlerError, failure_of
@@ -37,6 +37,8 @@ from penstock.telemetry import logs
 
 EXIT_UNFIT = 4
 
+_Done = tuple[Ending, Sequence[bytes]]  # how it ended, and the jobs that it submits
+
 
 def run_one(frames: int) -> NoReturn:
     """Runs what the parent orders, tells how it ended, and ends the process."""
@@ -51,10 +53,10 @@ def run_one(frames: int) -> NoReturn:
     order = parent.order()
     handler = registry.get(order.job.kind)
     assert handler is not None, order.job.kind  # the parent has loaded the same modules
-    ending = _looped(loop, _run(parent, setup, order, handler))
+    ending, submitted = _looped(loop, _run(parent, setup, order, handler))
     sys.stdout.flush()
     sys.stderr.flush()
-    wire.send(ending_message(ending))
+    wire.send(ending_message(ending, submitted))
     os._exit(0)  # whatever the handler left behind
 
 
@@ -101,7 +103,7 @@ class Parent:
         self.on_cancel(why)
 
 
-async def _run(parent: Parent, setup: Setup, order: Order, handler: Handler) -> Ending:
+async def _run(parent: Parent, setup: Setup, order: Order, handler: Handler) -> _Done:
     egress = Egress(
         setup.egress_allow,
         connect_timeout_s=setup.connect_timeout_s,
@@ -110,8 +112,9 @@ async def _run(parent: Parent, setup: Setup, order: Order, handler: Handler) -> 
     deadline = clock.monotonic() + order.within_s
     limits = LogLimits(setup.log_lines_max, setup.log_bytes_max)
     async with egress:
-        services = Services(http=egress)
+        services = Services(http=egress, bounds=setup.bounds)
         context = ToldContext(order.job, deadline, services, limits, parent.wire.send)
+        context.kin = order.kin
         threads = ThreadPoolExecutor(1, thread_name_prefix="handler")
         work = run_handler(handler, context, threads, setup.result_max_bytes)
         # A task of its own: what the handler swallows or leaves set stays there.
@@ -126,10 +129,12 @@ async def _run(parent: Parent, setup: Setup, order: Order, handler: Handler) -> 
         await asyncio.wait([task])
         context.tell_progress()
         # The parent knows better why we were cancelled, and says so in our place.
-        return failure_of(asyncio.CancelledError()) if task.cancelled() else task.result()
+        ending = failure_of(asyncio.CancelledError()) if task.cancelled() else task.result()
+        submitted = context.take_submitted()
+        return ending, submitted if ending.outcome is Outcome.SUCCEEDED else []
 
 
-def _looped(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Ending]) -> Ending:
+def _looped(loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, _Done]) -> _Done:
     """Exits in tasks and callbacks end nothing but those, as in a replica."""
     main = loop.create_task(work)
     while True:

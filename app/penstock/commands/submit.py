@@ -86,15 +86,15 @@ class Submitter:
         self._plain: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
         self._keyed: Batcher[_Asked] = Batcher(self._flush, ROWS_MAX, _weight)
 
-    async def submit(self, submission: Submission) -> Accepted:
-        """Stores all of the jobs or none, unless its keys were taken.
+    async def submit(self, submission: Submission, *, again: bool = False) -> Accepted:
+        """Stores all of the jobs or none, unless its keys were taken. `again`: some of them may be
+        stored already, with keys that others have since then.
 
         StoreUnavailable, Contended, TooManyQueues, DuplicateJob, KeyBusy, KeyReused.
         """
         if new := self._queues.unknown(job.queue for job in submission.jobs):
             with self._health.watch():
                 await self._queues.add(new)
-        again = False
         for _ in range(_TWIN_LOOKS_MAX):
             try:
                 self._health.check()

@@ -6,6 +6,7 @@ Ids of one `Minter` grow strictly, so jobs of one batch keep their order among e
 
 import re
 from collections.abc import Callable
+from hashlib import sha256
 from typing import NewType
 
 JobId = NewType("JobId", bytes)
@@ -43,6 +44,14 @@ def _pack(value: int) -> bytes:
     """Sets version 7 and the variant between the 48 + 12 + 62 bits of `value`."""
     ms, rand_a, rand_b = value >> 74, (value >> 62) & 0xFFF, value & ((1 << 62) - 1)
     return ((ms << 80) | (7 << 76) | (rand_a << 64) | (2 << 62) | rand_b).to_bytes(16, "big")
+
+
+def nth_of(job: JobId, ordinal: int) -> JobId:
+    """The id of the nth job that a job submits, the same whenever it does: the job's time and, for
+    a tail, what SHA-256 makes of both."""
+    digest = sha256(job + ordinal.to_bytes(8, "big")).digest()
+    tail = int.from_bytes(digest, "big") >> (len(digest) * 8 - _TAIL_BITS)
+    return JobId(_pack((created_ms(job) << _TAIL_BITS) | tail))
 
 
 def text(id_: bytes) -> str:

@@ -1,12 +1,13 @@
 """What readers see: jobs, their attempts and logs, queues, workers. From store, shown by api."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.retry import Backoff
+from penstock.domain.workflow import WorkflowState
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +49,59 @@ class JobView:
     unique_key: str | None = None
     expires_at: datetime | None = None
     progress: ProgressView | None = None
+    workflow_id: JobId | None = None
+    name: str | None = None
+    depends_on: tuple[str, ...] = ()
+    run_if: str | None = None  # null where it depends on nothing
 
     @property
     def size(self) -> int:
-        """Bytes of the JSON texts."""
+        """Bytes of the JSON texts and of the names in it."""
         texts = [text for text in (self.payload, self.result, self.error) if text]
-        return sum(len(text) if text.isascii() else len(text.encode()) for text in texts)
+        return sum(map(_bytes, texts)) + names_size(self.depends_on)
+
+
+def names_size(names: Sequence[str]) -> int:
+    """Bytes of a list of names in JSON, about."""
+    return sum(map(_bytes, names)) + 3 * len(names)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class MemberView:
+    """A job of a workflow, in short."""
+
+    id: JobId
+    name: str
+    kind: str
+    queue: str
+    state: State
+    depends_on: Sequence[str]
+    run_if: str | None
+    attempt: int
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowView:
+    """A workflow without its jobs, which are counted by state. `held_by`: the job whose work it
+    is; `queues` are those of all its jobs."""
+
+    id: JobId
+    name: str
+    state: WorkflowState
+    on_failure: str
+    queues: Sequence[str]
+    counts: Mapping[State, int]
+    halt: str | None
+    held_by: JobId | None
+    created_by: str
+    traceparent: str | None
+    finished_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ Pure. `decide` never answers WAIT when all parents are terminal, whatever the co
 that depends on jobs can wait for ever (tests/domain/test_workflow.py goes through all of them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import assert_never
@@ -157,6 +157,21 @@ class Parent:
     name: str  # in its workflow; without one, its id as text
     state: State
     result: str = "null"
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What a job of a graph is told of it when it starts: its own name, and its parents by name.
+
+    `withheld`: so many bytes of results are more than a job may get, and none are here.
+    """
+
+    name: str | None = None
+    parents: Mapping[str, Parent] = field(default_factory=dict)
+    withheld: int = 0
+
+
+NO_KIN = Kin()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,15 @@ from penstock.handlers.errors import (
     RetryLater,
     failure_of,
 )
+from penstock.handlers.gathered import Bounds
+from penstock.handlers.parents import ParentJob
 from penstock.handlers.registry import Handler, Registry, handler
 from penstock.handlers.results import ending_of
 
 __all__ = [
     "AttemptFailed",
     "BadPayload",
+    "Bounds",
     "Cancelled",
     "Context",
     "Handler",
@@ -23,6 +26,7 @@ __all__ = [
     "JobLog",
     "LogLimits",
     "LogLine",
+    "ParentJob",
     "PermanentError",
     "Progress",
     "Registry",

@@ -6,15 +6,19 @@ the worker has not taken yet is lost with the attempt.
 """
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from numbers import Real
 from typing import Any, Literal
 
 from penstock.clock import monotonic, wall_s
-from penstock.domain.ids import text
+from penstock.domain.ids import nth_of, text
 from penstock.domain.job import Started
+from penstock.domain.workflow import LOOSE, NO_KIN, Kin
 from penstock.egress.client import Egress
 from penstock.handlers.errors import Cancelled
+from penstock.handlers.gathered import Bounds, Gathered
+from penstock.handlers.parents import ParentJob, seen
 from penstock.handlers.text import cut, one_line, shortened
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -22,8 +26,9 @@ Level = Literal["debug", "info", "warning", "error"]
 LINE_MAX_BYTES = 8 * 1024
 LIMIT_REACHED = "log limit reached"
 PROGRESS_MESSAGE_MAX = 256  # characters
+NAME_MAX = 255  # characters of a job's name in its workflow
 
-_FIRST_USE = threading.Lock()  # several threads of one handler may be the first to log
+_FIRST_USE = threading.Lock()  # several threads of one handler may be the first to use a thing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Services:
     """What all handlers of a process share. `http` is for `async def` handlers only."""
 
     http: Egress
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,20 +150,28 @@ def _message(value: object) -> str | None:
     return shortened(value, PROGRESS_MESSAGE_MAX)
 
 
+_OVER = Gathered(Bounds())  # of all attempts that are over and have submitted nothing
+_OVER.take()
+
+
 class Context:
     """One attempt as its handler sees it."""
 
     __slots__ = (
         *("_cancel_reason", "_deadline", "_limits", "_log", "_progress", "_progress_taken"),
-        *("job", "services"),
+        *("_gathered", "_parents", "job", "kin", "services"),
     )
 
     def __init__(
         self, job: Started, deadline: float, services: Services, limits: LogLimits
     ) -> None:
-        """`deadline` is a reading of the monotonic clock."""
+        """`deadline` is a reading of the monotonic clock. `kin` is set by the worker before the
+        handler runs, for jobs of graphs."""
         self.job = job
         self.services = services
+        self.kin: Kin = NO_KIN
+        self._parents: Mapping[str, ParentJob] | None = None
+        self._gathered: Gathered | None = None
         self._deadline = deadline
         self._limits = limits
         self._log: JobLog | None = None
@@ -202,6 +216,86 @@ class Context:
     @property
     def created_by(self) -> str:
         return self.job.created_by
+
+    @property
+    def workflow_id(self) -> str | None:
+        """The workflow that the job is part of, if it is part of one."""
+        graph = self.job.graph_id
+        return None if graph is None or graph == LOOSE else text(graph)
+
+    @property
+    def name(self) -> str | None:
+        """The job's name in its workflow."""
+        return self.kin.name
+
+    @property
+    def parents(self) -> Mapping[str, ParentJob]:
+        """The jobs that this one depends on, by name; outside of workflows by id."""
+        if self._parents is None:
+            self._parents = seen(self.kin)
+        return self._parents
+
+    def submit(
+        self,
+        kind: str,
+        payload: Any = None,
+        *,
+        name: str | None = None,
+        depends_on: Iterable[str] = (),
+        run_if: str | None = None,
+        **fields: Any,
+    ) -> str:
+        """Submits a job, and answers its id. `fields` are those of POST /v1/jobs: queue, priority,
+        delay_s, tags, and so on.
+
+        It is stored with all others of this attempt once the handler has succeeded, and not at all
+        if it doesn't. Whatever runs this job again submits the same jobs, by their order: the nth
+        call gives the same id each time, and what is stored already is passed over.
+
+        A job of a workflow adds to that workflow: `name` is then unique in it (by default this
+        one's, `/`, the kind and the number of the call), and `depends_on` names jobs of it, older
+        ones or those submitted here; elsewhere it holds ids of jobs. Safe from any thread.
+
+        Raises ValueError for what is no JSON, PermanentError when there are too many of them.
+        """
+        asked: dict[str, Any] = {"kind": kind, **fields}
+        if payload is not None:
+            asked["payload"] = payload
+        if name is not None:
+            asked["name"] = name
+        if isinstance(depends_on, str):
+            raise TypeError("depends_on must be a list of names")
+        if parents := list(depends_on):
+            asked["depends_on"] = parents
+        if run_if is not None:
+            asked["run_if"] = run_if
+        ordinal = self._gathering().add(asked, lambda number: self._name_of(kind, number))
+        return text(nth_of(self.job.id, ordinal))
+
+    def _name_of(self, kind: str, ordinal: int) -> str | None:
+        if self.workflow_id is None:
+            return None
+        name = f"{self.kin.name}/{kind}-{ordinal}"
+        # A job that was submitted by one that was, and so on: its id is as unique.
+        return name if len(name) <= NAME_MAX else f"{self.job_id}/{kind}-{ordinal}"
+
+    def _gathering(self) -> Gathered:
+        if self._gathered is None:
+            with _FIRST_USE:
+                if self._gathered is None:
+                    self._gathered = Gathered(self.services.bounds)
+        return self._gathered
+
+    def take_submitted(self) -> list[bytes]:
+        """For the worker: the jobs that were submitted, as JSON texts. There can be no more."""
+        if self._gathered is None:
+            self._gathered = _OVER
+        return self._gathered.take()
+
+    def hear_submitted(self, jobs: Sequence[str]) -> None:
+        """For the worker: those of another Context, in a child process. Raises as `submit`."""
+        if jobs:
+            self._gathering().hear(jobs)
 
     @property
     def log(self) -> JobLog:

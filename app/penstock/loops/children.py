@@ -21,6 +21,7 @@ from penstock.domain.attempt import LOST, Ending, Failure, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.handlers.context import Context
+from penstock.handlers.errors import PermanentError
 from penstock.handlers.text import cut, one_line
 from penstock.loops.frames import (
     SLACK_BYTES,
@@ -33,6 +34,7 @@ from penstock.loops.frames import (
     packed,
     progress_of,
     received,
+    submitted_of,
 )
 from penstock.loops.nursery import Born, CanNotStart, Nursery
 from penstock.telemetry.logs import get_logger
@@ -181,18 +183,21 @@ class Children:
             said = " | ".join(last_lines(child.said)[-3:])
             why = message.get("unfit", "it has said what nobody asked for") if message else said
             raise CanNotStart(f"it ended before it had its job: {why}")
-        order = Order(child.job, child.job.timeout_s)
+        order = Order(child.job, child.job.timeout_s, child.context.kin)
         born.writer.write(packed(order_message(order)))
 
     async def _converse(self, child: Child, born: Born) -> Ending | None:
         """Takes in what it tells; its ending, or None when it died without."""
-        bytes_max = 2 * self._setup.result_max_bytes + SLACK_BYTES  # a JSON text within JSON
+        texts = self._setup.result_max_bytes + self._setup.bounds.submit_max_bytes
+        bytes_max = 2 * texts + SLACK_BYTES  # JSON texts within JSON
         try:
             while (message := await received(born.reader, bytes_max)) is not None:
                 if "ending" in message:
-                    return ending_of(message)
+                    ending, submitted = ending_of(message), submitted_of(message)
+                    child.context.hear_submitted(submitted)
+                    return ending
                 _hear(child.context, message)
-        except (ValueError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, TypeError, KeyError, IndexError, PermanentError) as error:
             child.hear(f"\npenstock: it has sent what is no frame: {error}\n".encode())
         return None
 

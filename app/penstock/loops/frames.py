@@ -9,7 +9,8 @@ it should be, raises ValueError: who has sent it is not to be trusted any more.
 import asyncio
 import os
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, get_args
 
@@ -17,8 +18,9 @@ import orjson
 
 from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.ids import JobId
-from penstock.domain.job import OnLost, Started
+from penstock.domain.job import OnLost, Started, State
 from penstock.domain.retry import Backoff, Curve, Jitter
+from penstock.domain.workflow import NO_KIN, Kin, Parent
 from penstock.handlers.context import (
     LINE_MAX_BYTES,
     PROGRESS_MESSAGE_MAX,
@@ -27,6 +29,7 @@ from penstock.handlers.context import (
     Progress,
 )
 from penstock.handlers.errors import AFTER_MAX_S
+from penstock.handlers.gathered import Bounds
 from penstock.handlers.text import cut, one_line, shortened
 
 HEAD_BYTES = 4
@@ -55,14 +58,16 @@ class Setup:
     log_level: str = "info"
     log_format: str = "auto"
     memory_max_bytes: int = 0
+    bounds: Bounds = field(default_factory=Bounds)
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """The job, and how long it may take from now on."""
+    """The job, how long it may take from now on, and its kin."""
 
     job: Started
     within_s: float
+    kin: Kin = NO_KIN
 
 
 def packed(message: Message) -> bytes:
@@ -123,9 +128,11 @@ class Wire:
 
 def order_message(order: Order) -> Message:
     job = asdict(order.job)
+    graph = None if job["graph_id"] is None else job["graph_id"].hex()
     return {
-        "job": {**job, "id": job["id"].hex(), "worker": job["worker"].hex()},
+        "job": {**job, "id": job["id"].hex(), "worker": job["worker"].hex(), "graph_id": graph},
         "s": order.within_s,
+        "kin": _kin_message(order.kin),
     }
 
 
@@ -141,17 +148,37 @@ def order_of(message: Message) -> Order:
         "ready_at": datetime.fromisoformat(raw["ready_at"]),
         "started_at": datetime.fromisoformat(raw["started_at"]),
         "tags": tuple(raw["tags"]),
+        "graph_id": None if raw["graph_id"] is None else JobId(bytes.fromhex(raw["graph_id"])),
     }
-    return Order(Started(**job), message["s"])
+    return Order(Started(**job), message["s"], _kin_of(message["kin"]))
+
+
+def _kin_message(kin: Kin) -> Message:
+    return {
+        "name": kin.name,
+        "withheld": kin.withheld,
+        "parents": [
+            [one.id.hex(), one.name, one.state, one.result] for one in kin.parents.values()
+        ],
+    }
+
+
+def _kin_of(raw: Message) -> Kin:
+    parents = {
+        name: Parent(JobId(bytes.fromhex(id_)), name, State(state), result)
+        for id_, name, state, result in raw["parents"]
+    }
+    return Kin(raw["name"], parents, raw["withheld"])
 
 
 def setup_of(message: Message) -> Setup:
     lists = {name: tuple(message[name]) for name in ("modules", "path", "egress_allow")}
-    return Setup(**{**message, **lists})
+    return Setup(**{**message, **lists, "bounds": Bounds(**message["bounds"])})
 
 
-def ending_message(ending: Ending) -> Message:
-    return {"ending": asdict(ending)}
+def ending_message(ending: Ending, submitted: Sequence[bytes] = ()) -> Message:
+    """`submitted`: the JSON texts of the jobs that it leaves to be stored."""
+    return {"ending": asdict(ending), "jobs": [job.decode() for job in submitted]}
 
 
 def ending_of(message: Message) -> Ending:
@@ -169,6 +196,16 @@ def ending_of(message: Message) -> Ending:
         _check(failure.type, str)
         _check(failure.message, str)
     return ending
+
+
+def submitted_of(message: Message) -> list[str]:
+    """The jobs that came with an ending. How many there may be is for others to say."""
+    jobs = message["jobs"]
+    _check(jobs, list)
+    for job in jobs:
+        _check(job, str)
+        _check(orjson.loads(job), dict)
+    return list(jobs)
 
 
 def line_of(message: Message) -> LogLine:

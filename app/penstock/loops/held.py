@@ -1,7 +1,9 @@
 """What this replica holds: every attempt from its start until it is settled."""
 
+from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId
 from penstock.loops.pool import Run
+from penstock.loops.settle import Outgoing
 
 
 class Held:
@@ -22,6 +24,19 @@ class Held:
 
     def add(self, run: Run) -> None:
         self.runs[run.job.id] = run
+
+    def leaving(self, run: Run, ending: Ending) -> Outgoing:
+        """A run that has ended, on its way: with all that its handler told, and what it submitted
+        if it succeeded. It is held until it is settled."""
+        submitted = run.context.take_submitted()
+        return Outgoing(
+            run.job,
+            ending,
+            run.log_rows(),
+            run.progress_row(),
+            children=submitted if ending.outcome is Outcome.SUCCEEDED else (),
+            done=lambda: self.drop(run),
+        )
 
     def drop(self, run: Run) -> None:
         if self.runs.get(run.job.id) is run:

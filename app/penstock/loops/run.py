@@ -1,4 +1,5 @@
-"""One attempt: arguments, handler, ending. Whatever the handler does, an `Ending` comes out."""
+"""One attempt: references resolved, arguments, handler, ending. Whatever the handler does, an
+`Ending` comes out."""
 
 import asyncio
 import contextvars
@@ -9,6 +10,7 @@ from typing import Any
 from penstock.domain.attempt import CANCELLED, LOST, RELEASED, Ending, Failure, Outcome
 from penstock.handlers.context import Context
 from penstock.handlers.errors import failure_of
+from penstock.handlers.parents import resolved
 from penstock.handlers.registry import Handler
 from penstock.handlers.results import ending_of
 from penstock.loops.forks import Whole, called
@@ -19,7 +21,7 @@ async def run_handler(
 ) -> Ending:
     """Runs the handler to its end. Only CancelledError passes through."""
     try:
-        arguments = handler.arguments(context.job.payload, context)
+        arguments = handler.arguments(_payload(context), context)
         if not handler.is_async:
             # A context of its own: what a handler binds must not reach the thread's next job.
             fresh = contextvars.Context()
@@ -31,6 +33,14 @@ async def run_handler(
     except BaseException as error:  # a handler may raise anything, also SystemExit
         return failure_of(error)
     return ending_of(result, result_max_bytes)
+
+
+def _payload(context: Context) -> str:
+    """Of a job that may have parents: with their results in it. Raises PermanentError."""
+    payload = context.job.payload
+    if context.job.graph_id is None:
+        return payload
+    return resolved(payload, context.kin, context.services.bounds.payload_max_bytes)
 
 
 def _in_thread(handler: Handler, arguments: tuple[Any, ...], result_max_bytes: int) -> Ending:

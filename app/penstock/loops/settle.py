@@ -24,6 +24,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
+from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
 from penstock.queue.shelves import Off
 from penstock.store.graphs import Graphs
@@ -63,6 +64,7 @@ class Outgoing:
     progress: ProgressRow | None = None
     cancel_requested: bool = False
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
+    children: Sequence[bytes] = ()  # jobs that it submitted, as JSON texts: stored before it
     done: Callable[[], None] = field(default=lambda: None)
     changed_over: bool = field(default=False, init=False)  # to the way of graphs: not done yet
 
@@ -71,6 +73,7 @@ class Outgoing:
     def __post_init__(self) -> None:
         result, lines = self.ending.result, self.logs
         self.size = 200 + len(result or "") + sum(100 + len(line[5]) for line in lines)
+        self.size += sum(len(child) for child in self.children)
 
 
 def weight(outgoing: Outgoing) -> int:
@@ -102,6 +105,7 @@ class Settler:
         self.unsettled = 0
         self.unsettled_bytes = 0
         self._flushing: set[float] = set()  # since when
+        self.fanout: Fanout  # set by who wires us
 
     async def run(self) -> None:
         """Settles what gathers until cancelled."""
@@ -111,6 +115,7 @@ class Settler:
 
     async def drained(self) -> None:
         """Returns when all that was put is settled."""
+        await self.fanout.drained()
         await self._plain.drained()  # some of it may change over
         await self._in_graphs.drained()
 
@@ -122,6 +127,13 @@ class Settler:
     def put(self, outgoing: Outgoing) -> None:
         self.unsettled += 1
         self.unsettled_bytes += outgoing.size
+        if outgoing.children:
+            self.fanout.put(outgoing)  # which passes it on
+        else:
+            self.pass_on(outgoing)
+
+    def pass_on(self, outgoing: Outgoing) -> None:
+        """To its settlement: what it submitted is stored."""
         self._way_of(outgoing).put((outgoing,))
 
     def _way_of(self, outgoing: Outgoing) -> Batcher[Outgoing]:

@@ -3,12 +3,13 @@
 In: wake-ups. Out: runs in the pool. Always holds: never more claimed than slots are free. If we
 die between claim and start, the ids' leases end and they return to the line; between start and
 run, the rows stand under our name and the reaper finds them. A start whose answer was lost is
-sent again; what it had moved the first time is adopted.
+sent again; what it had moved the first time is adopted. A job of a graph is told of its parents
+before it runs: when Postgres is away just then, it is left to adoption as well.
 """
 
 import asyncio
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock import chaos, clock
@@ -16,7 +17,7 @@ from penstock.domain.attempt import RELEASED, Outcome
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
-from penstock.domain.workflow import KIND
+from penstock.domain.workflow import KIND, NO_KIN, Kin
 from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
 from penstock.loops.nesting import Nester
@@ -24,6 +25,7 @@ from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.settle import Outgoing, Settler
 from penstock.queue.shelves import Off
+from penstock.store.parents import Parents
 
 _REST_S = 0.25  # when no claims are allowed, or no slot is free: until the next look
 _ADOPT_S = 10.0
@@ -40,6 +42,7 @@ class Hands:
     held: Held
     settler: Settler
     nester: Nester
+    parents: Parents
     run_of: Callable[[Started], Run | None]  # None: not a kind that we serve
 
 
@@ -79,13 +82,14 @@ class Worker:
         rows = await self._parts.jobs.running_of(mine, _ADOPT_MAX, with_payload=True, but=but)
         if rows:
             await chaos.point("before_adopt")
+        kin = await self._kin_of([job for job, _stop in rows])
         known, held.departed = held.departed, None
         if self._parts.me.draining:
             return _ADOPT_S  # the drain hands back what stands under our name
         strangers = [(j, stop) for j, stop in rows if j.id not in known and j.id not in held]
         self._parts.metrics.adopted.inc(len(strangers))
         for job, cancel_requested in strangers:
-            for run in self._take_in([job]):
+            for run in self._take_in([job], kin):
                 if cancel_requested:
                     self._hands.pool.stop(run, Outcome.CANCELLED)
         if strangers:
@@ -109,8 +113,6 @@ class Worker:
             started = await self._start(taken) if taken else []
         finally:
             lane.reserved -= count
-        self._take_in(started)
-        self._learn_size(started)
         if len(started) < len(taken):
             await self._put_back(taken, started)
         return len(taken)
@@ -122,6 +124,10 @@ class Worker:
         try:
             started = await self._start_until_answered(ids)
             await chaos.point("before_handler")
+            plain = [job for job in started if job.graph_id is None]
+            self._take_in(plain, {})
+            self._learn_size([len(job.payload) for job in plain])
+            await self._take_in_told([job for job in started if job.graph_id is not None])
             return started
         finally:
             self._hands.held.starting.difference_update(ids)
@@ -139,13 +145,34 @@ class Worker:
                 continue
             if failures:
                 # An earlier sending may have moved some, or does so as long as Postgres lets it.
-                limit_s = self._parts.settings.postgres.command_timeout_s
-                self._adopt_soon_until = clock.monotonic() + limit_s
-                self.adopt_wake.set()
+                self._adopt_soon()
             return started
         return []
 
-    def _take_in(self, started: Iterable[Started]) -> list[Run]:
+    def _adopt_soon(self) -> None:
+        limit_s = self._parts.settings.postgres.command_timeout_s
+        self._adopt_soon_until = clock.monotonic() + limit_s
+        self.adopt_wake.set()
+
+    async def _take_in_told(self, started: Sequence[Started]) -> None:
+        """Those of graphs, once they know of their parents; adoption does it if that fails."""
+        if not started:
+            return
+        try:
+            kin = await self._kin_of(started)
+        except StoreUnavailable:
+            self._adopt_soon()
+            return
+        self._learn_size([len(job.payload) + _bytes_of(kin[job.id]) for job in started])
+        if not self._parts.me.draining:  # else the drain hands them back
+            self._take_in(started, kin)
+
+    async def _kin_of(self, started: Iterable[Started]) -> Mapping[JobId, Kin]:
+        """Of those that are part of a graph. Raises StoreUnavailable."""
+        linked = [job for job in started if job.graph_id is not None]
+        return await self._hands.parents.of(linked) if linked else {}
+
+    def _take_in(self, started: Iterable[Started], kin: Mapping[JobId, Kin]) -> list[Run]:
         runs = []
         for job in started:
             if job.kind == KIND:
@@ -155,6 +182,7 @@ class Worker:
             if run is None:  # somebody put its id on the wrong shelf: back it goes, to its own
                 self._hands.settler.put(Outgoing(job, RELEASED))
                 continue
+            run.context.kin = kin.get(job.id, NO_KIN)
             self._hands.held.add(run)
             runs.append(run)
         self._hands.pool.put(runs)
@@ -164,10 +192,11 @@ class Worker:
                 self._hands.pool.stop(run, Outcome.LOST)  # we were condemned meanwhile
         return runs
 
-    def _learn_size(self, started: Sequence[Started]) -> None:
-        """Keeps the mean size of recent payloads: what comes is likely to be like it."""
-        if started:
-            mean = sum(len(job.payload) for job in started) // len(started)
+    def _learn_size(self, sizes: Sequence[int]) -> None:
+        """Keeps the mean size of recent payloads, with parents' results: what comes is likely to be
+        like it."""
+        if sizes:
+            mean = sum(sizes) // len(sizes)
             self._mean_bytes = max((self._mean_bytes + mean) // 2, mean, 1)
 
     async def _put_back(self, taken: Taken, started: Iterable[Started]) -> None:
@@ -181,3 +210,7 @@ class Worker:
         # The expirer ends what has expired; on a shelf it would only be claimed again.
         self._parts.enqueuer.put([one.due for one in left if not one.expired], rest)
         self._parts.metrics.stale_claims.inc(len(rest) - len(left))
+
+
+def _bytes_of(kin: Kin) -> int:
+    return sum(len(parent.result) for parent in kin.parents.values())

@@ -212,6 +212,18 @@ class Worker(Section):
         64 * MIB, ge=MIB, le=4096 * MIB, description="most bytes of such outcomes"
     )
     result_max_bytes: int = Field(MIB, ge=KIB, le=64 * MIB, description="largest result of a job")
+    parents_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="most bytes of its parents' results for a job"
+    )
+    payload_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="largest payload once these are in it"
+    )
+    submit_max: int = Field(
+        10_000, ge=0, le=10_000, description="most jobs that an attempt may submit"
+    )
+    submit_max_bytes: int = Field(
+        16 * MIB, ge=KIB, le=256 * MIB, description="most bytes of jobs that an attempt may submit"
+    )
     ttl_s: float = Field(10, ge=0.2, le=600, description="silence after which a worker is lost")
     beat_s: float = Field(2, ge=0.05, le=60, description="time between signs of life")
     stall_max_s: float = Field(

@@ -124,8 +124,8 @@ async def _joining(
     ids = set(there.values())
     new = [job for job in jobs if job.id not in ids]
     if new and (found.state is not WorkflowState.RUNNING or found.halt is not None):
-        state = found.state if found.halt is None else f"{found.state}, and halted"
-        raise WrongWorkflowState(state, "only one that runs takes more jobs")
+        why = "only one that runs and that nothing stops takes more jobs"
+        raise WrongWorkflowState(found.state, why)
     if found.total + len(new) > JOBS_MAX:
         raise TooLarge(f"a workflow has at most {JOBS_MAX} jobs; this one has {found.total}")
     edges = sum(len(job.parents) for job in new)
@@ -196,10 +196,12 @@ async def _insert(
 ) -> tuple[datetime, set[JobId]]:
     """Stores jobs, places and edges; the time, and the ids that are new."""
     new: set[JobId] = set()
+    waited_for = {parent for job in jobs for parent in job.parents}
     at = None if jobs else await _now(transaction)
     for start in range(0, len(jobs), ROWS_MAX):
         part = jobs[start : start + ROWS_MAX]
-        graphs = [graph if graph != LOOSE or job.parents else None for job in part]
+        is_in = [graph != LOOSE or job.parents or job.id in waited_for for job in part]
+        graphs = [graph if one else None for one in is_in]
         ended = [parents.ended(job) for job in part]
         columns = rows.graph_submission(part, graphs, ended)
         ((at, stored, lost),) = await transaction.rows("submit_graph", *columns)

@@ -186,7 +186,7 @@ class Graphs:
     async def _retry_loose(self, id_: JobId) -> Moved | None:
         async with self._pg.transaction(after="after_retry") as transaction:
             walk = Walk(transaction)
-            await walk.lock([LOOSE])
+            await walk.lock([LOOSE, *await _homes_of_parents(transaction, id_)])
             if not (await transaction.rows("has_edges", id_))[0][0]:
                 found = await transaction.rows("retry_ended", id_)
                 return Moved(due=[_due(id_, *row) for row in found]) if found else None
@@ -317,7 +317,10 @@ async def _untell(transaction: Transaction, again: Sequence[Again]) -> None:
     ours = {one.id for one in again}
     counts: dict[JobId, Counts] = {}
     ids, afters = [one.id for one in again], [bytes(16)] * len(again)
-    for place, child, _graph in await transaction.rows("edges_of", ids, afters, EDGES_MAX):
+    edges = await transaction.rows("edges_of", ids, afters, EDGES_MAX)
+    if any(graph == LOOSE for _, _, graph in edges):
+        await transaction.rows("lock_loose")
+    for place, child, _graph in edges:
         if child not in ours:
             counts[child] = counts.get(child, Counts()).plus(again[place].was, -1)
     if counts:
@@ -336,6 +339,13 @@ async def _refuse_duplicates(
     if held:
         raise DuplicateJob(held)
     raise Contended("jobs of the graph keep moving")
+
+
+async def _homes_of_parents(transaction: Transaction, id_: JobId) -> list[JobId]:
+    """The workflows of its parents: what stands in a workflow may be retried meanwhile."""
+    parents = (await _parents_of(transaction, [id_])).get(id_, [])
+    found = await transaction.rows("graphs_of", parents) if parents else []
+    return [JobId(row[1]) for row in found if row[1] is not None]
 
 
 async def _loose_again(transaction: Transaction, id_: JobId) -> Again | None:

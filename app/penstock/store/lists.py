@@ -6,8 +6,9 @@ holds: a page looks at about 20,000 rows at most, however much there is; what it
 is left to the next one.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from penstock import clock
 from penstock.domain.ids import JobId
@@ -18,25 +19,28 @@ from penstock.store.postgres import Postgres, Record
 from penstock.store.reads import job_view
 
 LOOKS_MAX = 20_000  # rows that one page looks at
-PAGE_BYTES = 1024 * 1024  # of payloads, results and errors: a page ends when it has more
+# Of payloads, results, errors and names of parents: a page ends when it has more.
+PAGE_BYTES = 1024 * 1024
 LOWEST, HIGHEST = JobId(bytes(16)), JobId(b"\xff" * 16)
 
 _QUEUES_MAX = 500  # with more of them, looking at all jobs is cheaper
 _PROBED_MAX = 1000  # rows looked at where each costs a look at another table
 _FEW = 3000  # what is read at once where it is all there is
 _COMMON = 2000  # newest jobs among which a common tag is soon found
-_SLICE = 2  # jobs read first with payloads and results, of MiBs each; then twice as many,
+_SLICE = 2  # jobs read first with what may have MiBs each; then twice as many,
 _SLICE_MAX = 16  # up to so many
 
 _REMEMBERED_S, _REMEMBERED_MAX = 60.0, 1000
 
+_T = TypeVar("_T")
 _Tags = tuple[str, ...]
 _Read = Callable[..., Awaitable[list[Record]]]
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs: from id `since` on and below id `below`; None is any queue, kind, tag, state."""
+    """Which jobs: from id `since` on and below id `below`; None is any queue, kind, tag, state,
+    workflow or none."""
 
     queues: Sequence[str] | None = None
     kinds: Sequence[str] | None = None
@@ -44,6 +48,7 @@ class JobFilter:
     states: frozenset[State] | None = None
     since: JobId = LOWEST
     below: JobId = HIGHEST
+    workflow: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +108,14 @@ class _Search:
         states = of.states or frozenset(State)
         self._live = states & {State.SCHEDULED, State.READY}
         self._runs = State.RUNNING in states
+        self._waits = State.BLOCKED in states
         self._ended = sorted(states & TERMINAL)
         # Most jobs succeed: those who did are found by looking at all jobs, or at all that ended.
         self._has_successes = State.SUCCEEDED in states
 
     async def run(self) -> _Found:
+        if self._of.workflow is not None:
+            return await self._ask("list_of_workflow", LOOKS_MAX, self._of.workflow)
         if self._of.tags is None:
             return await self._in_places(LOOKS_MAX)
         return await self._tagged()
@@ -141,23 +149,27 @@ class _Search:
         return few
 
     async def _in_places(self, looks_max: int) -> _Found:
-        share = looks_max // max(bool(self._live) + self._runs + bool(self._ended), 1)
+        places = (bool(self._live), self._runs, self._waits, bool(self._ended))
+        share = looks_max // max(sum(places), 1)
         found = []
         if self._live:
-            found.append(await self._due(share))
+            found.append(await self._line("list_due", share))
         if self._runs:
             found.append(await self._ask("list_running", share))
+        if self._waits:
+            found.append(await self._line("list_blocked", share))
         if self._ended:
             found.append(await self._over(share))
         return _merged(found)
 
-    async def _due(self, looks_max: int) -> _Found:
+    async def _line(self, query: str, looks_max: int) -> _Found:
+        """What waits, in a place where others may have a backlog."""
         queues, kinds = self._of.queues, self._of.kinds
         if (queues or kinds) and len(queues or ()) <= _QUEUES_MAX:
-            few = await self._ask_if_few("list_due_few", _FEW)
+            few = await self._ask_if_few(f"{query}_few", _FEW)
             if few is not None:
                 return few
-        return await self._ask("list_due", looks_max)
+        return await self._ask(query, looks_max)
 
     async def _over(self, looks_max: int) -> _Found:
         queues, kinds = self._of.queues, self._of.kinds
@@ -171,14 +183,14 @@ class _Search:
     def _is_done(self, found: _Found) -> bool:
         return len(found.ids) >= self._count or found.reached == LOWEST
 
-    async def _ask(self, query: str, looks_max: int) -> _Found:
-        found = await self._ask_if_few(query, looks_max)
+    async def _ask(self, query: str, looks_max: int, *more: object) -> _Found:
+        found = await self._ask_if_few(query, looks_max, *more)
         assert found is not None, query
         return found
 
-    async def _ask_if_few(self, query: str, looks_max: int) -> _Found | None:
+    async def _ask_if_few(self, query: str, looks_max: int, *more: object) -> _Found | None:
         """What a query finds; None when it says that there is too much for it."""
-        found = await self._rows(query, looks_max)
+        found = await self._rows(query, looks_max, *more)
         if found and found[-1][0] is None:
             return None
         reached = [JobId(row[0]) for row in found if row[1] is None]
@@ -187,13 +199,14 @@ class _Search:
             reached[0] if reached else LOWEST,
         )
 
-    async def _rows(self, query: str, looks_max: int) -> list[Record]:
+    async def _rows(self, query: str, looks_max: int, *more: object) -> list[Record]:
         of = self._of
         states = self._ended if query.startswith("list_ended") else of.states
         return await self._read(
             query,
             *(of.below, of.since, looks_max, self._count),
             *(of.queues, of.kinds, None if states is None else list(states), of.tags),
+            *more,
         )
 
 
@@ -206,16 +219,38 @@ def _merged(found: Iterable[_Found]) -> _Found:
 
 async def _read_jobs(read: _Read, ids: Sequence[JobId], *, whole: bool) -> list[JobView]:
     """The jobs in this order; fewer when they become too large."""
+    if not whole:
+        return await _with_parents(read, [job_view(row) for row in await read("jobs", ids, False)])
     found: list[JobView] = []
     size = 0
-    start, step = 0, _SLICE if whole else max(len(ids), 1)
-    while start < len(ids):
-        rows = await read("jobs", ids[start : start + step], whole)
-        start, step = start + step, min(step * 2, _SLICE_MAX)
-        for row in rows:
+    for part in _slices(ids):
+        for row in await read("jobs", part, True):
             view = job_view(row)
             size += view.size
             if found and size > PAGE_BYTES:
                 return found
             found.append(view)
     return found
+
+
+async def _with_parents(read: _Read, views: list[JobView]) -> list[JobView]:
+    """With the names of those that they depend on, which may be many: so they are read apart."""
+    depending = [n for n, view in enumerate(views) if view.run_if is not None]
+    size = 0
+    for part in _slices(depending):
+        rows = await read("depends_on_of", [views[n].id for n in part])
+        asked = {JobId(row[0]): tuple(row[1] or ()) for row in rows}
+        for n in part:
+            views[n] = replace(views[n], depends_on=asked.get(views[n].id, ()))
+            size += views[n].size
+            if n and size > PAGE_BYTES:
+                return views[:n]
+    return views
+
+
+def _slices(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Few at first, for each may be large; then more."""
+    start, step = 0, _SLICE
+    while start < len(items):
+        yield items[start : start + step]
+        start, step = start + step, min(step * 2, _SLICE_MAX)

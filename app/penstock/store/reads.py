@@ -23,7 +23,7 @@ from penstock.store.postgres import Postgres, Record
 _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
-_LIVE = (State.READY, State.SCHEDULED, State.RUNNING)  # as live_counts has them
+_LIVE = (State.READY, State.SCHEDULED, State.RUNNING, State.BLOCKED)  # as live_counts has them
 _STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
 
 LIMIT_MAX = 200  # of a page
@@ -67,12 +67,17 @@ class Reads:
         return [LogView(*row) for row in await self._read("logs", id_, *after, limit)]
 
     async def ended_among(self, ids: Sequence[JobId]) -> list[JobId]:
+        """Those of these jobs and workflows that are over."""
         return [JobId(row[0]) for row in await self._read("ended_among", ids)]
 
     async def states_among(self, ids: Iterable[JobId]) -> dict[JobId, State]:
         """Where these jobs stand."""
         found = await self._read("states_among", list(ids))
         return {JobId(row[0]): State(row[1]) for row in found}
+
+    async def queues_of(self, ids: Sequence[JobId]) -> dict[JobId, str]:
+        """The queues of those of these jobs that there are."""
+        return {JobId(row[0]): row[1] for row in await self._read("queues_of", ids)}
 
     async def queue_names(self) -> list[str]:
         return [row[0] for row in await self._read("queue_names")]
@@ -189,4 +194,8 @@ def job_view(row: Record) -> JobView:
         unique_key=row["unique_key"],
         expires_at=row["expires_at"],
         progress=None if (at := row["percent"]) is None else ProgressView(at, row["message"]),
+        workflow_id=row["workflow_id"],
+        name=row["name"],
+        depends_on=tuple(row["depends_on"] or ()),
+        run_if=row["run_if"],
     )

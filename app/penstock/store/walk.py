@@ -262,8 +262,8 @@ class Walk:
             "settle_holder", holder, ended.id, outcome, state, result, error, reason
         )
         over = [
-            Over(JobId(id_), JobId(graph) if graph else None, queue, kind, priority, state)
-            for id_, graph, queue, kind, priority in found
+            Over(JobId(id_), JobId(graph) if graph else None, queue, kind, priority, State(became))
+            for id_, graph, queue, kind, priority, became in found
         ]
         self.note(over)
         return bool(over)

@@ -13,7 +13,7 @@ from tests.support.execution_log import Attempt, Event
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Found = dict[str, list[str]]
 
-_LOGGING_KINDS = ("logged", "logged-thread", "blocking")
+_LOGGING_KINDS = ("logged", "logged-thread", "scripted", "blocking")
 _LATE_END_S = 5.0  # what a drain may take beyond its grace
 _LAST_START_S = 0.1
 

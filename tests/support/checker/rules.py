@@ -1,5 +1,5 @@
 """Rules that PostgreSQL alone can answer. Names are those of reliability.md, section 2, where it
-has one. Room is left: I3 comes with workflows, I5 and I12 with outlets, I10 with schedules.
+has one. Those of graphs (I3) are in graphs.py; I5 and I12 come with outlets, I10 with schedules.
 
 Each query answers the jobs that break its rule. `$1`, where it is used: the accepted ids. They read
 `last_moves`: the view `moves`, kept for the length of a check.
@@ -11,6 +11,7 @@ from penstock.store import queries
 
 PREPARED = """
 CREATE TEMPORARY TABLE last_moves AS SELECT * FROM moves;
+CREATE INDEX ON last_moves (job_id, seq);
 ANALYZE last_moves;
 """
 FORGOTTEN = "DROP TABLE IF EXISTS last_moves"
@@ -39,7 +40,8 @@ MOVES = {
         SELECT job_id FROM last_moves
         WHERE concat(origin, '>', goal) NOT IN
               ('>job_due', 'job_due>job_running', 'job_running>job_due', 'job_running>job_ended',
-               'job_due>job_ended', 'job_ended>job_due')""",
+               'job_due>job_ended', 'job_ended>job_due', '>job_blocked', 'job_blocked>job_due',
+               'job_blocked>job_ended', 'job_ended>job_blocked', '>job_ended')""",
     "I2 a job is born once": """
         SELECT j.job_id FROM jobs j
         LEFT JOIN last_moves m ON m.job_id = j.job_id AND m.origin IS NULL
@@ -86,7 +88,9 @@ MOVES = {
         WHERE m.origin = 'job_running' AND a.worker_id::text IS DISTINCT FROM m.worker_before
         UNION ALL
         SELECT m.job_id FROM last_moves m JOIN attempts a USING (job_id, attempt)
-        WHERE m.goal = 'job_running' AND a.worker_id::text <> m.worker""",
+        WHERE m.goal = 'job_running' AND a.worker_id::text <> m.worker AND NOT EXISTS (
+            SELECT 1 FROM workflows w
+            WHERE w.holder_id = a.job_id AND w.workflow_id = a.worker_id)""",
     # Two seconds: the condemning statement reads the clock before it commits.
     "I6 nothing begins under a condemned name": """
         SELECT m.job_id FROM last_moves m
@@ -149,6 +153,7 @@ STATES = {
             WHEN 'dead' THEN coalesce(a.outcome NOT IN ('succeeded', 'released', 'cancelled'),
                                       false)
             WHEN 'cancelled' THEN a.outcome IS DISTINCT FROM 'succeeded'
+            WHEN 'skipped' THEN a.outcome IS DISTINCT FROM 'succeeded'
             ELSE false END""",
     "I6 nothing comes after a success": """
         SELECT a.job_id FROM attempts a JOIN job_ended e USING (job_id)
@@ -164,7 +169,8 @@ STATES = {
         SELECT a.job_id FROM attempts a LEFT JOIN jobs j USING (job_id) WHERE j.job_id IS NULL""",
     "I7 a live job holds its unique key": """
         SELECT p.job_id
-        FROM (SELECT job_id FROM job_due UNION ALL SELECT job_id FROM job_running) p
+        FROM (SELECT job_id FROM job_due UNION ALL SELECT job_id FROM job_running
+              UNION ALL SELECT job_id FROM job_blocked) p
         JOIN jobs j USING (job_id)
         LEFT JOIN job_unique u ON u.job_id = p.job_id
              AND u.unique_id = job_unique_id(j.queue, j.unique_key)

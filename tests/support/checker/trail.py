@@ -8,15 +8,17 @@ transaction did to a job is one move (`xid`).
 TRAIL = """
 CREATE TABLE trail (
     place     text NOT NULL,        -- the table
-    op        text NOT NULL,        -- INSERT, DELETE; also CONDEMN, PAUSE, RESUME
+    op        text NOT NULL,        -- INSERT, DELETE; CONDEMN, PAUSE, RESUME; of workflows: BEGIN,
+                                    -- HALT, HALTED, UNHALT, END, REOPEN
     job_id    uuid,
     attempt   integer,
     failures  integer,
     losses    integer,
     crashes   integer,
     at        timestamptz,          -- ready_at, started_at, finished_at, condemned_at
-    worker_id uuid,
-    note      text,                 -- ended: state and reason; running: stop; workers: pid; queues
+    worker_id uuid,                 -- of a workflow: its own id
+    note      text,                 -- ended: state and reason; running: stop; workers: pid; queues;
+                                    -- workflows: state, or halt
     seq       bigint GENERATED ALWAYS AS IDENTITY,
     xid       xid8 NOT NULL DEFAULT pg_current_xact_id(),
     clock     timestamptz NOT NULL DEFAULT clock_timestamp()
@@ -26,6 +28,12 @@ CREATE FUNCTION trail_due() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO trail (place, op, job_id, attempt, failures, losses, crashes, at)
     SELECT TG_TABLE_NAME, TG_OP, job_id, attempt, failures, losses, crashes, ready_at FROM moved;
+    RETURN NULL;
+END $$;
+CREATE FUNCTION trail_blocked() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO trail (place, op, job_id, attempt, failures, losses, crashes, at)
+    SELECT TG_TABLE_NAME, TG_OP, job_id, attempt, 0, 0, 0, run_at FROM moved;
     RETURN NULL;
 END $$;
 CREATE FUNCTION trail_running() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -56,7 +64,36 @@ BEGIN
             NEW.queue);
     RETURN NULL;
 END $$;
+-- Of each update what it changed, in this order.
+CREATE FUNCTION trail_workflows() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    is_new boolean := TG_OP = 'INSERT';
+    was text := CASE WHEN TG_OP = 'UPDATE' THEN OLD.state ELSE 'running' END;
+    halt_was text := CASE WHEN TG_OP = 'UPDATE' THEN OLD.halt END;
+    halting_was boolean := CASE WHEN TG_OP = 'UPDATE' THEN OLD.halting ELSE false END;
+    is_halt boolean := NEW.halt IS NOT NULL AND NEW.halt IS DISTINCT FROM halt_was;
+BEGIN
+    INSERT INTO trail (place, op, worker_id, at, note)
+    SELECT TG_TABLE_NAME, op, NEW.workflow_id, NEW.finished_at,
+           CASE WHEN op ~ 'HALT' THEN coalesce(NEW.halt, halt_was) ELSE NEW.state END
+    FROM (VALUES
+        (1, 'BEGIN', is_new),
+        (2, 'UNHALT', halt_was IS NOT NULL AND NEW.halt IS NULL),
+        (3, 'REOPEN', was <> 'running' AND NEW.state = 'running'),
+        (4, 'HALT', is_halt),
+        (5, 'HALTED', NEW.halt IS NOT NULL AND NOT NEW.halting AND (halting_was OR is_halt)),
+        (6, 'END', NEW.state <> 'running' AND (was <> NEW.state
+                                               OR OLD.finished_at <> NEW.finished_at))
+    ) AS v(i, op, happened) WHERE happened ORDER BY i;
+    RETURN NULL;
+END $$;
 
+CREATE TRIGGER entered AFTER INSERT ON job_blocked REFERENCING NEW TABLE AS moved
+    FOR EACH STATEMENT EXECUTE FUNCTION trail_blocked();
+CREATE TRIGGER went AFTER DELETE ON job_blocked REFERENCING OLD TABLE AS moved
+    FOR EACH STATEMENT EXECUTE FUNCTION trail_blocked();
+CREATE TRIGGER changed AFTER INSERT OR UPDATE ON workflows
+    FOR EACH ROW EXECUTE FUNCTION trail_workflows();
 CREATE TRIGGER entered AFTER INSERT ON job_due REFERENCING NEW TABLE AS moved
     FOR EACH STATEMENT EXECUTE FUNCTION trail_due();
 CREATE TRIGGER went AFTER DELETE ON job_due REFERENCING OLD TABLE AS moved
@@ -78,7 +115,8 @@ CREATE TRIGGER switched AFTER UPDATE ON queues FOR EACH ROW
     WHEN (OLD.paused IS DISTINCT FROM NEW.paused) EXECUTE FUNCTION trail_queues();
 
 -- What each transaction did to each job. `origin` null: it came from nowhere. A place that was left
--- or entered twice shows twice ("job_due+job_due").
+-- or entered twice shows twice ("job_due+job_due"). A stay in job_blocked that one transaction
+-- begins and ends is none: the job's parents were over when it came.
 CREATE VIEW moves AS
 SELECT job_id, xid, min(seq) AS seq,
        string_agg(place, '+' ORDER BY place) FILTER (WHERE op = 'DELETE') AS origin,
@@ -97,5 +135,10 @@ SELECT job_id, xid, min(seq) AS seq,
        min(worker_id::text) FILTER (WHERE op = 'INSERT') AS worker,
        min(note) FILTER (WHERE op = 'DELETE') AS note_before,
        min(note) FILTER (WHERE op = 'INSERT') AS note
-FROM trail WHERE job_id IS NOT NULL GROUP BY job_id, xid;
+FROM (
+    SELECT *, sum(CASE op WHEN 'INSERT' THEN 1 ELSE -1 END) OVER (PARTITION BY job_id, xid, place)
+              AS stays
+    FROM trail WHERE job_id IS NOT NULL
+) t
+WHERE place <> 'job_blocked' OR stays <> 0 GROUP BY job_id, xid;
 """

@@ -127,30 +127,38 @@ WHERE graph_id = $1 AND cancel_requested_at IS NULL
 RETURNING job_id;
 
 -- name: settle_holder
--- running -> ended: the job whose attempt was the workflow $2, exactly once.
+-- running -> ended: the job whose attempt was the workflow $2, exactly once. One that was asked to stop
+-- is cancelled unless it succeeded, as any other job.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 gone AS (
     DELETE FROM job_running WHERE job_id = $1 AND worker_id = $2
     RETURNING job_id, attempt, worker_id, queue, kind, priority, started_at, failures, losses,
-              crashes, unique_id, graph_id
+              crashes, unique_id, graph_id,
+              cancel_requested_at IS NOT NULL AND $4::text <> 'succeeded' AS is_cancelled
+),
+m AS MATERIALIZED (
+    SELECT gone.*, t.now, CASE WHEN is_cancelled THEN 'cancelled' ELSE $4::text END AS state,
+           CASE WHEN is_cancelled THEN 'requested' ELSE $7::text END AS reason
+    FROM gone, t
 ),
 a AS (
     INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome, error)
-    SELECT job_id, attempt, worker_id, started_at, t.now, $3::text, $6::json FROM gone, t
+    SELECT job_id, attempt, worker_id, started_at, now, $3::text, $6::json FROM m
 ),
 e AS (
     INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, crashes, result,
                            error, reason, finished_at, graph_id)
-    SELECT job_id, queue, kind, $4::text, attempt, failures, losses, crashes, $5::json, $6::json, $7::text,
-           t.now, graph_id
-    FROM gone, t
+    SELECT job_id, queue, kind, state, attempt,
+           failures + CASE WHEN state = 'dead' THEN 1 ELSE 0 END, losses, crashes, $5::json,
+           $6::json, reason, now, graph_id
+    FROM m
 ),
 u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM gone))),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, $4::text, (SELECT now FROM t), 1 FROM gone
+    SELECT queue, state, now, 1 FROM m
 )
-SELECT job_id, graph_id, queue, kind, priority FROM gone;
+SELECT job_id, graph_id, queue, kind, priority, state FROM m;
 
 -- name: write_workflows
 -- Writes locked workflows anew. One that has just ended gets its time, one that runs again loses it.

@@ -2,7 +2,7 @@
 -- the queries, merges their answers and reads the jobs, all in one snapshot (decision 0011).
 --
 -- Parameters: $1 only ids below this one, $2 and from this one on; $3 so many rows are looked at,
--- $4 so many answered; $5 queues, $6 kinds, $7 states, $8 tags, each null for any.
+-- $4 so many answered; $5 queues, $6 kinds, $7 states, $8 tags, each null for any; $9 a workflow.
 -- Rows: (job_id, state); and, when $3 stopped the search, one without a state: from this id on
 -- everything was looked at. One row of nulls instead: there is too much for
 -- this way to search.
@@ -96,6 +96,69 @@ SELECT job_id, NULL FROM (
     SELECT job_id FROM job_running WHERE job_id < $1 AND job_id >= $2
     ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $4;
+
+-- name: list_blocked
+WITH m AS MATERIALIZED (
+    SELECT job_id, state
+    FROM (
+        SELECT job_id, queue, kind, 'blocked' AS state
+        FROM job_blocked WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
+    ) w
+    WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
+      AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
+      AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
+      AND ($8::text[] IS NULL
+           OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
+    ORDER BY job_id DESC LIMIT $4
+)
+SELECT job_id, state FROM m
+UNION ALL
+SELECT job_id, NULL FROM (
+    SELECT job_id FROM job_blocked WHERE job_id < $1 AND job_id >= $2
+    ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
+) r WHERE (SELECT count(*) FROM m) < $4;
+
+-- name: list_blocked_few
+-- As list_due_few, of blocked ones.
+WITH RECURSIVE hop(queue, kind) AS (
+    SELECT n.queue, n.kind
+    FROM unnest(coalesce($5::text[], ARRAY[''])) AS q(queue)
+    CROSS JOIN LATERAL (
+        SELECT d.queue, d.kind FROM job_blocked d
+        WHERE (d.queue, d.kind) > (q.queue, '') ORDER BY d.queue, d.kind LIMIT 1
+    ) n
+    WHERE $5::text[] IS NULL OR n.queue = q.queue
+    UNION ALL
+    SELECT n.queue, n.kind
+    FROM hop CROSS JOIN LATERAL (
+        SELECT d.queue, d.kind FROM job_blocked d
+        WHERE (d.queue, d.kind) > (hop.queue, hop.kind) ORDER BY d.queue, d.kind LIMIT 1
+    ) n
+    WHERE $5::text[] IS NULL OR n.queue = hop.queue
+),
+h AS MATERIALIZED (SELECT queue, kind FROM hop LIMIT 500),
+l AS MATERIALIZED (
+    SELECT queue, kind FROM h WHERE $6::text[] IS NULL OR kind = ANY ($6::text[])
+),
+w AS MATERIALIZED (
+    SELECT d.job_id, d.state
+    FROM l CROSS JOIN LATERAL (
+        SELECT job_id, 'blocked' AS state
+        FROM job_blocked WHERE queue = l.queue AND kind = l.kind
+        ORDER BY queue, kind LIMIT $3 + 1
+    ) d
+    LIMIT $3 + 1
+),
+few AS MATERIALIZED (
+    SELECT (SELECT count(*) FROM h) < 500 AND (SELECT count(*) FROM w) <= $3 AS yes
+)
+(SELECT job_id, state FROM w
+ WHERE (SELECT yes FROM few) AND job_id < $1 AND job_id >= $2
+   AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
+   AND ($8::text[] IS NULL OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
+ ORDER BY job_id DESC LIMIT $4)
+UNION ALL
+SELECT NULL, NULL FROM few WHERE NOT yes;
 
 -- name: list_ended
 WITH m AS MATERIALIZED (
@@ -243,6 +306,8 @@ WITH m AS MATERIALIZED (
         FROM job_due WHERE job_id = w.job_id
         UNION ALL
         SELECT 'running' FROM job_running WHERE job_id = w.job_id
+        UNION ALL
+        SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
         LIMIT 1
     ) p
     WHERE w.tags && $8::text[]
@@ -280,9 +345,40 @@ few AS MATERIALIZED (SELECT count(*) <= $3 AS yes FROM c)
      FROM job_due WHERE job_id = w.job_id
      UNION ALL
      SELECT 'running' FROM job_running WHERE job_id = w.job_id
+     UNION ALL
+     SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
      LIMIT 1
  ) p
  WHERE $7::text[] IS NULL OR p.state = ANY ($7::text[])
  ORDER BY w.job_id DESC LIMIT $4)
 UNION ALL
 SELECT NULL, NULL FROM few WHERE NOT yes;
+
+-- name: list_of_workflow
+-- The jobs of workflow $9, which are 10,000 at most: all of them are taken, the places of as many
+-- are looked at as fill a page.
+WITH c AS MATERIALIZED (
+    SELECT job_id, queue, kind, tags FROM jobs WHERE workflow_id = $9
+)
+SELECT w.job_id, p.state
+FROM (
+    SELECT job_id FROM c
+    WHERE job_id < $1 AND job_id >= $2
+      AND ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
+      AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
+      AND ($8::text[] IS NULL OR tags && $8::text[])
+    ORDER BY job_id DESC OFFSET 0
+) w
+CROSS JOIN LATERAL (
+    SELECT state FROM job_ended WHERE job_id = w.job_id
+    UNION ALL
+    SELECT CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END
+    FROM job_due WHERE job_id = w.job_id
+    UNION ALL
+    SELECT 'running' FROM job_running WHERE job_id = w.job_id
+    UNION ALL
+    SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
+    LIMIT 1
+) p
+WHERE $7::text[] IS NULL OR p.state = ANY ($7::text[])
+ORDER BY w.job_id DESC LIMIT least($3::int, $4::int);

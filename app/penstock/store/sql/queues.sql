@@ -55,13 +55,16 @@ INSERT INTO queue_counts (queue, state, at, delta)
 SELECT queue, state, NULL, sum(delta) FROM d GROUP BY queue, state;
 
 -- name: live_counts
--- Jobs in the live places, by queue: ready, scheduled, running; and for how long the oldest ready
--- one has waited. All of them are counted: with seq scans allowed, 10 ms for 100,000.
+-- Jobs in the live places, by queue: ready, scheduled, running, blocked; and for how long the oldest
+-- ready one has waited. All of them are counted: with seq scans allowed, 10 ms for 100,000.
 SELECT queue, count(*) FILTER (WHERE ready_at <= now()), count(*) FILTER (WHERE ready_at > now()),
-       0, extract(epoch FROM now() - min(ready_at) FILTER (WHERE ready_at <= now()))::float8
+       0, 0,
+       extract(epoch FROM now() - min(ready_at) FILTER (WHERE ready_at <= now()))::float8
 FROM job_due GROUP BY queue
 UNION ALL
-SELECT queue, 0, 0, count(*), NULL FROM job_running GROUP BY queue;
+SELECT queue, 0, 0, count(*), 0, NULL FROM job_running GROUP BY queue
+UNION ALL
+SELECT queue, 0, 0, 0, count(*), NULL FROM job_blocked GROUP BY queue;
 
 -- name: ended_counts
 -- Ended jobs by queue and state: all, and those of the last minute.
