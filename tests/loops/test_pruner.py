@@ -9,6 +9,7 @@ from penstock.domain.attempt import CANCELLED
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
+from penstock.domain.workflow import LOOSE
 from penstock.loops.pruner import Pruner
 from penstock.settings import Retention as RetentionSettings
 from penstock.settings.values import KEPT_MIN_S
@@ -16,6 +17,7 @@ from penstock.store import queries
 from penstock.store.retention import Retention
 from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.still import Still
+from tests.support.weaving import Woven, settle, weave
 
 DAY_S = 86_400.0
 AGED = (
@@ -39,6 +41,19 @@ async def ended(still: Still, age_s: float, **fields: object) -> dict[State, Job
     return dict(zip((State.SUCCEEDED, State.DEAD, State.CANCELLED), ids, strict=True))
 
 
+async def over(still: Still, age_s: float) -> Woven:
+    """A workflow that ended so long ago."""
+    woven = await weave(still.db, {"a": (), "b": ("a",)})
+    await woven.end("a")
+    await woven.end("b")
+    await still.db.session.execute(
+        "UPDATE workflows SET finished_at = finished_at - make_interval(secs => $2)"
+        " WHERE workflow_id = $1",
+        *(woven.id, age_s),
+    )
+    return woven
+
+
 async def there(still: Still, ids: dict[State, JobId]) -> set[State]:
     return {state for state, id_ in ids.items() if await still.db.reads.job(id_) is not None}
 
@@ -60,6 +75,27 @@ async def test_nothing_goes_where_the_time_is_0(still: Still) -> None:
     ids = await ended(still, 3650 * DAY_S)
     await pruner(still, dead_s=0, succeeded_s=0).step()
     assert await there(still, ids) == {State.DEAD, State.SUCCEEDED}
+
+
+async def test_workflows_and_loose_jobs_go_by_their_own_time(still: Still) -> None:
+    old, young = await over(still, 31 * DAY_S), await over(still, 29 * DAY_S)
+    parent, child = await still.db.submit(), await still.db.submit()
+    await still.db.session.execute(
+        "UPDATE job_due SET graph_id = $1 WHERE job_id = ANY($2)", LOOSE, [*parent, *child]
+    )
+    runs = await still.db.jobs.start([*parent, *child], await still.db.worker())
+    await settle(still.db, *((run, SUCCESS) for run in runs))
+    await still.db.session.execute(AGED, parent[0], 8 * DAY_S)
+    one = pruner(still)
+    while await one.step() < 10:
+        continue
+    assert await still.db.places([*old.ids.values(), *parent]) == [None] * 3
+    assert await still.db.places([*young.ids.values(), *child]) == ["succeeded"] * 3
+    assert still.metric("workflows_pruned_total") == 1
+    assert still.metric("jobs_pruned_total", state="succeeded") == 3
+    await still.db.session.execute("UPDATE workflows SET finished_at = '1999-12-31'")
+    await pruner(still, workflows_s=0).step()
+    assert await still.db.count("workflows") == 1, "0 is never"
 
 
 async def test_while_there_is_more_it_comes_back_soon_but_rests_between(still: Still) -> None:

@@ -17,6 +17,7 @@ from tests.support import making, weaving
 from tests.support.database import Database, settlement
 from tests.support.making import SUCCESS
 from tests.support.waiting import eventually
+from tests.support.weaving import weave
 
 Call = Callable[[], Awaitable[object]]
 ANSWERS = [name for name, one in chaos.POINTS.items() if one.cuts]
@@ -103,11 +104,7 @@ async def _prepared_graph(db: Database, point: str) -> tuple[Call, str]:
             await db.session.execute("UPDATE job_due SET expires_at = now() - interval '1 s'")
             return lambda: db.graphs.expire(10), ended.format(2)
         case "after_prune_workflows":
-            await db.session.execute(
-                "INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors,"
-                " state, total, finished_at)"
-                " VALUES (gen_random_uuid(), 'w', 'continue', '{}', '', '{}', 'succeeded', 0, now())"
-            )
+            await (await weave(db, {"only": ()})).end("only")
             prune = Retention(db.postgres).prune_workflows
             return lambda: prune(0.0, 10), "SELECT count(*) = 1 FROM pruned_workflows"
     raise AssertionError(f"no call of {point}: write one")

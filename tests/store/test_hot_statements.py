@@ -127,6 +127,41 @@ INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
 SELECT id, '', now() - interval '1 day' + n * interval '1 ms', '{}', '{}'
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+GRAPHS_LONG_AGO = """
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at, graph_id)
+SELECT id, 'queue-' || n % 5, 'echo', 'dead', 1, 1, 0,
+       now() - interval '1 day' + n * interval '1 ms',
+       CASE WHEN n % 2 = 0 THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE id END
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+CHAINED = """
+INSERT INTO job_edges (parent_id, child_id, graph_id)
+SELECT parent_id, id, '00000000-0000-0000-0000-000000000000'
+FROM (SELECT id, lag(id) OVER (ORDER BY n) AS parent_id
+      FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)) c
+WHERE parent_id IS NOT NULL
+"""
+WORKFLOWS_LONG_AGO = """
+INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, state, total,
+                       finished_at)
+SELECT id, 'w', 'continue', '{}', '', CASE WHEN n % 2 = 0 THEN '{}'::uuid[] ELSE ARRAY[id] END,
+       'succeeded', 1, now() - interval '1 day' + n * interval '1 ms'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+OF_THOSE = """
+INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
+                  created_by, workflow_id, name)
+SELECT gen_random_uuid(), 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '', id, '1'
+FROM unnest($1::uuid[]) i(id)
+"""
+PRUNED = "INSERT INTO pruned_workflows SELECT unnest($1::uuid[])"
+BLOCKED = """
+INSERT INTO job_blocked (job_id, graph_id, queue, kind, priority, run_at, run_if, parents,
+                         succeeded, dead, cancelled, skipped, attempt)
+SELECT id, '00000000-0000-0000-0000-000000000000', 'default', 'kind-' || n % 3, n % 10, now(),
+       'all_succeeded', 1, 0, 0, 0, 0, 0
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 ATTEMPTS = """
 INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
 SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
@@ -246,7 +281,8 @@ def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(bytes(16), THROUGH)]
 
 
-FIRST = ("default", "", -1, rows.EPOCH, bytes(16), b"\xff" * 16, THROUGH)
+LAST_ID = b"\xff" * 16
+FIRST = ("default", "", -1, rows.EPOCH, bytes(16), LAST_ID, THROUGH)
 
 HOT = [
     Hot("submit_jobs", [JOBS, DUE], submission, answers=1),
@@ -270,6 +306,8 @@ HOT = [
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
     Hot("line_page", [DUE], lambda *_: [FIRST]),
     Hot("due_among", [DUE], at_once),
+    Hot("blocked_page", [BLOCKED], lambda *_: [("default", "", bytes(16), LAST_ID, THROUGH)]),
+    Hot("blocked_among", [BLOCKED], at_once),
     # A replica beats once in two seconds: 50 beats are those of 100 replicas in one second.
     Hot("beat", [EXPIRED_WORKERS], lambda ids, _: [(id_, 10.0) for id_ in ids[:50]], None),
     Hot("cancel_requested", [RUNNING_UNDER_500_NAMES], lambda _, worker: [(worker,)], answers=0),
@@ -308,6 +346,19 @@ HOT = [
         "prune_ended",
         [JOBS, ENDED_LONG_AGO, ATTEMPTS, LOGS, PROGRESS],
         lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
+        answers=1,
+    ),
+    Hot(
+        "prune_loose",
+        [JOBS, GRAPHS_LONG_AGO, CHAINED, ATTEMPTS, LOGS, PROGRESS],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH)],
+        answers=1,
+    ),
+    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot(
+        "prune_workflow_jobs",
+        [WORKFLOWS_LONG_AGO, OF_THOSE, PRUNED, CHAINED],
+        lambda *_: [(THROUGH,)],
         answers=1,
     ),
     Hot("audit_places", [JOBS, DUE], page, answers=1, is_read=True),

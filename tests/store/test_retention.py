@@ -211,7 +211,7 @@ async def test_whoever_comes_at_the_same_time_finds_a_whole_job_or_none(
             await db.settle(run, making.FAILURE)
         await db.session.execute(LONG_AGO, [run.id for run in runs])
         calls = [
-            *(prune(retention, rows=5) for _ in range(4)),
+            *(prune(retention, rows=2) for _ in range(4)),
             *(db.retry(run.id) for run in runs[::2]),
             *(db.jobs.cancel_due(run.id) for run in runs[::3]),
             *(db.settle(run, making.SUCCESS) for run in runs[::4]),

@@ -66,9 +66,9 @@ async def store_graph(
     homes = await _homes(transaction, jobs)
     graph = one.into or LOOSE
     await walk.lock({graph} | {home for home in homes.values() if home is not None})
-    _refuse_missing(jobs, {one for one, home in homes.items() if _is_pruned(home, walk)})
     if one.into is not None:
         jobs = await _joining(transaction, walk, one.into, jobs)
+    _refuse_missing(jobs, {one for one, home in homes.items() if _is_pruned(home, walk)})
     parents = await _parents(transaction, homes)
     at, new = await _insert(transaction, jobs, graph, parents)
     stored = [job for job in jobs if job.id in new]

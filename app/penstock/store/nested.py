@@ -48,6 +48,8 @@ class Nested:
             outer = job.graph_id if job.graph_id != LOOSE else None
             walk = Walk(transaction)
             await walk.lock({one for one in (existing, outer) if one is not None})
+            if existing not in walk.workflows:
+                existing = None  # that of a life long ago was pruned just now
             around = walk.workflows[outer] if outer is not None else None
             ancestors = [*around.ancestors, around.id] if around is not None else []
             if len(ancestors) >= DEPTH_MAX:

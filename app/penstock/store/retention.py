@@ -70,8 +70,8 @@ class Retention:
 
     async def prune_workflow_jobs(self, rows_max: int) -> PrunedJobs:
         """Deletes the next of what is left of workflows that were taken out."""
-        (_, rows), *counts = await self._pg.rows("prune_workflow_jobs", rows_max)
-        return PrunedJobs(rows, {State(state): count for state, count in counts})
+        (rows, _), *counts = await self._pg.rows("prune_workflow_jobs", rows_max)
+        return PrunedJobs(rows, {State(state): count for count, state in counts})
 
     async def prune_idempotency_keys(self, older_s: float, rows_max: int) -> int:
         """Deletes the oldest stored answers; how many it were."""

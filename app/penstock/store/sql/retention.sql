@@ -158,9 +158,9 @@ f AS (
     DELETE FROM pruned_workflows
     WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w)) AND (SELECT rows FROM r) < $1
 )
-SELECT NULL, (SELECT rows FROM r)
+SELECT greatest(rows, (SELECT count(*) FROM w)), NULL FROM r
 UNION ALL
-SELECT state, count(*) FROM e GROUP BY state;
+SELECT count(*), state FROM e GROUP BY state;
 
 -- name: prune_idempotency_keys
 -- The oldest $2 answers that were stored more than $1 seconds ago.
