@@ -336,7 +336,7 @@ SELECT job_id, workflow_id, run_if IS NOT NULL, name FROM jobs WHERE job_id = AN
 
 -- name: has_edges
 SELECT EXISTS (SELECT 1 FROM job_edges WHERE parent_id = $1)
-    OR EXISTS (SELECT 1 FROM job_edges WHERE child_id = $1);
+    OR (SELECT graph_id FROM job_edges WHERE uuid_send(child_id) = uuid_send($1) LIMIT 1) IS NOT NULL;
 
 -- name: names_taken
 -- Which jobs of a workflow have these names.
@@ -359,8 +359,9 @@ LEFT JOIN job_ended e ON e.job_id = j.job_id;
 SELECT run_if FROM jobs WHERE job_id = $1;
 
 -- name: edges_into
--- The edges into these jobs.
-SELECT child_id, parent_id FROM job_edges WHERE child_id = ANY($1::uuid[]);
+-- The edges into these jobs. (The graph too: else an index-only scan of all would seem as cheap.)
+SELECT child_id, parent_id, graph_id FROM job_edges
+WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(id) FROM unnest($1::uuid[]) i(id)));
 
 -- name: reopen_jobs
 -- ended (dead, cancelled, skipped) -> due or blocked: a new life, its budget fresh, attempts going on.
