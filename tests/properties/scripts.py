@@ -13,6 +13,7 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from penstock.domain.graph import may_be_skipped
 from tests.support.workflow_reference import CONDITIONS, DEAD, Graph, Node
 
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 200)
@@ -21,6 +22,7 @@ CALLS = ("none", "none", "none", "add", "cancel a job", "cancel", "add and cance
 _OFTEN = ("all_succeeded",) * 6 + ("all_finished", "none_failed") * 2  # else most are skipped
 _ALWAYS = 1_000_000  # failures
 _LOOSE_MAX = 12
+NESTED = 0.05  # how many jobs are workflows themselves
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Part:
     failures: int = 0
     mended: bool = False
     inner: tuple["Part", ...] = ()
+    skippable: bool = False
 
     @property
     def name(self) -> str:
@@ -171,20 +174,25 @@ class _Drawing:
     def _part(self, name: str) -> Part:
         chance = self.chance
         condition = chance.choice([*CONDITIONS, *_OFTEN])
-        parents = tuple(sorted(part.name for part in self._parents()))
+        found = self._parents()
+        parents = tuple(sorted(part.name for part in found))
+        if condition == "all_skipped" and not all(part.skippable for part in found):
+            condition = "none_skipped"  # the door refuses what can never hold
         inner: tuple[Part, ...] = ()
         dies = chance.random() < 0.1
-        if self.may_nest and chance.random() < 0.05:
+        if self.may_nest and chance.random() < NESTED:
             inner = tuple(_Drawing(chance, "any").parts(chance.randint(1, 4)))
             inner = tuple(replace(one, mended=False) for one in inner)
             ends = Graph([one.node for one in inner]).possible().values()
             dies = any(DEAD in states for states in ends)
+        can = [part.skippable for part in found]
         return Part(
             Node(name, parents, condition, dies),
             seconds=chance.choice([0, 0, 0, 0.02, 0.1, 0.4]),
             failures=chance.choice([0, 0, 0, 0, 1, 2]),
             mended=not inner and chance.random() < 0.6,
             inner=inner,
+            skippable=may_be_skipped(condition, can),
         )
 
     def _parents(self) -> Sequence[Part]:

@@ -6,20 +6,30 @@ by the table of problems; words and the shapes of answers come from `openapi_cal
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import orjson
+from pydantic import TypeAdapter
 
 from penstock import VERSION
 from penstock.api import openapi_parts as parts
 from penstock.api import openapi_problems, shapes
 from penstock.api.door import Limits
 from penstock.api.job_body import JOB_BODY
-from penstock.api.openapi_calls import CALLS, TAGS, Call, Gives
+from penstock.api.openapi_calls import CALLS, TAGS
+from penstock.api.openapi_parts import Call, Gives
 from penstock.api.openapi_schemas import Json, Schemas, without_null
 from penstock.api.routes import Route, Takes
+from penstock.api.workflow_body import MORE_BODY, RETRY_BODY, WORKFLOW_BODY
 
+# What else than jobs by themselves can be sent.
+_BODIES: Mapping[Takes, TypeAdapter[Any]] = {
+    Takes.WORKFLOW: WORKFLOW_BODY,
+    Takes.MORE: MORE_BODY,
+    Takes.RETRY: RETRY_BODY,
+}
 _VARYING = re.compile(r"\{(\w+)\}")
 
 
@@ -62,7 +72,7 @@ class _Maker:
         self._limits = limits
         given = [gives for route in routes for gives in CALLS[route.handler].gives.values()]
         self.schemas = Schemas(
-            requests=[JOB_BODY],
+            requests=[JOB_BODY, *_BODIES.values()],
             queries=dict.fromkeys(route.asks for route in routes if route.asks is not None),
             answers=[shapes.Problem, *(one.shape for one in given if one.shape is not None)],
         )
@@ -116,12 +126,12 @@ class _Maker:
             }
 
     def _body(self, takes: Takes, call: Call) -> Json:
-        schema = self.schemas.of(JOB_BODY)
+        schema = self.schemas.of(_BODIES.get(takes, JOB_BODY))
         if takes is Takes.BATCH:
             schema = _batch_of(schema, self._limits.batch_jobs_max)
         samples = {name: {"value": value} for name, value in call.samples.items()}
         content = {"application/json": {"schema": schema, "examples": samples}}
-        return {"required": True, "content": content}
+        return {"required": takes is not Takes.RETRY, "content": content}
 
     def _given(self, gives: Gives, route: Route, call: Call) -> Json:
         headers = ["X-Request-Id", *gives.headers]

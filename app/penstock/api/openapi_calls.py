@@ -5,43 +5,20 @@ for beyond what its route implies. A route without a row here fails `tests/api/t
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
+from penstock.api.openapi_parts import Call, Gives
+from penstock.api.openapi_workflows import CALLS_OF_WORKFLOWS
 from penstock.api.routes import Handler
 
 TAGS = {
     "jobs": "Submit work, follow it, stop it, run it again.",
+    "workflows": "Jobs that depend on one another, as one.",
     "queues": "The lines in which jobs stand.",
     "workers": "Who runs the jobs.",
     "operations": "What machines and people ask of one replica. No token is needed.",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Gives:
-    """One answer. `example` changes fields of the shape's own example, to tell this one's story."""
-
-    says: str
-    shape: Any = None  # None: text
-    media: tuple[str, ...] = ("application/json",)
-    headers: tuple[str, ...] = ()
-    example: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`name` is the operationId; `sends` are the request's headers, `samples` bodies to send."""
-
-    name: str
-    tag: str
-    summary: str
-    description: str
-    gives: Mapping[int, Gives]
-    problems: tuple[str, ...] = ()
-    sends: tuple[str, ...] = ()
-    samples: Mapping[str, Any] = field(default_factory=dict)
 
 
 _FRESH = {
@@ -172,6 +149,7 @@ CALLS: Mapping[Handler, Call] = {
         {200: Gives("The job.", shapes.Job, example=_FRESH | {"attempt": 1})},
         problems=("wrong-state", "duplicate-job"),
     ),
+    **CALLS_OF_WORKFLOWS,
     queues.list_all: Call(
         "listQueues",
         "queues",

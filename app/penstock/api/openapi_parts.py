@@ -1,6 +1,7 @@
-"""Parts of the document that many calls share: headers, path parameters, security, introduction."""
+"""Parts of the document that many calls share: rows, headers, path parameters, security, words."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from penstock.api.docs import ASSETS
@@ -21,7 +22,7 @@ def _header(description: str, example: str, **schema: Any) -> dict[str, Any]:
 
 PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "id": {
-        "description": "The job's id.",
+        "description": "The id of the job or workflow.",
         "schema": {"type": "string", "format": "uuid"},
         "example": "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa",
     },
@@ -44,8 +45,8 @@ PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
 
 REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
     "Prefer": _header(
-        f"`wait=N` (RFC 7240): hold the answer until the job is over, {WAIT_MAX_S} s at most. "
-        "What isn't understood is passed over.",
+        "`wait=N` (RFC 7240): hold the answer until the job or workflow is over, "
+        f"{WAIT_MAX_S} s at most. What isn't understood is passed over.",
         "wait=1",
     ),
     "traceparent": _header(
@@ -70,7 +71,7 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
         pattern="^[A-Za-z0-9._-]{1,128}$",
     ),
     "Location": _header(
-        "Where the new job is.",
+        "Where the new job or workflow is.",
         "/v1/jobs/01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa",
         format="uri-reference",
     ),
@@ -88,6 +89,31 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
 OPTIONAL = frozenset({"Preference-Applied", "Idempotent-Replayed", "Link"})
 # Which header of the answer belongs to a header of the request.
 ANSWERED_BY = {"Prefer": "Preference-Applied", "Idempotency-Key": "Idempotent-Replayed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gives:
+    """One answer. `example` changes fields of the shape's own example, to tell this one's story."""
+
+    says: str
+    shape: Any = None  # None: text
+    media: tuple[str, ...] = ("application/json",)
+    headers: tuple[str, ...] = ()
+    example: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`name` is the operationId; `sends` are the request's headers, `samples` bodies to send."""
+
+    name: str
+    tag: str
+    summary: str
+    description: str
+    gives: Mapping[int, Gives]
+    problems: tuple[str, ...] = ()
+    sends: tuple[str, ...] = ()
+    samples: Mapping[str, Any] = field(default_factory=dict)
 
 
 def path_parameter(name: str) -> dict[str, Any]:
@@ -157,7 +183,8 @@ Fields and query parameters that nobody knows are refused, never passed over.
 
 `scheduled` (its time is to come) → `ready` (waits for a slot) → `running` → `succeeded`, `dead`
 (attempts exhausted, failed for good, or lost or crashed too often) or `cancelled`. A job that fails
-with budget left is `scheduled` again. `blocked` and `skipped` are for jobs that depend on others.
+with budget left is `scheduled` again. A job that depends on others is `blocked` until they are
+over, and `skipped` if its `run_if` can't hold any more.
 
 ## Roles
 

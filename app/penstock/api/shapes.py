@@ -15,6 +15,7 @@ from penstock.api.fields import Name
 from penstock.domain.attempt import Outcome
 from penstock.domain.job import OnLost, State
 from penstock.domain.retry import Curve, Jitter
+from penstock.domain.workflow import WorkflowState
 
 _ID = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$"
@@ -30,7 +31,7 @@ NextCursor = Annotated[
 ]
 
 
-def _says(description: str, example: Any) -> Any:
+def says(description: str, example: Any) -> Any:
     """What a field means, and what it may be."""
     return Field(description=description, examples=[example])
 
@@ -38,97 +39,102 @@ def _says(description: str, example: Any) -> Any:
 class Backoff(TypedDict):
     """How long a job waits after a failure."""
 
-    kind: Annotated[Curve, _says("How the wait grows with the failures.", "exponential")]
-    base_s: Annotated[Seconds, _says("The first wait in seconds.", 2.0)]
-    factor: Annotated[float, _says("What `exponential` multiplies by.", 2.0)]
-    max_s: Annotated[Seconds, _says("The longest wait in seconds.", 3600.0)]
-    jitter: Annotated[Jitter, _says("How much of the wait is left to chance.", "full")]
+    kind: Annotated[Curve, says("How the wait grows with the failures.", "exponential")]
+    base_s: Annotated[Seconds, says("The first wait in seconds.", 2.0)]
+    factor: Annotated[float, says("What `exponential` multiplies by.", 2.0)]
+    max_s: Annotated[Seconds, says("The longest wait in seconds.", 3600.0)]
+    jitter: Annotated[Jitter, says("How much of the wait is left to chance.", "full")]
 
 
 class Error(TypedDict):
     """Why an attempt failed."""
 
-    type: Annotated[str, _says("A short name to branch on.", "TimeoutError")]
-    message: Annotated[str, _says("One sentence for people.", "the mail server didn't answer")]
-    details: Annotated[Any, _says("Any JSON that the handler added.", {"host": "mx1"})]
+    type: Annotated[str, says("A short name to branch on.", "TimeoutError")]
+    message: Annotated[str, says("One sentence for people.", "the mail server didn't answer")]
+    details: Annotated[Any, says("Any JSON that the handler added.", {"host": "mx1"})]
 
 
 class Progress(TypedDict):
     """How far a running job has come, as its handler says."""
 
-    percent: Annotated[float, Field(ge=0, le=100), _says("0 to 100.", 40.0)]
-    message: Annotated[str | None, _says("What it is doing.", "2 of 5 pages")]
+    percent: Annotated[float, Field(ge=0, le=100), says("0 to 100.", 40.0)]
+    message: Annotated[str | None, says("What it is doing.", "2 of 5 pages")]
 
 
 class _JobBasics(TypedDict):
-    id: Annotated[Id, _says("UUIDv7, made by the server.", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa")]
-    kind: Annotated[Name, _says("The handler that runs it.", "echo")]
-    queue: Annotated[Name, _says("The line that it stands in.", "mail")]
-    state: Annotated[State, _says("Where it stands; see *States of a job*.", "succeeded")]
-    priority: Annotated[int, Field(ge=0, le=9), _says("9 runs first.", 5)]
+    id: Annotated[Id, says("UUIDv7, made by the server.", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa")]
+    kind: Annotated[Name, says("The handler that runs it.", "echo")]
+    queue: Annotated[Name, says("The line that it stands in.", "mail")]
+    state: Annotated[State, says("Where it stands; see *States of a job*.", "succeeded")]
+    priority: Annotated[int, Field(ge=0, le=9), says("9 runs first.", 5)]
     error: Annotated[
-        Error | None, _says("Of the last attempt that failed, until one succeeds.", None)
+        Error | None, says("Of the last attempt that failed, until one succeeds.", None)
     ]
-    attempt: Annotated[Count, _says("Number of the last attempt; 0 before the first.", 1)]
-    failures: Annotated[Count, _says("How much of `max_attempts` is spent in this life.", 0)]
-    crashes: Annotated[Count, _says("How many child processes it ended in this life.", 0)]
-    max_attempts: Annotated[int, Field(ge=1, le=100), _says("How often it may fail.", 5)]
-    on_lost: Annotated[OnLost, _says("What happens when its worker is lost with it.", "retry")]
+    attempt: Annotated[Count, says("Number of the last attempt; 0 before the first.", 1)]
+    failures: Annotated[Count, says("How much of `max_attempts` is spent in this life.", 0)]
+    crashes: Annotated[Count, says("How many child processes it ended in this life.", 0)]
+    max_attempts: Annotated[int, Field(ge=1, le=100), says("How often it may fail.", 5)]
+    on_lost: Annotated[OnLost, says("What happens when its worker is lost with it.", "retry")]
     backoff: Backoff
-    timeout_s: Annotated[Seconds, _says("For one attempt.", 300.0)]
+    timeout_s: Annotated[Seconds, says("For one attempt.", 300.0)]
     run_at: Annotated[
-        Time, _says("When it is or was due: first run or retry.", "2026-11-18T11:06:40.000Z")
+        Time, says("When it is or was due: first run or retry.", "2026-11-18T11:06:40.000Z")
     ]
-    expires_at: Annotated[Time | None, _says("Cancelled if it hasn't started by then.", None)]
-    created_at: Annotated[Time, _says("When it was submitted.", "2026-11-18T11:06:40.000Z")]
+    expires_at: Annotated[Time | None, says("Cancelled if it hasn't started by then.", None)]
+    created_at: Annotated[Time, says("When it was submitted.", "2026-11-18T11:06:40.000Z")]
     started_at: Annotated[
-        Time | None, _says("When the last attempt began.", "2026-11-18T11:06:40.007Z")
+        Time | None, says("When the last attempt began.", "2026-11-18T11:06:40.007Z")
     ]
     finished_at: Annotated[
-        Time | None, _says("When it reached its end.", "2026-11-18T11:06:40.019Z")
+        Time | None, says("When it reached its end.", "2026-11-18T11:06:40.019Z")
     ]
-    unique_key: Annotated[str | None, _says("No other live job of the queue has it.", None)]
-    concurrency_key: Annotated[str | None, _says("Bounds how many run at once.", None)]
-    tags: Annotated[list[str], _says("Labels to find it by.", ["welcome"])]
-    workflow_id: Annotated[Id | None, _says("The workflow that it belongs to.", None)]
-    name: Annotated[str | None, _says("Its name in the workflow.", None)]
-    depends_on: Annotated[list[str], _says("The jobs that it waits for.", [])]
-    run_if: Annotated[str | None, _says("What must have become of those.", None)]
-    progress: Annotated[Progress | None, _says("How far it has come.", None)]
+    unique_key: Annotated[str | None, says("No other live job of the queue has it.", None)]
+    concurrency_key: Annotated[str | None, says("Bounds how many run at once.", None)]
+    tags: Annotated[list[str], says("Labels to find it by.", ["welcome"])]
+    workflow_id: Annotated[Id | None, says("The workflow that it belongs to.", None)]
+    name: Annotated[str | None, says("Its name in the workflow.", None)]
+    depends_on: Annotated[
+        list[str], says("The jobs that it waits for: names in its workflow, else ids.", [])
+    ]
+    run_if: Annotated[str | None, says("What must have become of those.", None)]
+    progress: Annotated[Progress | None, says("How far it has come.", None)]
     cancel_reason: Annotated[
         Literal["requested", "expired", "workflow-stopped"] | None,
-        _says("Why it was cancelled, if it was.", None),
+        says("Why it was cancelled, if it was.", None),
     ]
-    worker: Annotated[Id | None, _says("The worker of the last attempt.", _WORKER)]
+    worker: Annotated[
+        Id | None,
+        says("The worker of the last attempt; of a job of kind `workflow` that one.", _WORKER),
+    ]
     traceparent: Annotated[
         str | None,
-        _says(
+        says(
             "The trace that it was submitted in.",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
         ),
     ]
-    created_by: Annotated[str, _says("The `sub` of who submitted it.", "signup-service")]
+    created_by: Annotated[str, says("The `sub` of who submitted it.", "signup-service")]
 
 
 class Job(_JobBasics):
     """A job as it stands."""
 
-    payload: Annotated[Any, _says("What was submitted.", {"to": "ada@example.com"})]
-    result: Annotated[Any, _says("What the handler gave back.", {"to": "ada@example.com"})]
+    payload: Annotated[Any, says("What was submitted.", {"to": "ada@example.com"})]
+    result: Annotated[Any, says("What the handler gave back.", {"to": "ada@example.com"})]
 
 
 class ListedJob(_JobBasics):
     """A job in a list: without payload and result, if they weren't asked for."""
 
-    payload: NotRequired[Annotated[Any, _says("With `include=payload`.", {"to": "ada"})]]
-    result: NotRequired[Annotated[Any, _says("With `include=result`.", {"to": "ada"})]]
+    payload: NotRequired[Annotated[Any, says("With `include=payload`.", {"to": "ada"})]]
+    result: NotRequired[Annotated[Any, says("With `include=result`.", {"to": "ada"})]]
 
 
 class Brief(TypedDict):
     """One job of a batch."""
 
-    id: Annotated[Id, _says("UUIDv7, made by the server.", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa")]
-    state: Annotated[State, _says("Where it stands.", "ready")]
+    id: Annotated[Id, says("UUIDv7, made by the server.", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa")]
+    state: Annotated[State, says("Where it stands.", "ready")]
 
 
 class Batch(TypedDict):
@@ -140,68 +146,68 @@ class Batch(TypedDict):
 class Attempt(TypedDict):
     """One try of a job."""
 
-    attempt: Annotated[int, Field(ge=1), _says("Counted from 1, never used again.", 1)]
-    worker: Annotated[Id, _says("Who ran it.", _WORKER)]
-    started_at: Annotated[Time, _says("When it began.", "2026-11-18T11:06:40.007Z")]
-    finished_at: Annotated[Time | None, _says("When it ended.", "2026-11-18T11:06:41.207Z")]
-    outcome: Annotated[Outcome | None, _says("How it ended; null while it is under way.", "failed")]
+    attempt: Annotated[int, Field(ge=1), says("Counted from 1, never used again.", 1)]
+    worker: Annotated[Id, says("Who ran it.", _WORKER)]
+    started_at: Annotated[Time, says("When it began.", "2026-11-18T11:06:40.007Z")]
+    finished_at: Annotated[Time | None, says("When it ended.", "2026-11-18T11:06:41.207Z")]
+    outcome: Annotated[Outcome | None, says("How it ended; null while it is under way.", "failed")]
     error: Annotated[
         Error | None,
-        _says(
+        says(
             "Why it failed.",
             {"type": "TimeoutError", "message": "no answer", "details": None},
         ),
     ]
     next_run_at: Annotated[
-        Time | None, _says("When the job was to run again.", "2026-11-18T11:06:42.551Z")
+        Time | None, says("When the job was to run again.", "2026-11-18T11:06:42.551Z")
     ]
 
 
 class LogLine(TypedDict):
     """One line that a handler logged."""
 
-    time: Annotated[Time, _says("When it was logged.", "2026-11-18T11:06:40.011Z")]
-    attempt: Annotated[int, Field(ge=1), _says("In which attempt.", 1)]
-    level: Annotated[str, _says("How serious it is.", "info")]
-    message: Annotated[str, _says("The text, with its fields.", "sent to=ada@example.com")]
+    time: Annotated[Time, says("When it was logged.", "2026-11-18T11:06:40.011Z")]
+    attempt: Annotated[int, Field(ge=1), says("In which attempt.", 1)]
+    level: Annotated[str, says("How serious it is.", "info")]
+    message: Annotated[str, says("The text, with its fields.", "sent to=ada@example.com")]
 
 
 class Counts(TypedDict):
     """Jobs by state."""
 
-    blocked: Annotated[Count, _says("Waiting for parents.", 0)]
-    scheduled: Annotated[Count, _says("Waiting for their time.", 2)]
-    ready: Annotated[Count, _says("Waiting for a free slot.", 17)]
-    running: Annotated[Count, _says("With a worker.", 8)]
-    succeeded: Annotated[Count, _says("Done.", 1204)]
-    dead: Annotated[Count, _says("Given up.", 3)]
-    cancelled: Annotated[Count, _says("Stopped before they were done.", 1)]
-    skipped: Annotated[Count, _says("Never to run.", 0)]
+    blocked: Annotated[Count, says("Waiting for parents.", 0)]
+    scheduled: Annotated[Count, says("Waiting for their time.", 2)]
+    ready: Annotated[Count, says("Waiting for a free slot.", 17)]
+    running: Annotated[Count, says("With a worker.", 8)]
+    succeeded: Annotated[Count, says("Done.", 1204)]
+    dead: Annotated[Count, says("Given up.", 3)]
+    cancelled: Annotated[Count, says("Stopped before they were done.", 1)]
+    skipped: Annotated[Count, says("Never to run.", 0)]
 
 
 class Throughput(TypedDict):
     """What a queue ended per second, over the last minute."""
 
-    succeeded_per_s: Annotated[Seconds, _says("Jobs that succeeded.", 20.067)]
-    dead_per_s: Annotated[Seconds, _says("Jobs that were given up.", 0.05)]
+    succeeded_per_s: Annotated[Seconds, says("Jobs that succeeded.", 20.067)]
+    dead_per_s: Annotated[Seconds, says("Jobs that were given up.", 0.05)]
 
 
 class QueueSettings(TypedDict):
     """What an operator may set for a queue."""
 
     priority_aging_s: Annotated[
-        Seconds, _says("Seconds of waiting that outweigh one step of priority.", 60.0)
+        Seconds, says("Seconds of waiting that outweigh one step of priority.", 60.0)
     ]
 
 
 class Queue(TypedDict):
     """A queue."""
 
-    name: Annotated[Name, _says("Its name.", "mail")]
-    paused: Annotated[bool, _says("Whether nothing of it is started.", False)]
+    name: Annotated[Name, says("Its name.", "mail")]
+    paused: Annotated[bool, says("Whether nothing of it is started.", False)]
     counts: Counts
     oldest_ready_age_s: Annotated[
-        float | None, _says("How long the first in line has waited.", 0.85)
+        float | None, says("How long the first in line has waited.", 0.85)
     ]
     throughput: Throughput
     settings: QueueSettings
@@ -210,52 +216,52 @@ class Queue(TypedDict):
 class Worker(TypedDict):
     """Who runs jobs: a replica."""
 
-    id: Annotated[Id, _says("Its name in this life.", _WORKER)]
-    host: Annotated[str, _says("The machine that it runs on.", "penstock-7d4b9c")]
-    version: Annotated[str, _says("Of its code.", "0.1.0")]
-    queues: Annotated[list[str], _says("Names and globs that it serves and you see.", ["*"])]
-    kinds: Annotated[list[str], _says("What it has handlers for.", ["echo", "http"])]
-    slots: Annotated[Count, _says("How many jobs it runs at once.", 116)]
-    running: Annotated[Count, _says("How many it runs now.", 8)]
-    started_at: Annotated[Time, _says("When this life began.", "2026-11-17T07:20:00.000Z")]
-    last_heartbeat_at: Annotated[Time, _says("Its last sign of life.", "2026-11-18T11:06:39.512Z")]
+    id: Annotated[Id, says("Its name in this life.", _WORKER)]
+    host: Annotated[str, says("The machine that it runs on.", "penstock-7d4b9c")]
+    version: Annotated[str, says("Of its code.", "0.1.0")]
+    queues: Annotated[list[str], says("Names and globs that it serves and you see.", ["*"])]
+    kinds: Annotated[list[str], says("What it has handlers for.", ["echo", "http"])]
+    slots: Annotated[Count, says("How many jobs it runs at once.", 116)]
+    running: Annotated[Count, says("How many it runs now.", 8)]
+    started_at: Annotated[Time, says("When this life began.", "2026-11-17T07:20:00.000Z")]
+    last_heartbeat_at: Annotated[Time, says("Its last sign of life.", "2026-11-18T11:06:39.512Z")]
     state: Annotated[
         Literal["live", "condemned"],
-        _says("`condemned`: given up, its jobs run elsewhere.", "live"),
+        says("`condemned`: given up, its jobs run elsewhere.", "live"),
     ]
 
 
 class Live(TypedDict):
     """The event loop turns."""
 
-    live: Annotated[Literal[True], _says("Always true.", True)]
+    live: Annotated[Literal[True], says("Always true.", True)]
 
 
 class Ready(TypedDict):
     """Whether this replica serves."""
 
-    ready: Annotated[bool, _says("Whether to send requests here.", True)]
-    reasons: Annotated[list[str], _says("Why not.", [])]
-    degraded: Annotated[list[str], _says("What is away but not needed.", ["redis"])]
+    ready: Annotated[bool, says("Whether to send requests here.", True)]
+    reasons: Annotated[list[str], says("Why not.", [])]
+    degraded: Annotated[list[str], says("What is away but not needed.", ["redis"])]
     loops: Annotated[
-        dict[str, float], _says("Seconds since each loop's last sign of life.", {"promoter": 0.12})
+        dict[str, float], says("Seconds since each loop's last sign of life.", {"promoter": 0.12})
     ]
 
 
 class Fault(TypedDict):
     """One field at fault."""
 
-    pointer: Annotated[str, _says("RFC 6901, into the request's body.", "/jobs/3/priority")]
-    detail: Annotated[str, _says("What is wrong there.", "must be at most 9")]
+    pointer: Annotated[str, says("RFC 6901, into the request's body.", "/jobs/3/priority")]
+    detail: Annotated[str, says("What is wrong there.", "must be at most 9")]
 
 
 class ProblemType(TypedDict):
     """What a type of problem means, and what to do about it."""
 
-    type: Annotated[str, _says("As problems have it.", "/problems/not-json")]
-    title: Annotated[str, _says("The same for all of this type.", "The body isn't JSON")]
-    status: Annotated[int, _says("As in the status line.", 400)]
-    advice: Annotated[str, _says("What to do.", "Send one JSON value in UTF-8.")]
+    type: Annotated[str, says("As problems have it.", "/problems/not-json")]
+    title: Annotated[str, says("The same for all of this type.", "The body isn't JSON")]
+    status: Annotated[int, says("As in the status line.", 400)]
+    advice: Annotated[str, says("What to do.", "Send one JSON value in UTF-8.")]
 
 
 class Problem(TypedDict):
@@ -268,7 +274,12 @@ class Problem(TypedDict):
     errors: NotRequired[
         Annotated[list[Fault], Field(description="The fields at fault, 100 at most.")]
     ]
-    state: NotRequired[Annotated[State, Field(description="`wrong-state`: where the job stands.")]]
+    state: NotRequired[
+        Annotated[
+            State | WorkflowState,
+            Field(description="`wrong-state`: where the job or workflow stands."),
+        ]
+    ]
     job_id: NotRequired[
         Annotated[Id, Field(description="`duplicate-job`: the job that has the `unique_key`.")]
     ]
