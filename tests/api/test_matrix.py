@@ -44,6 +44,15 @@ def batch(queue: str) -> dict[str, Any]:
     return {"jobs": [job(OWN), job(queue)]}
 
 
+def workflow(queue: str) -> dict[str, Any]:
+    jobs = [{"name": "own", **job(OWN)}, {"name": "other", "depends_on": ["own"], **job(queue)}]
+    return {"name": queue, "jobs": jobs}
+
+
+def more(_queue: str) -> dict[str, Any]:
+    return {"jobs": [{"name": "more", **job(OWN)}]}
+
+
 @dataclass(frozen=True)
 class Row:
     """What a call answers, and to whom."""
@@ -66,6 +75,12 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/v1/jobs/{id}/logs"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/jobs/{id}/cancel"): Row(SUBMITTERS, foreign=404),
     ("POST", "/v1/jobs/{id}/retry"): Row(OPERATORS, foreign=404, ended=True),
+    ("POST", "/v1/workflows"): Row(SUBMITTERS, 201, foreign=403, body=workflow),
+    ("GET", "/v1/workflows"): Row(VIEWERS, lists=True),
+    ("GET", "/v1/workflows/{id}"): Row(VIEWERS, foreign=404),
+    ("POST", "/v1/workflows/{id}/jobs"): Row(SUBMITTERS, 201, foreign=404, body=more),
+    ("POST", "/v1/workflows/{id}/cancel"): Row(SUBMITTERS, foreign=404),
+    ("POST", "/v1/workflows/{id}/retry"): Row(OPERATORS, foreign=404, ended=True),
     ("GET", "/v1/queues"): Row(VIEWERS, lists=True),
     ("GET", "/v1/queues/{name}"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/queues/{name}/pause"): Row(OPERATORS, foreign=404),
@@ -169,6 +184,12 @@ class Stage:
             if row.ended:
                 await self._admin.call("POST", f"/v1/jobs/{id_}/cancel")
             return f"/v1/jobs/{id_}", path.replace("{id}", id_)
+        if path.startswith("/v1/workflows/{id}"):
+            _, made = await self._admin.call("POST", "/v1/workflows", workflow(queue))
+            thing = f"/v1/workflows/{made['id']}"
+            if row.ended:
+                await self._admin.call("POST", f"{thing}/cancel")
+            return thing, path.replace("{id}", made["id"])
         asked = row.path or path
         assert "{" not in asked, f"say in the row of {path} which path to call (Row.path)"
         return None, asked
@@ -176,7 +197,7 @@ class Stage:
     async def _standing(self, thing: str | None) -> Any:
         """What a call could have changed."""
         view = await self._admin.get(thing) if thing else {}
-        return [view.get(name) for name in ("state", "attempt", "cancel_reason", "paused")]
+        return [view.get(name) for name in ("state", "attempt", "cancel_reason", "paused", "jobs")]
 
     def _listed(self, told: str, asker: Asker, text: str) -> str | None:
         items = orjson.loads(text)["items"]

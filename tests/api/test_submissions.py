@@ -240,7 +240,7 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["concurrency_key", "depends_on", "run_if", "notify", "name"],
+    ["concurrency_key", "notify"],
 )
 def test_what_is_not_built_is_refused_as_such(door: Door, field: str) -> None:
     taker = intake(door)

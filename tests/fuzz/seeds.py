@@ -22,6 +22,16 @@ LATER = {"kind": "nobody", "run_at": "2027-01-01T00:00:00.5+01:00", "payload": "
 SOON = {"kind": "echo", "delay_s": 60}
 BARE = {"kind": "echo"}
 CALL = {"kind": "http", "payload": {"url": "http://127.0.0.1:9/", "headers": {"a": "b"}}}
+FLOW = {
+    "name": "flow",
+    "on_failure": "stop",
+    "jobs": [
+        {"name": "a", **BARE},
+        {"name": "b", **BARE, "depends_on": ["a"], "payload": {"$result": "a", "pointer": "/x"}},
+        {"name": "c", "kind": "workflow", "payload": {"jobs": [{"name": "x", **BARE}]}},
+        {"name": "d", **BARE, "depends_on": ["b", "c"], "run_if": "all_finished"},
+    ],
+}
 
 
 def seeds(ids: Sequence[str]) -> list[bytes]:
@@ -40,6 +50,7 @@ def _submissions(admin: str) -> list[bytes]:
         *(chunked("/v1/jobs", admin, job) for job in jobs),
         *[request("POST", "/v1/jobs/batch", admin, batch)] * 4,
         chunked("/v1/jobs/batch", admin, batch),
+        *[request("POST", "/v1/workflows", admin, orjson.dumps(FLOW))] * 4,
         request("POST", "/v1/jobs", admin, jobs[0], wishes),
         one + request("GET", "/livez") + one,  # pipelined
     ]
@@ -56,6 +67,7 @@ def _of_jobs(admin: str, ids: Sequence[str]) -> list[bytes]:
 
 def _others(admin: str) -> list[bytes]:
     reads = ("/v1/jobs?state=ready&kind=echo&limit=5", "/v1/queues", "/v1/queues/default")
+    reads += ("/v1/workflows?state=running&name=flow&limit=5",)
     open_ = ("/livez", "/readyz", "/metrics", "/", "/openapi.json")
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
     return [

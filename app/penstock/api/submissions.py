@@ -188,7 +188,7 @@ class Intake:
         text = payload_text(payload, suspect=self.suspect)
         if not isinstance(text, str):
             return Looked(faults=text)
-        parents = _parents(body) or self._around.parents
+        parents = self._parents(body) or self._around.parents
         refers = bool(parents) and may_refer(text)
         looked = Looked(text)
         if kind == KIND:
@@ -202,6 +202,14 @@ class Intake:
         if looked.faults:
             looked.text = None
         return looked
+
+    def _parents(self, body: Mapping[str, Any]) -> frozenset[str]:
+        """Whom a payload may refer to; of a body that may have faults."""
+        names = body.get("depends_on")
+        if not names or not isinstance(names, list):
+            return frozenset()
+        texts = (name for name in names if isinstance(name, str))
+        return frozenset(map(str.lower, texts) if self._form is JOB else texts)
 
     def _look_inside(self, payload: Any, parents: frozenset[str], looked: Looked) -> None:
         """A workflow in a payload, looked at as if it were submitted by itself."""
@@ -279,14 +287,6 @@ def _id(text: str) -> JobId:
     id_ = ids.parse(text)
     assert id_ is not None, text
     return id_
-
-
-def _parents(body: Mapping[str, Any]) -> frozenset[str]:
-    """Whom a payload may refer to; of a body that may have faults."""
-    names = body.get("depends_on")
-    if not names or not isinstance(names, list):
-        return frozenset()
-    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _refers(payload: Any, parents: frozenset[str], faults: list[Fault]) -> bool:
