@@ -116,8 +116,8 @@ CREATE TRIGGER switched AFTER UPDATE ON queues FOR EACH ROW
 
 -- What each transaction did to each job. `origin` null: it came from nowhere. A place that was left
 -- or entered twice shows twice ("job_due+job_due"). A stay in job_blocked or job_due that one
--- transaction begins and ends is none: the job's parents were over when it came, or what unlocked it
--- stopped its workflow too.
+-- transaction begins and ends is none: the job's parents were over when it came, or what unlocked
+-- it stopped its workflow too.
 CREATE VIEW moves AS
 SELECT job_id, xid, min(seq) AS seq,
        string_agg(place, '+' ORDER BY place) FILTER (WHERE op = 'DELETE') AS origin,
