@@ -23,6 +23,7 @@ from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.attempt import Ending, Outcome
+from penstock.domain.effect import Policy
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
@@ -69,6 +70,7 @@ from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
@@ -156,9 +158,12 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.submissions = Submissions(postgres, self.pg_clock, settings.retention.idempotency_s)
-        self.jobs, self.line = Jobs(postgres), Line(postgres)
-        self.graphs = Graphs(postgres)
+        self.policy = Policy()
+        kept_s = settings.retention.idempotency_s
+        self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)
+        self.effects = Effects(postgres)
+        self.jobs, self.line = Jobs(postgres, self.policy), Line(postgres)
+        self.graphs = Graphs(postgres, self.policy)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
@@ -212,13 +217,13 @@ class Engine:
             limits.retry_spread_max_s,
         )
         self.settler = Settler(
-            self.jobs,
-            self.graphs,
+            Places(self.jobs, self.graphs),
             self.sequel,
             self.metrics,
             Judge(Patience(limits.losses_max, limits.crashes_max), Retries(budget, self.metrics)),
+            self.policy,
         )
-        nested = Nested(self._rooms.postgres)
+        nested = Nested(self._rooms.postgres, self.policy)
         self.nester = Nester(nested, self.queues, self.sequel, self.settler, self.held)
         mine = [*lanes, self._alone] if lanes else []
         self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)

@@ -1,15 +1,18 @@
-"""What leaves the house when a job or a workflow ends: which effects, to whom, under which id. Pure.
+"""What leaves the house when a job or a workflow ends: what, to whom, under which id. Pure.
 
-A job may ask for them itself (`notify`), rules of the configuration may, and every death is a dead
-letter for the broker, where there is one. The id is made of what happened, so that its receiver sees
-the same one however often it is sent; a job that dies again after a replay has another attempt.
+A job may ask for it itself (`notify`), rules of the configuration may, and every death is a dead
+letter for the broker, where there is one. The id is made of what happened, so that its receiver
+sees the same one however often it is sent; one that dies again after a replay has another attempt.
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 
 from penstock.domain import ids
 from penstock.domain.ids import JobId
@@ -43,6 +46,24 @@ class Wish:
     on: tuple[On, ...]
     channel: Channel
     endpoint: str
+
+
+def wishes_json(wishes: Sequence[Wish]) -> str | None:
+    """As a job keeps them, which is as they were asked for; None where there are none."""
+    if not wishes:
+        return None
+    return json.dumps([{"on": list(it.on), it.channel.value: it.endpoint} for it in wishes])
+
+
+@lru_cache(maxsize=1024)
+def wishes_from(text: str | None) -> tuple[Wish, ...]:
+    """What `wishes_json` made."""
+    return tuple(
+        Wish(tuple(map(On, one["on"])), channel, one[channel.value])
+        for one in json.loads(text or "[]")
+        for channel in (Channel.WEBHOOK, Channel.EMAIL)
+        if channel.value in one
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +188,15 @@ def fingerprint(kind: str, error_type: str, place: str) -> str:
     return hashlib.sha256(f"{kind}\n{error_type}\n{place}".encode()).hexdigest()[:16]
 
 
+def place_of(details: object) -> str:
+    """Where it failed, as an error's details tell: the innermost frame, without its line."""
+    frames = details.get("traceback") if isinstance(details, dict) else None
+    if not isinstance(frames, list) or not frames:
+        return ""
+    module, _, rest = str(frames[-1]).partition(":")
+    return f"{module} {rest.partition(' in ')[2]}"
+
+
 def _told(wish: Wish) -> Iterable[State]:
     return {_STATE_OF[on] for on in wish.on}
 
@@ -207,3 +237,70 @@ def _dead_letter(job: EndedJob, topic: str) -> NewEffect:
 
 def _short(endpoint: str) -> str:
     return hashlib.sha256(endpoint.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """An effect as it was claimed. `tries` counts this one."""
+
+    id: bytes
+    channel: Channel
+    endpoint: str
+    dedupe: str
+    event: str
+    job: JobId | None
+    workflow: JobId | None
+    attempt: int
+    state: str
+    reason: str | None
+    rule: str | None
+    at: datetime
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What an outlet sends: an effect, and the job or workflow that it tells of as JSON text, as it
+    was when it ended. `traceparent`: of its submission."""
+
+    effect: Effect
+    data: str
+    traceparent: str | None = None
+
+
+class Fate(StrEnum):
+    """What came of a try to deliver."""
+
+    DELIVERED = "delivered"
+    LATER = "later"  # it may work another time
+    NEVER = "never"  # this message can't be delivered there
+    GONE = "gone"  # nothing can any more: the endpoint says so itself
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """`after_s`: the receiver's own wish for the next try, seconds."""
+
+    fate: Fate
+    error: str | None = None
+    after_s: float | None = None
+
+
+DELIVERED = Delivery(Fate.DELIVERED)
+
+# Standard Webhooks' schedule, a day and a half in all; mail goes by it too. A broker is tried for
+# ever: what dies while it is away must be in its topic in the end.
+_WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 86_400.0)
+_BROKER_MAX_S = 60.0
+
+
+def wait_s(effect: Effect, delivery: Delivery, chance: float) -> float | None:
+    """Seconds until the next try after one that failed; None: there is none. `chance` in [0, 1)
+    spreads what failed together over a fifth of the wait."""
+    if effect.channel is Channel.DEAD_LETTER:
+        wait = min(2.0 ** min(effect.tries - 1, 10), _BROKER_MAX_S)
+    elif effect.tries > len(_WAITS_S):
+        return None
+    else:
+        wait = max(_WAITS_S[effect.tries - 1], delivery.after_s or 0.0)
+    return wait * (1 + 0.2 * chance)

@@ -56,6 +56,7 @@ class NewJob:
     depends_on: tuple[str, ...] = ()  # as asked: names in its workflow, else ids
     parents: tuple[JobId, ...] = ()  # the same as ids
     run_if: str = "all_succeeded"  # a RunIf; counts where there are parents
+    notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,4 +93,5 @@ class Started:
     tags: tuple[str, ...] = field(default=())
     traceparent: str | None = None
     created_by: str = ""
+    notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
     graph_id: JobId | None = None  # its workflow, or workflow.LOOSE: others depend on its end

@@ -120,6 +120,7 @@ class NewWorkflow:
     created_by: str = ""
     traceparent: str | None = None
     holder: JobId | None = None
+    notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,18 @@ import orjson
 
 from penstock import chaos, clock
 from penstock.batcher import Batcher
+from penstock.commands.change import Places
 from penstock.commands.sequel import Sequel
 from penstock.domain import ids
 from penstock.domain.attempt import Ending, Failure, Outcome
+from penstock.domain.effect import EndedJob, Policy, fingerprint, place_of, wishes_from
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
+from penstock.domain.verdict import Verdict
 from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
 from penstock.queue.shelves import Off
-from penstock.store.graphs import Graphs
 from penstock.store.jobs import (
     ROW_BYTES,
     ROWS_MAX,
@@ -87,18 +89,19 @@ class Settler:
 
     def __init__(
         self,
-        jobs: Jobs,
-        graphs: Graphs,
+        places: Places,
         sequel: Sequel,
         metrics: Metrics,
         judge: Judge,
+        policy: Policy,
     ) -> None:
-        self._jobs = jobs
-        self._graphs = graphs
+        self._jobs = places.jobs
+        self._graphs = places.graphs
         self._sequel = sequel
         self._enqueuer = sequel.enqueuer
         self._metrics = metrics
         self._judge = judge
+        self._policy = policy
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._plain: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self._in_graphs: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
@@ -260,7 +263,9 @@ class Settler:
         verdict = self._judge.verdict(job, ending, cancel_requested=outgoing.cancel_requested)
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
-        return Settlement(job, ending, verdict, error, cancel_known)
+        mark = _fingerprint(job, ending) if verdict.state is State.DEAD else None
+        effects = self._policy.of_job(_ended(job, verdict)) if verdict.state is not None else ()
+        return Settlement(job, ending, verdict, error, cancel_known, effects, mark)
 
     def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:
         """Acks leases, puts retries in line, counts, tells those who wait."""
@@ -307,6 +312,20 @@ class Settler:
         await keep_logs(self._jobs, [line for outgoing in batch for line in outgoing.logs])
         told = [outgoing.progress for outgoing in batch if outgoing.progress is not None]
         await keep_progress(self._jobs, told)
+
+
+def _ended(job: Started, verdict: Verdict) -> EndedJob:
+    assert verdict.state is not None
+    wishes = wishes_from(job.notify)
+    told = (verdict.state, verdict.reason, job.tags, wishes)
+    return EndedJob(job.id, job.attempt, job.queue, job.kind, *told)
+
+
+def _fingerprint(job: Started, ending: Ending) -> str:
+    failure = ending.failure
+    if failure is None:
+        return fingerprint(job.kind, ending.outcome, "")
+    return fingerprint(job.kind, failure.type, place_of(failure.details))
 
 
 def _log_failures(settlements: Sequence[Settlement]) -> None:

@@ -54,13 +54,12 @@ class KeysTaken(Contended):
 
 
 async def store_graph(
-    transaction: Transaction, one: Submission, jobs: Sequence[NewJob]
+    transaction: Transaction, walk: Walk, one: Submission, jobs: Sequence[NewJob]
 ) -> tuple[datetime, Moved]:
     """Stores `jobs` of a submission; the time of it by Postgres, and what followed at once.
 
     WorkflowNotFound, WrongWorkflowState, NameTaken, ParentNotFound, TooLarge, KeysTaken.
     """
-    walk = Walk(transaction)
     if one.workflow is not None:
         return await store_workflow(transaction, walk, one.workflow, jobs)
     homes = await _homes(transaction, jobs)
@@ -90,7 +89,7 @@ async def store_workflow(
     found = await transaction.rows(
         "add_workflow",
         *(workflow.id, workflow.name, workflow.on_failure, queues, workflow.created_by),
-        *(workflow.traceparent, workflow.holder, list(ancestors), len(jobs)),
+        *(workflow.traceparent, workflow.holder, list(ancestors), len(jobs), workflow.notify),
     )
     if not found:  # an earlier sending has stored it
         return await _now(transaction), walk.moved

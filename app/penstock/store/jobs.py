@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.domain.attempt import Ending
+from penstock.domain.effect import EndedJob, NewEffect, Policy
 from penstock.domain.ids import JobId, WorkerId
-from penstock.domain.job import Due, Started
+from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
 from penstock.store import rows
+from penstock.store.effects import tell_ends
 from penstock.store.postgres import Postgres, Record
 
 ROWS_MAX = 2000  # rows a statement; larger submissions go in several within one transaction
@@ -29,6 +31,8 @@ class Settlement:
     verdict: Verdict
     error: str | None
     cancel_known: bool
+    effects: Sequence[NewEffect] = ()
+    fingerprint: str | None = None  # of a death
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +63,11 @@ class Settlements:
 
 
 class Jobs:
-    def __init__(self, postgres: Postgres) -> None:
+    """`policy`: what is to be told of ends that aren't settlements."""
+
+    def __init__(self, postgres: Postgres, policy: Policy) -> None:
         self._pg = postgres
+        self._policy = policy
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""
@@ -75,8 +82,8 @@ class Jobs:
 
     async def settle(self, batch: Sequence[Settlement]) -> Settlements:
         """Consumes the running rows of jobs that are part of no graph."""
-        columns = settlement(batch)
-        found = await self._pg.rows("settle_attempts", *columns, False, point="after_settle")
+        columns = settlement(batch, is_locked=False)
+        found = await self._pg.rows("settle_attempts", *columns, point="after_settle")
         return settlements(found)
 
     async def settled_before(self, batch: Sequence[Settlement]) -> dict[Attempt, Settled]:
@@ -97,15 +104,21 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[20]) for row in found]
+        return [(rows.started(row), row[21]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:
-        found = await self._pg.rows("cancel_due", id_, point="after_cancel")
+        async with self._pg.transaction(after="after_cancel") as transaction:
+            found = await transaction.rows("cancel_due", id_)
+            over = [_cancelled(id_, "requested", *row) for row in found]
+            await tell_ends(transaction, self._policy, over)
         return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
 
     async def expire(self, limit: int) -> list[Due]:
         """Ends due jobs whose time to live is over, at most so many; those that it ended."""
-        found = await self._pg.rows("expire_due", limit, point="after_expire")
+        async with self._pg.transaction(after="after_expire") as transaction:
+            found = await transaction.rows("expire_due", limit)
+            over = [_cancelled(JobId(row[0]), "expired", *row[1:]) for row in found]
+            await tell_ends(transaction, self._policy, over)
         return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
 
     async def cancel_running(self, id_: JobId) -> WorkerId | None:
@@ -142,8 +155,34 @@ def settlements(found: Sequence[Record]) -> Settlements:
     return made
 
 
-def settlement(batch: Sequence[Settlement]) -> list[list[object]]:
-    """The columns of settle_attempts."""
+def _cancelled(
+    id_: JobId, reason: str, queue: str, kind: str, _priority: int, attempt: int
+) -> EndedJob:
+    return EndedJob(id_, attempt, queue, kind, State.CANCELLED, reason)
+
+
+def settlement(batch: Sequence[Settlement], *, is_locked: bool) -> list[object]:
+    """The arguments of settle_attempts."""
+    fingerprints = rows.spared([[s.fingerprint for s in batch]])
+    effects = [effect for s in batch for effect in s.effects]
+    return [*_columns(batch), is_locked, *fingerprints, *_effect_columns(effects)]
+
+
+def _effect_columns(effects: Sequence[NewEffect]) -> list[list[object]]:
+    return [
+        [one.job for one in effects],
+        [one.attempt for one in effects],
+        [one.channel for one in effects],
+        [one.endpoint for one in effects],
+        [one.dedupe for one in effects],
+        [one.event for one in effects],
+        [one.state for one in effects],
+        [one.reason for one in effects],
+        [one.rule for one in effects],
+    ]
+
+
+def _columns(batch: Sequence[Settlement]) -> list[list[object]]:
     columns: list[list[object]] = [
         [s.job.id for s in batch],
         [s.job.attempt for s in batch],

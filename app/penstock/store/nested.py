@@ -7,6 +7,7 @@ row stands under the replica's name, and the reaper finds it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+from penstock.domain.effect import Policy
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started
 from penstock.domain.retry_plan import plan_retry
@@ -35,8 +36,9 @@ class Nesting:
 
 
 class Nested:
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, policy: Policy) -> None:
         self._pg = postgres
+        self._policy = policy
 
     async def store(self, job: Started, submission: Submission) -> Nesting:
         """Makes the workflow of a submission the attempt of its holder, `job`. Contended."""
@@ -46,7 +48,7 @@ class Nested:
             found = await transaction.rows("nested_in", job.id)
             existing = JobId(found[0][0]) if found else None
             outer = job.graph_id if job.graph_id != LOOSE else None
-            walk = Walk(transaction)
+            walk = Walk(transaction, self._policy)
             await walk.lock({one for one in (existing, outer) if one is not None})
             if existing not in walk.workflows:
                 existing = None  # that of a life long ago was pruned just now

@@ -49,6 +49,7 @@ def started(row: Record) -> Started:
         traceparent=row[16],
         created_by=row[17],
         graph_id=row[19],
+        notify=row[20],
     )
 
 
@@ -96,6 +97,7 @@ def _specification(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.unique_key for j in jobs],
         [j.expires_at for j in jobs],
         [j.ttl_s for j in jobs],
+        [j.notify for j in jobs],
     ]
     return columns
 

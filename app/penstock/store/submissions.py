@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from penstock import chaos
 from penstock.clock import ServerClock
+from penstock.domain.effect import Policy
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob
@@ -30,7 +31,7 @@ from penstock.store import rows
 from penstock.store.graph_submissions import store_graph
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Postgres, Record, Transaction
-from penstock.store.walk import Moved
+from penstock.store.walk import Moved, Walk
 
 K = TypeVar("K")
 
@@ -45,8 +46,11 @@ class Submissions:
     """`clock` is kept from falling behind what Postgres' answers prove. Answers count for
     `answers_kept_s` seconds."""
 
-    def __init__(self, postgres: Postgres, clock: ServerClock, answers_kept_s: float) -> None:
+    def __init__(
+        self, postgres: Postgres, clock: ServerClock, answers_kept_s: float, policy: Policy
+    ) -> None:
         self._pg = postgres
+        self._policy = policy
         self._clock = clock
         self._answers_kept_s = answers_kept_s
 
@@ -98,9 +102,10 @@ class Submissions:
             if again:
                 found.again, found.stored = True, await _stored(transaction, [one])
             (resolution,) = resolve([one], found)
-            moved = Moved()
+            walk = Walk(transaction, self._policy)
+            moved = walk.moved
             if isinstance(resolution, Store):
-                at, moved = await store_graph(transaction, one, resolution.new)
+                at, moved = await store_graph(transaction, walk, one, resolution.new)
             await _keep_answers(transaction, [one], [resolution], at)
         self._clock.at_least(at.timestamp())
         return resolution, at, moved

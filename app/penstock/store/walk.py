@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import orjson
 
 from penstock.domain import ids
+from penstock.domain.effect import EndedJob, Policy
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.job import Due, State
 from penstock.domain.workflow import (
@@ -28,6 +29,7 @@ from penstock.domain.workflow import (
     decide,
 )
 from penstock.store import rows
+from penstock.store.effects import tell_ends, tell_workflows
 from penstock.store.postgres import Record, Transaction
 
 STEP = 1000  # edges told and jobs let go by one transaction
@@ -46,6 +48,9 @@ class Over:
     priority: int
     state: State
     waited: bool = False
+    attempt: int = 0
+    reason: str | None = None
+    told: bool = False  # the settlement has written what is to be told of its end
 
     def as_due(self) -> Due:
         """For taking it off its shelf."""
@@ -79,8 +84,9 @@ class _Spread:
 class Walk:
     """The order of calls: `lock`, what the verb does, `note` of what ended by it, `finish`."""
 
-    def __init__(self, transaction: Transaction) -> None:
+    def __init__(self, transaction: Transaction, policy: Policy) -> None:
         self._tx = transaction
+        self._policy = policy
         self.workflows: dict[JobId, Workflow] = {}
         self._changed: set[JobId] = set()
         self._is_loose_locked = False
@@ -131,6 +137,7 @@ class Walk:
                 break
         await self._store_spreads()
         await self._write_workflows()
+        await self._write_effects()
         self.moved.unfinished = bool(self._spreads) or any(
             one.halting for one in self.workflows.values()
         )
@@ -143,7 +150,7 @@ class Walk:
         if not blocked:
             return []
         found = await self._tx.rows("end_blocked", blocked, state, reason, expired)
-        return self._noted(found, state)
+        return self._noted(found, state, reason)
 
     async def end_due(
         self, due: Sequence[JobId], reason: str, *, expired: bool = False
@@ -152,7 +159,7 @@ class Walk:
         if not due:
             return []
         found = await self._tx.rows("end_due", due, reason, expired)
-        return self._noted(found, State.CANCELLED)
+        return self._noted(found, State.CANCELLED, reason)
 
     async def judge(self, found: Sequence[Record]) -> None:
         """Does with blocked jobs, as count_parents tells of them, what their parents decide."""
@@ -183,10 +190,10 @@ class Walk:
         halt = self.workflows[graph].halt if graph in self.workflows else None
         return halt is Halt.CANCEL or (halt is Halt.STOP and run_if not in STOP_SPARES)
 
-    def _noted(self, found: Sequence[Record], state: State) -> list[Over]:
+    def _noted(self, found: Sequence[Record], state: State, reason: str | None) -> list[Over]:
         over = [
-            Over(JobId(id_), JobId(graph) if graph else None, queue, kind, priority, state, True)
-            for id_, graph, queue, kind, priority in found
+            Over(JobId(id_), _id(graph), queue, kind, priority, state, True, attempt, reason)
+            for id_, graph, queue, kind, priority, attempt in found
         ]
         self.note(over)
         return over
@@ -262,8 +269,8 @@ class Walk:
             "settle_holder", holder, ended.id, outcome, state, result, error, reason
         )
         over = [
-            Over(JobId(id_), JobId(graph) if graph else None, queue, kind, priority, State(became))
-            for id_, graph, queue, kind, priority, became in found
+            Over(JobId(id_), _id(graph), queue, kind, priority, State(it), False, attempt, reason)
+            for id_, graph, queue, kind, priority, it, attempt in found
         ]
         self.note(over)
         return bool(over)
@@ -283,6 +290,21 @@ class Walk:
         changed = [self.workflows[id_] for id_ in sorted(self._changed)]
         if changed:
             await self._tx.rows("write_workflows", *_workflow_columns(changed))
+
+    async def _write_effects(self) -> None:
+        """What is to be told of ends that no settlement told of, and of workflows that are over."""
+        over = [
+            EndedJob(one.id, one.attempt, one.queue, one.kind, one.state, one.reason)
+            for one in self.moved.ended
+            if not one.told
+        ]
+        await tell_ends(self._tx, self._policy, over)
+        if self.moved.workflows:
+            await tell_workflows(self._tx, self.moved.workflows)
+
+
+def _id(value: bytes | None) -> JobId | None:
+    return JobId(value) if value else None
 
 
 def workflow(row: Record) -> Workflow:

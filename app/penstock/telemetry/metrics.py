@@ -96,6 +96,25 @@ class Metrics:
             (queues, None),
         )
 
+        self.effects = Family(
+            Counter(
+                "penstock_effects",
+                "Tries to deliver what leaves the house.",
+                ["channel", "fate"],
+                registry=r,
+            ),
+            (None, None),
+        )
+        self.delivery_seconds = Family(
+            Histogram(
+                "penstock_delivery_seconds",
+                "From a claim of effects to what came of them.",
+                ["channel"],
+                buckets=(0.01, 0.05, 0.25, 1, 5, 15, 60),
+                registry=r,
+            ),
+            (None,),
+        )
         self.jobs_expired = Family(
             Counter("penstock_jobs_expired", "Jobs not started in time.", ["queue"], registry=r),
             (queues,),

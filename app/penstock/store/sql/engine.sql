@@ -10,20 +10,22 @@
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
-                      timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at)
+                      timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at,
+                      notify)
     SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
            greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
            i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
            CASE WHEN i.tags IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.tags)) END,
            i.traceparent, i.created_by, i.unique_key,
-           coalesce(i.expires_at, t.now + make_interval(secs => i.ttl_s))
+           coalesce(i.expires_at, t.now + make_interval(secs => i.ttl_s)), i.notify
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
                 $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
                 $11::text[], $12::json[], $13::text[], $14::text[], $15::text[],
-                $16::timestamptz[], $17::float8[])
+                $16::timestamptz[], $17::float8[], $18::json[])
          AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
-              timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s), t
+              timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s,
+              notify), t
     ON CONFLICT (job_id) DO NOTHING
     RETURNING job_id, queue, kind, priority, run_at, unique_key, expires_at,
               job_unique_id(queue, unique_key) AS unique_id
@@ -110,13 +112,13 @@ r AS (
 ),
 j AS MATERIALIZED (
     SELECT job_id, payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
-           created_by
+           created_by, notify
     FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
 )
 SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
        d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
        (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes,
-       d.graph_id
+       d.graph_id, j.notify
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
@@ -131,14 +133,15 @@ FROM job_due d WHERE d.job_id = ANY($1::uuid[]);
 -- running -> ended (state given) or due (state null), exactly once: the fence is
 -- (job_id, attempt, worker_id). A row with a cancel request that the verdict did not know of
 -- stays, unless it succeeded; the caller decides again. Nor does one move here that is part of a
--- graph, unless $14 says that the graph is locked: the answer tells of it.
+-- graph, unless $14 says that the graph is locked: the answer tells of it. $15: fingerprints of those
+-- that die; $16 on: the effects of those that end.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 v AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::uuid[], $4::text[], $5::text[], $6::float8[],
                          $7::int[], $8::int[], $9::smallint[], $10::json[], $11::json[],
-                         $12::text[], $13::bool[])
+                         $12::text[], $13::bool[], $15::text[])
         AS v(job_id, attempt, worker_id, outcome, state, delay_s, failures, losses, crashes, result,
-             error, reason, cancel_known)
+             error, reason, cancel_known, fingerprint)
 ),
 k AS MATERIALIZED (
     SELECT job_id, attempt, worker_id, queue, kind, priority, ready_at, started_at, unique_id, graph_id,
@@ -149,7 +152,7 @@ k AS MATERIALIZED (
 m AS MATERIALIZED (
     SELECT k.job_id, k.attempt, k.worker_id, k.queue, k.kind, k.priority, k.started_at,
            k.unique_id, k.graph_id, v.outcome, v.state, v.failures, v.losses, v.crashes, v.result, v.error,
-           v.reason, t.now,
+           v.reason, v.fingerprint, t.now,
            CASE WHEN v.state IS NOT NULL THEN NULL
                 WHEN v.delay_s IS NULL THEN k.ready_at
                 ELSE t.now + make_interval(secs => v.delay_s) END AS ready_at
@@ -186,6 +189,22 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, (SELECT now FROM t), count(*)
     FROM m WHERE state IS NOT NULL GROUP BY queue, state
+),
+l AS (
+    INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, reason, died_at)
+    SELECT job_id, attempt, queue, kind, coalesce(error ->> 'type', 'unknown'), fingerprint, reason,
+           now
+    FROM m WHERE state = 'dead'
+),
+f AS (
+    INSERT INTO effects (channel, endpoint, dedupe, event, job_id, attempt, state, reason, rule, at,
+                         due_at)
+    SELECT x.channel, x.endpoint, x.dedupe, x.event, x.job_id, x.attempt, x.state, x.reason, x.rule,
+           m.now, m.now
+    FROM unnest($16::uuid[], $17::int[], $18::text[], $19::text[], $20::text[], $21::text[],
+                $22::text[], $23::text[], $24::text[])
+         AS x(job_id, attempt, channel, endpoint, dedupe, event, state, reason, rule)
+    JOIN m USING (job_id, attempt)
 )
 SELECT job_id, attempt, ready_at, 'settled' AS became, graph_id FROM m
 UNION ALL
@@ -209,13 +228,13 @@ WITH r AS MATERIALIZED (
 ),
 j AS MATERIALIZED (
     SELECT job_id, CASE WHEN $3 THEN payload ELSE 'null' END AS payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
-           created_by
+           created_by, notify
     FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM r))
 )
 SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
        r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
        j.tags, j.traceparent, j.created_by, r.crashes, r.graph_id,
-       r.cancel_requested_at IS NOT NULL
+       j.notify, r.cancel_requested_at IS NOT NULL
 FROM r JOIN j USING (job_id);
 
 -- name: cancel_due
@@ -236,7 +255,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, 'cancelled', clock_timestamp(), 1 FROM d
 )
-SELECT queue, kind, priority FROM d;
+SELECT queue, kind, priority, attempt FROM d;
 
 -- name: expire_due
 -- due -> ended (cancelled, expired): the $1 that expired first, of no graph. Safe on several replicas at once:
@@ -266,7 +285,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, 'cancelled', (SELECT now FROM t), count(*) FROM d GROUP BY queue
 )
-SELECT job_id, queue, kind, priority FROM d;
+SELECT job_id, queue, kind, priority, attempt FROM d;
 
 -- name: cancel_running
 -- running stays running, its worker is asked; the first request's time is kept.

@@ -77,7 +77,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, $2::text, (SELECT now FROM t), count(*) FROM d GROUP BY queue
 )
-SELECT job_id, graph_id, queue, kind, priority FROM d;
+SELECT job_id, graph_id, queue, kind, priority, attempt FROM d;
 
 -- name: end_due
 -- due -> ended (cancelled, $2); of $1 only what has expired, if $3.
@@ -103,7 +103,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, 'cancelled', (SELECT now FROM t), count(*) FROM d GROUP BY queue
 )
-SELECT job_id, graph_id, queue, kind, priority FROM d;
+SELECT job_id, graph_id, queue, kind, priority, attempt FROM d;
 
 -- name: halt_next
 -- The next $3 jobs that a halted workflow lets go: those that don't run; of a stop ($2) only those
@@ -158,7 +158,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, now, 1 FROM m
 )
-SELECT job_id, graph_id, queue, kind, priority, state FROM m;
+SELECT job_id, graph_id, queue, kind, priority, state, attempt FROM m;
 
 -- name: write_workflows
 -- Writes locked workflows anew. One that has just ended gets its time, one that runs again loses it.
@@ -218,8 +218,8 @@ LIMIT $1;
 -- name: add_workflow
 -- nothing -> running. No row: it is there already. $9: all of its jobs.
 INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, traceparent, holder_id,
-                       ancestors, total)
-VALUES ($1, $2, $3, $4::text[], $5, $6, $7, $8::uuid[], $9)
+                       ancestors, total, notify)
+VALUES ($1, $2, $3, $4::text[], $5, $6, $7, $8::uuid[], $9, $10)
 ON CONFLICT (workflow_id) DO NOTHING
 RETURNING clock_timestamp();
 
@@ -233,17 +233,18 @@ i AS MATERIALIZED (
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
                 $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
                 $11::text[], $12::json[], $13::text[], $14::text[], $15::text[],
-                $16::timestamptz[], $17::float8[], $18::uuid[], $19::uuid[], $20::text[],
-                $21::json[], $22::text[], $23::int[], $24::int[], $25::int[], $26::int[], $27::int[])
+                $16::timestamptz[], $17::float8[], $18::json[], $19::uuid[], $20::uuid[],
+                $21::text[], $22::json[], $23::text[], $24::int[], $25::int[], $26::int[],
+                $27::int[], $28::int[])
          AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
               timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s,
-              graph_id, workflow_id, name, depends_on, run_if, parents, succeeded, dead, cancelled,
+              notify, graph_id, workflow_id, name, depends_on, run_if, parents, succeeded, dead, cancelled,
               skipped)
 ),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
                       timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at,
-                      workflow_id, name, depends_on, run_if)
+                      workflow_id, name, depends_on, run_if, notify)
     SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
            greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
            i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
@@ -254,7 +255,7 @@ j AS (
            i.workflow_id, i.name,
            CASE WHEN i.depends_on IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.depends_on)) END,
-           i.run_if
+           i.run_if, i.notify
     FROM i, t
     ON CONFLICT (job_id) DO NOTHING
     RETURNING job_id, queue, kind, priority, run_at, expires_at

@@ -1,0 +1,116 @@
+-- The outbox: effects that are to leave the house (decision 0019). Written in the transaction that ends
+-- a job or a workflow; claimed by lease, never in a transaction that is held open around a send.
+
+-- name: add_effects
+-- nothing -> to be delivered. Columns in the order of effect_columns.
+INSERT INTO effects (channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
+                     rule, at, due_at)
+SELECT e.*, t.now, t.now
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::uuid[], $6::uuid[], $7::int[],
+            $8::text[], $9::text[], $10::text[]) AS e
+CROSS JOIN (SELECT clock_timestamp() AS now) t;
+
+-- name: add_dead_letters
+-- For jobs that end dead by another way than settle_attempts. $2: fingerprints.
+INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, reason, died_at)
+SELECT e.job_id, e.attempt, e.queue, e.kind, coalesce(e.error ->> 'type', 'unknown'), f.fingerprint,
+       e.reason, e.finished_at
+FROM unnest($1::uuid[], $2::text[]) AS f(job_id, fingerprint)
+JOIN job_ended e ON e.job_id = f.job_id
+WHERE e.job_id = ANY($1::uuid[])
+ON CONFLICT DO NOTHING;
+
+-- name: wishes_of
+-- What these jobs want told of their end, and their tags, of those that want anything; of all if $2.
+SELECT job_id, notify, tags FROM jobs
+WHERE job_id = ANY($1::uuid[]) AND ($2 OR notify IS NOT NULL);
+
+-- name: workflow_wishes
+SELECT workflow_id, notify FROM workflows
+WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
+
+-- name: claim_effects
+-- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
+-- hops from endpoint to endpoint, so that one with a backlog hides no other. The lease is theirs for
+-- $6 seconds.
+WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
+hop(endpoint) AS (
+    (SELECT endpoint FROM effects WHERE channel = $1 ORDER BY endpoint LIMIT 1)
+    UNION ALL
+    SELECT n.endpoint FROM hop CROSS JOIN LATERAL (
+        SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > hop.endpoint
+        ORDER BY endpoint LIMIT 1
+    ) n
+),
+h AS MATERIALIZED (
+    SELECT f.effect_id FROM hop CROSS JOIN LATERAL (
+        SELECT effect_id FROM effects
+        WHERE channel = $1 AND endpoint = hop.endpoint AND due_at <= (SELECT now FROM t)
+        ORDER BY channel, endpoint, due_at LIMIT $3
+    ) f
+    WHERE hop.endpoint <> ALL ($2::text[])
+    LIMIT $4
+),
+k AS MATERIALIZED (
+    SELECT effect_id FROM effects
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h)) AND due_at <= (SELECT now FROM t)
+    ORDER BY effect_id FOR UPDATE SKIP LOCKED
+)
+UPDATE effects
+SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
+          rule, at, tries;
+
+-- name: finish_effects
+-- to be delivered -> over, of those whose lease is still $2. $3: outcomes, $4: errors.
+WITH v AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(effect_id, outcome, error)
+),
+d AS (
+    DELETE FROM effects WHERE effect_id = ANY($1::uuid[]) AND lease = $2
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries
+)
+INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
+                        state, reason, rule, at, tries, outcome, error, finished_at)
+SELECT d.effect_id, d.channel, d.endpoint, d.dedupe, d.event, d.job_id, d.workflow_id, d.attempt,
+       d.state, d.reason, d.rule, d.at, d.tries, v.outcome, v.error, clock_timestamp()
+FROM d JOIN v USING (effect_id)
+ON CONFLICT (effect_id) DO NOTHING
+RETURNING effect_id;
+
+-- name: put_off_effects
+-- to be delivered -> the same, $3 seconds later each, for those whose lease is still $2. $4: errors.
+WITH v AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $3::float8[], $4::text[]) AS v(effect_id, delay_s, error)
+)
+UPDATE effects e
+SET due_at = clock_timestamp() + make_interval(secs => v.delay_s), error = v.error, lease = NULL
+FROM v WHERE e.effect_id = ANY($1::uuid[]) AND e.effect_id = v.effect_id AND e.lease = $2
+RETURNING e.effect_id;
+
+-- name: effects_waiting
+-- How many there are to deliver by channel, the age of the oldest in seconds, and when the next is due.
+SELECT channel, count(*)::int, extract(epoch FROM clock_timestamp() - min(at))::float8,
+       extract(epoch FROM min(due_at) - clock_timestamp())::float8
+FROM effects GROUP BY channel;
+
+-- name: endpoint_failed
+-- Counts a failure of an endpoint; disabled at once if $4, or when it has failed for $5 seconds.
+INSERT INTO endpoints AS p (endpoint, channel, failing_since, failures, disabled_at, error)
+VALUES ($1, $2, clock_timestamp(), 1, CASE WHEN $4 THEN clock_timestamp() END, $3)
+ON CONFLICT (endpoint) DO UPDATE
+SET failures = p.failures + 1, error = excluded.error,
+    disabled_at = coalesce(p.disabled_at, CASE
+        WHEN $4 OR p.failing_since + make_interval(secs => $5) < clock_timestamp()
+        THEN clock_timestamp() END)
+RETURNING disabled_at IS NOT NULL;
+
+-- name: endpoint_works
+DELETE FROM endpoints WHERE endpoint = $1;
+
+-- name: endpoints
+-- Endpoints that fail or were given up.
+SELECT endpoint, channel, failing_since, failures, disabled_at, error FROM endpoints
+WHERE endpoint > $1 ORDER BY endpoint LIMIT $2;
