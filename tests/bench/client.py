@@ -220,10 +220,20 @@ class Client:
             raise BenchError(f"{method} {path} answered {status}: {answer[:500]!r}")
         return orjson.loads(answer)
 
-    async def ask(self, link: Link, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        """Status and body of one answer, on a link that rests."""
+    async def text(self, path: str) -> str:
+        """The body of an answer as it is."""
+        async with self.links(1) as [link]:
+            _, answer = await self.ask(link, "GET", path)
+        return answer.decode()
+
+    async def send(self, link: Link, request: bytes) -> tuple[int, bytes]:
+        """Status and body of the answer to a prebuilt request, on a link that rests."""
         link.owner = call = _Call()
-        link.send(self.request(method, path, body))
+        link.send(request)
         await asyncio.wait_for(call.done, _CALL_TIMEOUT_S)
         link.owner = None
         return call.status, call.body
+
+    async def ask(self, link: Link, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        """Status and body of one answer, on a link that rests."""
+        return await self.send(link, self.request(method, path, body))

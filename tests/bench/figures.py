@@ -46,6 +46,9 @@ TARGETS = {
     ("start", "ready to started, p50"): Target(3, "≤"),
     ("start", "ready to started, p99"): Target(12, "≤"),
     ("late", "due to started, p99"): Target(50, "≤"),
+    ("workflows", "a hop of a chain, p50"): Target(5, "≤"),
+    ("workflows", "the largest, sent to answered"): Target(2000, "≤"),
+    ("workflows", "out to 1,000 and in again"): Target(400, "≤"),
     ("idle", "CPU of the server"): Target(2, "<"),
     ("lists", "worst p99 of a filter"): Target(30, "<"),
 }

@@ -36,6 +36,32 @@ SELECT count(*) FROM unnest($2::uuid[]) AS asked (job_id)
 LEFT JOIN jobs j ON j.job_id = asked.job_id AND j.queue = $1 WHERE j.job_id IS NULL
 """
 
+_WORKFLOW = """
+SELECT w.state, w.succeeded,
+       (SELECT count(*) FROM attempts a JOIN jobs j USING (job_id)
+        WHERE j.workflow_id = w.workflow_id)
+FROM workflows w WHERE w.workflow_id = $1::uuid
+"""
+
+_WORKFLOW_TOOK = """
+SELECT extract(epoch FROM w.finished_at - min(a.started_at))::float8
+FROM workflows w JOIN jobs j USING (workflow_id) JOIN attempts a USING (job_id)
+WHERE w.workflow_id = $1::uuid GROUP BY w.workflow_id
+"""
+
+_HOPS = """
+SELECT extract(epoch FROM a.started_at - max(p.finished_at))::float8 * 1000
+FROM jobs j JOIN attempts a USING (job_id)
+JOIN job_edges e ON uuid_send(e.child_id) = uuid_send(j.job_id)
+JOIN attempts p ON p.job_id = e.parent_id
+WHERE j.workflow_id = $1::uuid GROUP BY a.job_id, a.started_at
+"""
+
+_ROOT_TO_LAST = """
+SELECT extract(epoch FROM max(a.started_at) - min(a.finished_at))::float8 * 1000
+FROM jobs j JOIN attempts a USING (job_id) WHERE j.workflow_id = $1::uuid
+"""
+
 _VACUUMS = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'autovacuum worker'"
 
 
@@ -46,6 +72,14 @@ class Start:
     job_id: str
     ready_at: float
     late_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hops:
+    """From the end of each job's last parent to its start; from the first end to the last start."""
+
+    ms: list[float]
+    root_to_last_ms: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +109,23 @@ class Ledger:
     async def missing(self, queue: str, ids: Sequence[str]) -> int:
         """How many of these are no jobs of the queue."""
         return int((await self._rows(_MISSING, queue, list(ids)))[0][0])
+
+    async def newest_workflow(self) -> str:
+        query = "SELECT workflow_id::text FROM workflows ORDER BY workflow_id DESC LIMIT 1"
+        return str((await self._rows(query))[0][0])
+
+    async def workflow(self, id_: str) -> tuple[str, int, int]:
+        """Its state, its jobs that succeeded, their attempts."""
+        state, succeeded, attempts = (await self._rows(_WORKFLOW, id_))[0]
+        return str(state), int(succeeded), int(attempts)
+
+    async def workflow_took_s(self, id_: str) -> float:
+        """From the first start to its end."""
+        return float((await self._rows(_WORKFLOW_TOOK, id_))[0][0])
+
+    async def hops(self, id_: str) -> Hops:
+        found = [float(row[0]) for row in await self._rows(_HOPS, id_)]
+        return Hops(found, float((await self._rows(_ROOT_TO_LAST, id_))[0][0]))
 
     async def is_vacuuming(self) -> bool:
         return bool((await self._rows(_VACUUMS))[0][0])

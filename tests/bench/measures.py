@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import orjson
 
 from tests.bench import crowds, listing
+from tests.bench import workflows as of_workflows
 from tests.bench.client import Answer, Client, Flood, OpenLoop
 from tests.bench.figures import Figure, percentile
 from tests.bench.ledger import Start
@@ -43,11 +44,13 @@ class Scale:
     listed: int = 1_000_000  # ended jobs under the lists, and a tenth as many due
     pages: int = 100  # of each list
     overload_s: float = 20.0
+    workflows: tuple[int, ...] = (1000, 10_000)  # jobs of one, in each shape
+    join: int = 5000  # parents of one job
 
 
 QUICK = Scale(
     jobs=2000, single_s=0.5, start_s=0.5, delayed=100, delay_s=1.0, idle_s=0.5, quiet_max_s=0.0,
-    listed=2000, pages=3, overload_s=0.5,
+    listed=2000, pages=3, overload_s=0.5, workflows=(30,), join=50,
 )  # fmt: skip
 
 Measure = Callable[[Stage, Scale], Awaitable[list[Figure]]]
@@ -163,6 +166,11 @@ async def memory(stage: Stage, _scale: Scale) -> list[Figure]:
     return [Figure("memory", "server", stage.usage.server_mib(), "MiB")]
 
 
+async def workflows(stage: Stage, scale: Scale) -> list[Figure]:
+    """Chains, fans, diamonds, grids."""
+    return await of_workflows.measure(stage, scale.workflows, scale.join)
+
+
 async def lists(stage: Stage, scale: Scale) -> list[Figure]:
     """Pages of lists, a million ended jobs below them."""
     await listing.seed(stage, scale.listed)
@@ -195,6 +203,7 @@ MEASURES: dict[str, Measure] = {
     "single": single,
     "start": start,
     "late": late,
+    "workflows": workflows,
     "idle": idle,
     "memory": memory,
     "lists": lists,

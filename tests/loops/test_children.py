@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,15 @@ import pytest
 import uvloop
 
 from penstock.domain.attempt import Ending, Failure, Outcome
+from penstock.domain.ids import nth_of, text
+from penstock.domain.job import State
+from penstock.domain.workflow import NO_KIN, Kin, Parent
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, LogLine, Services
+from penstock.handlers.gathered import Bounds
 from penstock.handlers.registry import Registry
 from penstock.loops.children import COMMAND, Child, Children
-from penstock.loops.frames import Setup
+from penstock.loops.frames import Setup, submitted_of
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.settings import Worker
 from penstock.telemetry.metrics import Metrics
@@ -32,7 +37,10 @@ from tests.support.execution_log import ExecutionLog
 from tests.support.figures import figures
 from tests.support.waiting import eventually
 
-MODULES = ("penstock.handlers.samples", "tests.support.kinds", "tests.support.unruly")
+MODULES = (
+    *("penstock.handlers.samples", "tests.support.kinds", "tests.support.unruly"),
+    "tests.support.fanning",
+)
 REGISTRY = Registry.load(MODULES)
 SETUP = Setup(MODULES, tuple(sys.path), egress_allow=("127.0.0.0/8",))
 MIB = 1024 * 1024
@@ -49,10 +57,11 @@ class Nursery:
         self._threads = ThreadPoolExecutor(1)
         self.pool = Pool([self.lane], self._threads, settings, self._hear_end, lambda: None)
 
-    def put(self, kind: str, payload: Any = None, **fields: Any) -> Run:
+    def put(self, kind: str, payload: Any = None, *, kin: Kin = NO_KIN, **fields: Any) -> Run:
         text = orjson.dumps(payload).decode()
         job = making.started(kind=kind, payload=text, **{"losses": 2, **fields})
         context = Context(job, math.inf, Services(http=Egress()), LogLimits())
+        context.kin = kin
         handler = REGISTRY.get(kind)
         assert handler is not None
         run = Run(job, handler, context, math.inf, self.lane, Child(job, context))
@@ -506,3 +515,72 @@ async def test_a_nursery_that_tells_nonsense_is_given_up() -> None:
     async with nursery(command=(sys.executable, "-c", talks)) as one:
         ending = await one.ended(one.put("echo"))
         assert ending.outcome is Outcome.RELEASED
+
+
+# Graphs.
+
+
+async def test_a_child_is_told_of_its_kin_and_gets_results_in_its_payload() -> None:
+    parents = [
+        Parent(making.job_id(), "a", State.SUCCEEDED, '{"rows":[1,"\u00e4"]}'),
+        Parent(making.job_id(), "b", State.DEAD),
+    ]
+    kin = Kin("mine", {one.name: one for one in parents})
+    payload = {"$result": "a", "pointer": "/rows"}
+    async with nursery() as one:
+        workflow = making.job_id()
+        seen = await one.result("seen", payload, kin=kin, graph_id=workflow)
+        assert seen == {
+            "payload": [1, "\u00e4"],
+            "name": "mine",
+            "workflow_id": text(workflow),
+            "parents": {"a": ["succeeded", {"rows": [1, "\u00e4"]}], "b": ["dead", None]},
+        }
+        run = one.put("seen", {"$result": "c"}, kin=kin, graph_id=workflow)
+        failure = (await one.ended(run)).failure
+        assert failure is not None
+        assert failure.type == "reference-unresolved"
+
+
+@pytest.mark.parametrize("kind", ["fan", "fan-thread"])
+async def test_what_a_child_submits_is_stored_by_its_parent(kind: str) -> None:
+    jobs = [{"kind": "echo", "payload": '\u00e4"\\'}, {"kind": "sleep", "depends_on": ["x"]}]
+    async with nursery() as one:
+        run = one.put(kind, {"jobs": jobs})
+        ending = await one.ended(run)
+        assert orjson.loads(ending.result or "") == {
+            "ids": [text(nth_of(run.job.id, n)) for n in (1, 2)]
+        }
+        assert [orjson.loads(job) for job in run.context.take_submitted()] == jobs
+        failed = one.put(kind, {"jobs": jobs, "fails": True})
+        assert (await one.ended(failed)).outcome is Outcome.FAILED
+        assert failed.context.take_submitted() == []
+
+
+async def test_a_child_may_submit_as_many_jobs_as_fit_in_a_frame() -> None:
+    bounds = Bounds(submit_max=20, submit_max_bytes=3 * MIB)
+    jobs = [{"kind": "echo", "payload": '"' * 100_000}] * 10
+    async with nursery(setup=replace(SETUP, bounds=bounds)) as one:
+        run = one.put("fan", {"jobs": jobs})
+        assert (await one.ended(run)).outcome is Outcome.SUCCEEDED
+        assert len(run.context.take_submitted()) == 10
+        run = one.put("fan", {"jobs": [{"kind": "echo"}] * 21})
+        failure = (await one.ended(run)).failure
+        assert failure is not None
+        assert failure.type == "children-refused"
+
+
+async def test_a_child_that_submits_more_than_it_may_has_crashed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It can't by our code; but what runs there may change that."""
+    monkeypatch.setattr(sys.modules[__name__], "Services", partial(Services, bounds=Bounds(16, 2)))
+    async with nursery() as one:
+        run = one.put("fan", {"jobs": [{"kind": "echo"}] * 3})
+        assert (await one.ended(run)).outcome is Outcome.CRASHED
+
+
+@pytest.mark.parametrize("jobs", [None, "{}", [1], ["[]"], ["{"], [{"kind": "echo"}]])
+def test_jobs_in_a_frame_that_are_none_are_refused(jobs: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        submitted_of({"jobs": jobs})

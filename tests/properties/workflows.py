@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -79,49 +79,42 @@ class Callers:
         _, made = await self._create("/v1/workflows", body)
         path = f"/v1/workflows/{made['id']}"
         ids = {job["name"]: job["id"] for job in made["jobs"]}
-        calls = await self._meanwhile(script, path, ids, mended)
+        script = await self._meanwhile(script, path, ids, mended)
         over = await self._over(path)
-        graph = calls.seen_by(script)
-        ends: Mapping[str, str] = self._held_against(script, graph, over)
+        ends: Mapping[str, str] = self._held_against(script, script.first, over)
         await asyncio.to_thread(Path(mended).touch)
         for names in script.again:
-            ends = await self._again(script, calls, path, (ends, names))
-        self._count(graph, ends)
+            ends = await self._again(script, path, ends, names)
+        self._count(script.first, ends)
 
     async def _meanwhile(
         self, script: Script, path: str, ids: Mapping[str, str], mended: str
-    ) -> "_Calls":
+    ) -> Script:
+        """Makes the calls; the script with what came in time."""
         await asyncio.sleep(script.after_s)
-        calls = _Calls()
         if script.added:
             body = {"jobs": [part.body(mended) for part in script.added]}
             status, answer = await self._create(f"{path}/jobs", body, (409,))
-            calls.added = status == 201
-            self.tally.calls["add" if calls.added else "add, too late"] += 1
-            if calls.added:
+            self.tally.calls["add" if status == 201 else "add, too late"] += 1
+            if status == 201:
                 self.accepted.update(item["id"] for item in answer["items"])
+            else:
+                script = replace(script, added=())
         for name in script.cancelled:
-            await self._cancel(f"/v1/jobs/{ids[name]}", calls)
+            await self._cancel(f"/v1/jobs/{ids[name]}")
         if script.is_cancelled:
-            calls.cancelled = await self._cancel(path, calls)
-        return calls
+            await self._cancel(path)
+        return script
 
-    async def _cancel(self, path: str, calls: "_Calls") -> bool:
-        """Whether it came in time, for all that is known."""
-        status, tries, _ = await self._send("POST", f"{path}/cancel", None, (409,))
+    async def _cancel(self, path: str) -> None:
+        status, _, _ = await self._send("POST", f"{path}/cancel", None, (409,))
         self.tally.calls["cancel" if status == 200 else "cancel, too late"] += 1
-        return status == 200 or tries > 1
 
     async def _again(
-        self,
-        script: Script,
-        calls: "_Calls",
-        path: str,
-        asked: tuple[Mapping[str, str], Sequence[str]],
+        self, script: Script, path: str, ends: Mapping[str, str], names: Sequence[str]
     ) -> Mapping[str, str]:
         """Retries a workflow that is over."""
-        ends, names = asked
-        graph = calls.without_added(script, script.retried(ends, names))
+        graph = script.retried(ends, names)
         expected = {name for name in ends if name not in graph.kept}
         body = {"from": list(names)} if names else {}
         status, tries, answer = await self._send("POST", f"{path}/retry", body, (409,))
@@ -141,7 +134,7 @@ class Callers:
             self.accepted.add(made["id"])
         await asyncio.sleep(script.after_s)
         for name in script.cancelled:
-            await self._cancel(f"/v1/jobs/{ids[name]}", _Calls())
+            await self._cancel(f"/v1/jobs/{ids[name]}")
         jobs = [{**await self._over(f"/v1/jobs/{ids[n]}"), "name": n} for n in ids]
         ends = self._held_against(script, script.first, {"jobs": jobs})
         self._count(script.first, ends)
@@ -211,24 +204,6 @@ class Callers:
             assert status >= 500 or is_busy or status == 429, (status, path, answer)
             await asyncio.sleep(0.2)
         raise AssertionError  # it goes on until it is answered
-
-
-@dataclass(slots=True)
-class _Calls:
-    """What came of the calls: jobs that came too late are no part of the graph."""
-
-    added: bool = False
-    cancelled: bool = False
-
-    def seen_by(self, script: Script) -> Graph:
-        return self.without_added(script, script.first)
-
-    def without_added(self, script: Script, graph: Graph) -> Graph:
-        if self.added:
-            return graph
-        out = {part.name for part in script.added}
-        nodes = [node for node in graph.nodes if node.name not in out]
-        return Graph(nodes, graph.stop, graph.cancelled, graph.kept)
 
 
 def _loosely(part: Part, ids: Mapping[str, str]) -> dict[str, Any]:

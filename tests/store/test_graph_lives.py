@@ -9,6 +9,7 @@ import pytest
 from penstock.domain.ids import JobId
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import OnFailure
+from penstock.store.audit import Audit
 from penstock.store.graphs import Graphs
 from penstock.store.nested import Nested
 from tests.support import graphing, making
@@ -80,3 +81,15 @@ async def test_parents_that_come_with_their_child_tell_it(db: Database) -> None:
     assert job.graph_id is not None
     await settled(db, job)
     assert await _stands(db, child.id) == "ready"
+
+
+async def test_a_job_that_is_a_workflow_is_no_orphan(db: Database) -> None:
+    (id_,) = await db.submit(kind="workflow")
+    (holder,) = await started(db, id_)
+    inner, made = graphing.submission({"x": []})
+    assert inner.workflow is not None
+    await Nested(db.postgres).store(
+        holder, replace(inner, workflow=replace(inner.workflow, holder=id_))
+    )
+    assert await db.workers.orphaning() == []
+    assert await Audit(db.postgres).orphans() == []

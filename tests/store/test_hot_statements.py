@@ -134,13 +134,6 @@ SELECT id, 'queue-' || n % 5, 'echo', 'dead', 1, 1, 0,
        CASE WHEN n % 2 = 0 THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE id END
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
-CHAINED = """
-INSERT INTO job_edges (parent_id, child_id, graph_id)
-SELECT parent_id, id, '00000000-0000-0000-0000-000000000000'
-FROM (SELECT id, lag(id) OVER (ORDER BY n) AS parent_id
-      FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)) c
-WHERE parent_id IS NOT NULL
-"""
 WORKFLOWS_LONG_AGO = """
 INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, state, total,
                        finished_at)

@@ -34,7 +34,7 @@ async def dsn(database_of_the_module: str) -> str:
 @pytest.fixture
 def still_settings(replica_settings: Settings) -> Settings:
     """Few slots, so that a test can fill them, and short graces."""
-    modules = (*replica_settings.handlers.modules, "tests.support.gates")
+    modules = (*replica_settings.handlers.modules, "tests.support.gates", "tests.support.fanning")
     worker = {"concurrency": 4, "threads": 2, "drain_grace_s": 0.1, "cancel_grace_s": 0.1}
     return changed(replica_settings, worker=worker, handlers={"modules": modules})
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from penstock.domain import nesting
 from penstock.domain.ids import text
 from penstock.domain.job import State
 from penstock.domain.references import Reference, Unresolved, may_refer, pointed, replaced
@@ -72,14 +73,32 @@ def resolved(payload: str, kin: Kin, bytes_max: int) -> str:
     most. Raises PermanentError."""
     if not may_refer(payload):
         return payload
-    pieces = _Pieces(kin, bytes_max)
+    return _text(_filled(orjson.loads(payload), kin, bytes_max), bytes_max)
+
+
+def resolved_around(payload: str, kin: Kin, bytes_max: int) -> str:
+    """The same for a job of kind `workflow`: what its payload's jobs refer to themselves stays."""
+    if not kin.parents or not may_refer(payload):
+        return payload
+    workflow = orjson.loads(payload)
+    aside = nesting.set_aside(workflow)
+    workflow = _filled(workflow, kin, bytes_max)
+    nesting.put_back(aside)
+    return _text(workflow, bytes_max)
+
+
+def _filled(payload: Any, kin: Kin, bytes_max: int) -> Any:
     try:
-        whole = orjson.dumps(replaced(orjson.loads(payload), pieces.piece))
+        return replaced(payload, _Pieces(kin, bytes_max).piece)
     except Unresolved as error:
         raise PermanentError(str(error), "reference-unresolved") from None
-    if len(whole) > bytes_max:
+
+
+def _text(payload: Any, bytes_max: int) -> str:
+    encoded = orjson.dumps(payload)
+    if len(encoded) > bytes_max:
         raise _too_large(bytes_max)
-    return whole.decode()
+    return encoded.decode()
 
 
 class _Pieces:

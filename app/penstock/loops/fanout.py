@@ -179,7 +179,8 @@ def _dropped(
     job: Started, count: int, error: PenstockError
 ) -> tuple[JobId, int, int, float, str, str]:
     """A line of the job's log: its workflow was halted while it ran, so nothing more begins."""
-    message = cut(f"{count} submitted jobs were dropped: {error}", _SHOWN_MAX_BYTES)
+    jobs = "job" if count == 1 else "jobs"
+    message = cut(f"dropped {count} submitted {jobs}: {error}", _SHOWN_MAX_BYTES)
     return (job.id, job.attempt, _LAST_SEQ, clock.wall_s(), "warning", one_line(message))
 
 

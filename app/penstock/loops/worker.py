@@ -10,7 +10,7 @@ before it runs: when Postgres is away just then, it is left to adoption as well.
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock import chaos, clock
 from penstock.domain.attempt import RELEASED, Outcome
@@ -18,6 +18,8 @@ from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.domain.workflow import KIND, NO_KIN, Kin
+from penstock.handlers.errors import PermanentError, failure_of
+from penstock.handlers.parents import resolved_around
 from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
 from penstock.loops.nesting import Nester
@@ -176,7 +178,7 @@ class Worker:
         runs = []
         for job in started:
             if job.kind == KIND:
-                self._hands.nester.put([job])
+                self._nest(job, kin.get(job.id, NO_KIN))
                 continue
             run = self._hands.run_of(job)
             if run is None:  # somebody put its id on the wrong shelf: back it goes, to its own
@@ -191,6 +193,15 @@ class Worker:
             if run.job.worker != me.worker or not me.registered:
                 self._hands.pool.stop(run, Outcome.LOST)  # we were condemned meanwhile
         return runs
+
+    def _nest(self, job: Started, kin: Kin) -> None:
+        bytes_max = self._parts.settings.worker.payload_max_bytes
+        try:
+            payload = resolved_around(job.payload, kin, bytes_max)
+        except PermanentError as error:
+            self._hands.settler.put(Outgoing(job, failure_of(error)))
+        else:
+            self._hands.nester.put([replace(job, payload=payload)])
 
     def _learn_size(self, sizes: Sequence[int]) -> None:
         """Keeps the mean size of recent payloads, with parents' results: what comes is likely to be

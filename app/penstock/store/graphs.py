@@ -258,7 +258,7 @@ async def _parents_of(
 ) -> dict[JobId, list[JobId]]:
     found: dict[JobId, list[JobId]] = {}
     if children:
-        for child, parent in await transaction.rows("edges_into", children):
+        for child, parent, _graph in await transaction.rows("edges_into", children):
             found.setdefault(JobId(child), []).append(JobId(parent))
     return found
 

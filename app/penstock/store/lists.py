@@ -162,11 +162,11 @@ class _Search:
             found.append(await self._over(share))
         return _merged(found)
 
-    async def _line(self, query: str, few_query: str, looks_max: int) -> _Found:
+    async def _line(self, query: str, query_few: str, looks_max: int) -> _Found:
         """What waits, in a place where others may have a backlog."""
         queues, kinds = self._of.queues, self._of.kinds
         if (queues or kinds) and len(queues or ()) <= _QUEUES_MAX:
-            few = await self._ask_if_few(few_query, _FEW)
+            few = await self._ask_if_few(query_few, _FEW)
             if few is not None:
                 return few
         return await self._ask(query, looks_max)

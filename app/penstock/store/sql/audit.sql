@@ -111,6 +111,9 @@ FROM (
     SELECT worker_id FROM w WHERE NOT EXISTS (
         SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
     )
+    AND NOT EXISTS (
+        SELECT 1 FROM workflows f WHERE f.workflow_id = w.worker_id AND f.state = 'running'
+    )
 ) o CROSS JOIN LATERAL (
     SELECT job_id FROM job_running WHERE worker_id = o.worker_id LIMIT $1
 ) r;

@@ -200,9 +200,8 @@ SELECT parent_id, state, after FROM job_spreads WHERE graph_id = $1 ORDER BY par
 -- Nested workflows whose job was asked to stop and that don't yet; at most $1.
 SELECT w.workflow_id FROM workflows w
 WHERE w.holder_id IS NOT NULL AND w.state = 'running' AND w.halt IS DISTINCT FROM 'cancel'
-  AND EXISTS (SELECT 1 FROM job_running r
-              WHERE r.job_id = w.holder_id AND r.worker_id = w.workflow_id
-                AND r.cancel_requested_at IS NOT NULL)
+  AND (SELECT r.cancel_requested_at FROM job_running r -- not EXISTS, which would join with all
+       WHERE r.job_id = w.holder_id AND r.worker_id = w.workflow_id) IS NOT NULL
 ORDER BY w.workflow_id LIMIT $1;
 
 -- name: expired_in_graphs
@@ -311,7 +310,8 @@ WHERE job_id = ANY(ARRAY(SELECT job_id FROM k)) RETURNING job_id;
 
 -- name: link_blocked
 -- A blocked job is part of a graph already.
-SELECT job_id FROM job_blocked WHERE job_id = ANY($1::uuid[]) AND graph_id = $2;
+-- ("IS TRUE", or it would look through its whole graph.)
+SELECT job_id FROM job_blocked WHERE job_id = ANY($1::uuid[]) AND (graph_id = $2) IS TRUE;
 
 -- name: link_ended
 -- The same of ended jobs: they aren't pruned as plain ones from here on. Locks the rows: who prunes
@@ -336,7 +336,7 @@ SELECT job_id, workflow_id, run_if IS NOT NULL, name FROM jobs WHERE job_id = AN
 
 -- name: has_edges
 SELECT EXISTS (SELECT 1 FROM job_edges WHERE parent_id = $1)
-    OR EXISTS (SELECT 1 FROM job_edges WHERE child_id = $1);
+    OR (SELECT graph_id FROM job_edges WHERE uuid_send(child_id) = uuid_send($1) LIMIT 1) IS NOT NULL;
 
 -- name: names_taken
 -- Which jobs of a workflow have these names.
@@ -350,17 +350,21 @@ UPDATE workflows SET queues = ARRAY(SELECT DISTINCT unnest(queues || $2::text[])
 WHERE workflow_id = $1;
 
 -- name: nodes_of
--- All jobs of a workflow: id, name, condition, state where it is over.
-SELECT j.job_id, j.name, j.run_if, e.state
-FROM (SELECT job_id, name, run_if FROM jobs WHERE workflow_id = $1) j
-LEFT JOIN job_ended e ON e.job_id = j.job_id;
+-- All jobs of a workflow: id, name, condition, state where it is over. (Joined by themselves: a join of
+-- the tables was one of all their rows, by their ids.)
+WITH j AS MATERIALIZED (SELECT job_id, name, run_if FROM jobs WHERE workflow_id = $1),
+e AS MATERIALIZED (
+    SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))
+)
+SELECT j.job_id, j.name, j.run_if, e.state FROM j LEFT JOIN e USING (job_id);
 
 -- name: run_if_of
 SELECT run_if FROM jobs WHERE job_id = $1;
 
 -- name: edges_into
--- The edges into these jobs.
-SELECT child_id, parent_id FROM job_edges WHERE child_id = ANY($1::uuid[]);
+-- The edges into these jobs. (The graph too: else an index-only scan of all would seem as cheap.)
+SELECT child_id, parent_id, graph_id FROM job_edges
+WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(id) FROM unnest($1::uuid[]) i(id)));
 
 -- name: reopen_jobs
 -- ended (dead, cancelled, skipped) -> due or blocked: a new life, its budget fresh, attempts going on.

@@ -7,7 +7,8 @@
 WITH c AS MATERIALIZED (SELECT job_id, name FROM jobs WHERE job_id = ANY($1::uuid[])),
 e AS MATERIALIZED (
     -- graph_id: else an index-only scan of all of (parent_id, child_id) would seem as cheap
-    SELECT child_id, parent_id, graph_id FROM job_edges WHERE child_id = ANY($1::uuid[])
+    SELECT child_id, parent_id, graph_id FROM job_edges
+    WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(id) FROM unnest($1::uuid[]) i(id)))
 ),
 i AS MATERIALIZED (SELECT ARRAY(SELECT DISTINCT parent_id FROM e) AS ids),
 p AS MATERIALIZED (SELECT job_id, name FROM jobs WHERE job_id = ANY(ARRAY(SELECT unnest(ids) FROM i))),

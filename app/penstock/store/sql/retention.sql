@@ -46,8 +46,9 @@ WITH k AS MATERIALIZED (
 ),
 n AS (
     SELECT job_id, finished_at,
-           (SELECT count(*) FROM job_edges e WHERE e.parent_id = k.job_id)
-           + (SELECT count(*) FROM job_edges e WHERE e.child_id = k.job_id) AS edges
+           (SELECT count(graph_id) FROM job_edges e WHERE e.parent_id = k.job_id)
+           + (SELECT count(graph_id) FROM job_edges e WHERE uuid_send(e.child_id) = uuid_send(k.job_id))
+           AS edges
     FROM k
 ),
 g AS MATERIALIZED (
@@ -64,7 +65,9 @@ a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 x AS (DELETE FROM job_edges WHERE parent_id = ANY(ARRAY(SELECT job_id FROM g))),
-y AS (DELETE FROM job_edges WHERE child_id = ANY(ARRAY(SELECT job_id FROM g))),
+y AS (
+    DELETE FROM job_edges WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(job_id) FROM g))
+),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
@@ -109,7 +112,9 @@ d AS (
     DELETE FROM workflows WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM k))
     RETURNING workflow_id
 ),
-p AS (INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM d)
+p AS (
+    INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM d ON CONFLICT DO NOTHING
+)
 SELECT count(*) FROM d;
 
 -- name: prune_workflow_jobs
@@ -130,7 +135,9 @@ n AS (
     DELETE FROM workflows WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM i))
     RETURNING workflow_id
 ),
-m AS (INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM n),
+m AS (
+    INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM n ON CONFLICT DO NOTHING
+),
 k AS MATERIALIZED (
     SELECT job_id FROM jobs WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w)) LIMIT $1
 ),

@@ -44,7 +44,8 @@ WHERE w.condemned_at IS NULL AND w.expires_at < t.now
 RETURNING w.worker_id;
 
 -- name: orphaning_workers
--- Names in job_running of workers that are condemned or gone: hops from name to name.
+-- Names in job_running of workers that are condemned or gone: hops from name to name. Those of
+-- running workflows are names too: of jobs whose attempt they are.
 WITH RECURSIVE w(worker_id) AS (
     (SELECT worker_id FROM job_running ORDER BY worker_id LIMIT 1)
     UNION ALL
@@ -57,7 +58,8 @@ WITH RECURSIVE w(worker_id) AS (
 SELECT worker_id FROM w
 WHERE NOT EXISTS (
     SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
-);
+)
+AND NOT EXISTS (SELECT 1 FROM workflows f WHERE f.workflow_id = w.worker_id AND f.state = 'running');
 
 -- name: leave
 -- A worker that handed back all it had.
