@@ -1,4 +1,4 @@
-"""What all sections of the settings have in common."""
+"""What a section of the settings is."""
 
 from pydantic import BaseModel, ConfigDict, field_validator
 

@@ -1,11 +1,16 @@
-"""The settings of what runs jobs."""
+"""The settings of the loop that runs jobs."""
 
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from penstock.settings.section import Section
-from penstock.settings.values import DAY_S, KIB, MIB, QueueGlob
+from penstock.settings.values import (
+    DAY_S,
+    KIB,
+    MIB,
+    QueueGlob,
+)
 
 _CHILD_MIN_BYTES = 256 * MIB  # of address space, of which most is never touched
 
