@@ -95,7 +95,8 @@ async def test_a_child_that_is_submitted_while_a_plain_job_ends_finds_it_over(db
     (job,) = await started(db, await _plain(db))
     child = child_of(job.id)
     async with db.postgres.transaction() as open_:
-        await open_.rows("settle_attempts", *columns([settlement(job, making.SUCCESS)]), False)
+        batch = columns([settlement(job, making.SUCCESS)], is_locked=False)
+        await open_.rows("settle_attempts", *batch)
         submitting = asyncio.create_task(stored(db, Submission([child])))
         assert await until_locked_out(db, submitting) == "transactionid"
     await submitting

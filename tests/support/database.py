@@ -10,8 +10,9 @@ import asyncpg
 
 from penstock.clock import ServerClock
 from penstock.domain.attempt import Ending
+from penstock.domain.effect import Policy
 from penstock.domain.ids import JobId, WorkerId
-from penstock.domain.job import Due, Started
+from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Patience, decide
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -32,6 +33,7 @@ DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
     *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
+    *("effects", "deliveries", "endpoints", "dead_letters"),
     *("workflows", "job_edges", "job_blocked", "job_spreads"),
     "pruned_workflows",
 )
@@ -116,7 +118,8 @@ def settlement(
         job, ending, chance=0.0, cancel_requested=cancel_known, patience=patience or Patience()
     )
     error = '{"type":"oops"}' if ending.failure else None
-    return Settlement(job, ending, verdict, error, cancel_known)
+    mark = "0" * 16 if verdict.state is State.DEAD else None
+    return Settlement(job, ending, verdict, error, cancel_known, fingerprint=mark)
 
 
 async def until_somebody_waits_for_a_lock(db: Database) -> None:
@@ -126,8 +129,10 @@ async def until_somebody_waits_for_a_lock(db: Database) -> None:
 
 
 @asynccontextmanager
-async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Database]:
-    limits = limits or Limits()
+async def opened(
+    dsn: str, limits: Limits | None = None, policy: Policy | None = None
+) -> AsyncIterator[Database]:
+    limits, policy = limits or Limits(), policy or Policy()
     postgres, health = Postgres(dsn, limits), Health(dsn, limits)
     await postgres.open()
     session = await asyncpg.connect(dsn)
@@ -140,9 +145,9 @@ async def opened(dsn: str, limits: Limits | None = None) -> AsyncIterator[Databa
             postgres,
             session,
             health,
-            Submissions(postgres, ServerClock(), DAY_S),
-            Jobs(postgres),
-            Graphs(postgres),
+            Submissions(postgres, ServerClock(), DAY_S, policy),
+            Jobs(postgres, policy),
+            Graphs(postgres, policy),
             Line(postgres),
             Queues(postgres, 10_000),
             Workers(postgres),

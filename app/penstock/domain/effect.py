@@ -125,6 +125,15 @@ class NewEffect:
     rule: str | None = None
 
 
+_STATE_OF = {
+    On.SUCCEEDED: State.SUCCEEDED,
+    On.DEAD: State.DEAD,
+    On.CANCELLED: State.CANCELLED,
+    On.FIRST_FAILURE: State.DEAD,
+    On.RECOVERY: State.SUCCEEDED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is told, besides what jobs ask for. `dead_letters`: the topic that deaths go to."""
@@ -151,13 +160,8 @@ class Policy:
         return effects
 
 
-_STATE_OF = {
-    On.SUCCEEDED: State.SUCCEEDED,
-    On.DEAD: State.DEAD,
-    On.CANCELLED: State.CANCELLED,
-    On.FIRST_FAILURE: State.DEAD,
-    On.RECOVERY: State.SUCCEEDED,
-}
+TELLS_NOTHING = Policy()
+
 _WORKFLOW_ON = {
     WorkflowState.SUCCEEDED: On.SUCCEEDED,
     WorkflowState.FAILED: On.DEAD,

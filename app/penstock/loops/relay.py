@@ -117,9 +117,7 @@ class Relay:
             return []
         try:
             return await self._outlet.deliver(messages)
-        except (
-            Exception
-        ) as error:  # an outlet's bug must not lose a message
+        except Exception as error:  # an outlet's bug must not lose a message
             log.exception("outlet_failed", channel=self._channel)
             told = traceback.format_exception_only(error)[-1].strip()
             return [Delivery(Fate.LATER, told[:500])] * len(messages)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from penstock.domain.effect import Policy
+from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.errors import (
     Contended,
     DuplicateJob,
@@ -44,7 +44,7 @@ _GRAPHS_MAX = 20  # looked for at once
 class Graphs:
     """`policy`: what is to be told of ends."""
 
-    def __init__(self, postgres: Postgres, policy: Policy) -> None:
+    def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
         self._policy = policy
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.domain.attempt import Ending
-from penstock.domain.effect import EndedJob, NewEffect, Policy
+from penstock.domain.effect import TELLS_NOTHING, EndedJob, NewEffect, Policy
 from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
@@ -65,7 +65,7 @@ class Settlements:
 class Jobs:
     """`policy`: what is to be told of ends that aren't settlements."""
 
-    def __init__(self, postgres: Postgres, policy: Policy) -> None:
+    def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
         self._policy = policy
 

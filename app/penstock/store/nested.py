@@ -7,7 +7,7 @@ row stands under the replica's name, and the reaper finds it.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from penstock.domain.effect import Policy
+from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started
 from penstock.domain.retry_plan import plan_retry
@@ -36,7 +36,7 @@ class Nesting:
 
 
 class Nested:
-    def __init__(self, postgres: Postgres, policy: Policy) -> None:
+    def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
         self._policy = policy
 

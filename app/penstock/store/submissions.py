@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from penstock import chaos
 from penstock.clock import ServerClock
-from penstock.domain.effect import Policy
+from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob
@@ -47,7 +47,11 @@ class Submissions:
     `answers_kept_s` seconds."""
 
     def __init__(
-        self, postgres: Postgres, clock: ServerClock, answers_kept_s: float, policy: Policy
+        self,
+        postgres: Postgres,
+        clock: ServerClock,
+        answers_kept_s: float,
+        policy: Policy = TELLS_NOTHING,
     ) -> None:
         self._pg = postgres
         self._policy = policy
