@@ -226,10 +226,11 @@ async def test_a_workflow_in_queues_of_others_is_not_there(api: Api, replica: Re
         assert (status, problem["type"]) == (403, "/problems/forbidden-queue")
         assert [error["pointer"] for error in problem["errors"]] == ["/jobs/1/queue"]
         inner = job("a", kind="workflow", queue="mail", payload={"jobs": closed["jobs"]})
-        for path, body, pointer in (
+        cases: list[tuple[str, Any, str]] = [
             (FLOWS, {"name": "w", "jobs": [inner]}, "/jobs/0/payload/jobs/1/queue"),
             ("/v1/jobs", {n: v for n, v in inner.items() if n != "name"}, "/payload/jobs/1/queue"),
-        ):
+        ]
+        for path, body, pointer in cases:
             status, problem = await ada.call("POST", path, body)
             assert (status, problem["errors"][0]["pointer"]) == (403, pointer)
         # Its jobs are listed by queue, as all others.

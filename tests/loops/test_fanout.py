@@ -60,7 +60,7 @@ async def names(still: Still, workflow: JobId) -> dict[str, bytes]:
     rows = await still.db.session.fetch(
         "SELECT name, job_id FROM jobs WHERE workflow_id = $1", workflow
     )
-    return dict(rows)
+    return {row["name"]: row["job_id"] for row in rows}
 
 
 @pytest.mark.parametrize("kind", ["fan", "fan-thread"])

@@ -109,9 +109,7 @@ class Fanout:
         job = outgoing.job
         try:
             submission = await self._read_all(job, children)
-            await chaos.point("before_children")
             await self._submit_until_answered(submission)
-            await chaos.point("after_children")
         except (WrongWorkflowState, WorkflowNotFound) as error:
             outgoing.logs = [*outgoing.logs, _dropped(job, len(children), error)]
         except (PenstockError, ValueError) as error:
@@ -135,9 +133,11 @@ class Fanout:
         failures = 0
         while True:
             try:
+                await chaos.point("before_children")
                 linked = await self._linked(submission)
                 # Always as if for the second time: an earlier attempt may have stored them.
                 await self._submitter.submit(linked, again=True)
+                await chaos.point("after_children")
                 return
             except (StoreUnavailable, Contended) as error:
                 if failures % 20 == 0:
