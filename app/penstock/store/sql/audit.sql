@@ -10,16 +10,19 @@ WITH j AS MATERIALIZED (SELECT job_id FROM jobs WHERE job_id > $1 ORDER BY job_i
 d AS MATERIALIZED (SELECT job_id FROM job_due WHERE job_id > $1 ORDER BY job_id LIMIT $2),
 r AS MATERIALIZED (SELECT job_id FROM job_running WHERE job_id > $1 ORDER BY job_id LIMIT $2),
 e AS MATERIALIZED (SELECT job_id FROM job_ended WHERE job_id > $1 ORDER BY job_id LIMIT $2),
+w AS MATERIALIZED (SELECT job_id FROM job_blocked WHERE job_id > $1 ORDER BY job_id LIMIT $2),
 -- Up to the least of what full pages reach, each page holds all that its table has.
 b AS MATERIALIZED (
     SELECT least((SELECT job_id FROM j OFFSET $2 - 1), (SELECT job_id FROM d OFFSET $2 - 1),
-                 (SELECT job_id FROM r OFFSET $2 - 1), (SELECT job_id FROM e OFFSET $2 - 1))
+                 (SELECT job_id FROM r OFFSET $2 - 1), (SELECT job_id FROM e OFFSET $2 - 1),
+                 (SELECT job_id FROM w OFFSET $2 - 1))
            AS job_id
 ),
 n AS (
     SELECT job_id, sum(is_job) AS jobs, sum(1 - is_job) AS places
     FROM (SELECT job_id, 1 AS is_job FROM j UNION ALL SELECT job_id, 0 FROM d
-          UNION ALL SELECT job_id, 0 FROM r UNION ALL SELECT job_id, 0 FROM e) u
+          UNION ALL SELECT job_id, 0 FROM r UNION ALL SELECT job_id, 0 FROM e
+          UNION ALL SELECT job_id, 0 FROM w) u
     GROUP BY job_id
 )
 SELECT n.job_id,
@@ -39,6 +42,8 @@ live AS (
     SELECT job_id FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))
     UNION ALL
     SELECT job_id FROM job_running WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))
+    UNION ALL
+    SELECT job_id FROM job_blocked WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))
 )
 SELECT (array_agg(unique_id) FILTER (WHERE unique_id IS NOT NULL))[1], job_id
 FROM (SELECT unique_id, job_id FROM u UNION ALL SELECT NULL, job_id FROM live) k
@@ -62,7 +67,9 @@ WHERE unique_id = ANY($1::uuid[])
   AND job_id <> ALL (ARRAY(
       SELECT job_id FROM job_due WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))
       UNION ALL
-      SELECT job_id FROM job_running WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))))
+      SELECT job_id FROM job_running WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))
+      UNION ALL
+      SELECT job_id FROM job_blocked WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))))
 RETURNING unique_id;
 
 -- name: audit_counts
