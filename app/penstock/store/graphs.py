@@ -71,14 +71,10 @@ class Graphs:
             return made, await walk.finish()
 
     async def graph_of(self, id_: JobId) -> JobId | None:
-        """The graph of a job that isn't over: its workflow, or LOOSE if others depend on it or it
-        on others. None: neither, or there is no such job."""
-        found = await self._pg.rows("graphs_of", [id_])
-        if not found:
-            return None
-        if found[0][1] is not None:
-            return JobId(found[0][1])
-        return LOOSE if await self._pg.value("has_edges", id_) else None
+        """The graph of a job: its workflow, or LOOSE if others depend, or depended, on it or it on
+        others. None: neither, or there is no such job."""
+        graph = await self._pg.value("graph_of", id_)
+        return None if graph is None else JobId(graph)
 
     async def cancel_job(self, id_: JobId, graph: JobId) -> Moved | None:
         """Ends a job of a graph that waits; None if it doesn't wait."""

@@ -334,6 +334,13 @@ WHERE e.job_id = ANY($1::uuid[]);
 -- Which workflows these jobs belong to, and whether they have parents; a job without a row isn't there.
 SELECT job_id, workflow_id, run_if IS NOT NULL, name FROM jobs WHERE job_id = ANY($1::uuid[]);
 
+-- name: graph_of
+-- The graph that a job stands in, by its place. No row: there is no such job.
+SELECT graph_id FROM job_due WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_running WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_blocked WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_ended WHERE job_id = $1;
+
 -- name: has_edges
 SELECT EXISTS (SELECT 1 FROM job_edges WHERE parent_id = $1)
     OR (SELECT graph_id FROM job_edges WHERE uuid_send(child_id) = uuid_send($1) LIMIT 1) IS NOT NULL;
