@@ -43,9 +43,10 @@ MAY_IMPORT = {
     "store": {"domain", "telemetry", "clock", "chaos", "places"},
     "queue": {"domain", "telemetry", "clock", "chaos"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
+    "outlets": {"egress", "domain", "telemetry", "clock", "settings"},
     "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},
-    "loops": {"commands", "store", "queue", "handlers", *EVERYBODY},
+    "loops": {"commands", "store", "queue", "handlers", "outlets", *EVERYBODY},
     "child": {"loops", "handlers", "egress", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},
     "dev": {"domain", "settings", "clock"},
@@ -63,6 +64,8 @@ DOORS = {
     "structlog": ("telemetry/",),
     "click": ("cli/", "__main__.py"),
     "psutil": ("dev/",),
+    "aiokafka": ("outlets/",),
+    "aio_pika": ("outlets/",),
 }
 
 
