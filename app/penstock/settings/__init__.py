@@ -1,6 +1,7 @@
 """Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
 
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.sections import (
     Auth,
@@ -28,6 +29,7 @@ __all__ = [
     "Http",
     "Jobs",
     "Log",
+    "Notifications",
     "Postgres",
     "Queue",
     "Redis",
@@ -37,6 +39,8 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Smtp",
+    "Webhook",
     "Worker",
     "describe",
     "environment",

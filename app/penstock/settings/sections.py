@@ -14,6 +14,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.values import (
     DAY_S,
@@ -289,6 +290,9 @@ class Settings(Section):
     audit: Audit = Audit()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
+    webhook: Webhook = Webhook()
+    smtp: Smtp = Smtp()
+    notifications: Notifications = Notifications()
     log: Log = Log()
     dev: Dev = Dev()
 
