@@ -108,7 +108,7 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
     postgres, health = Postgres(dsn, limits), Health(dsn, limits)
     door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
     registry = Registry.load(settings.handlers.modules)
-    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), registry, Metrics())
+    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), Egress(), registry, Metrics())
     await postgres.open()
     engine = Engine(settings, rooms)
     runs = asyncio.create_task(_run(engine))

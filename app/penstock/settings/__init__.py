@@ -2,6 +2,7 @@
 
 from penstock.settings.brokers import AlertRule, Alerts, Kafka, RabbitMq
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.sections import (
     Auth,
@@ -32,6 +33,7 @@ __all__ = [
     "Jobs",
     "Kafka",
     "Log",
+    "Notifications",
     "Postgres",
     "Queue",
     "RabbitMq",
@@ -42,6 +44,8 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Smtp",
+    "Webhook",
     "Worker",
     "describe",
     "environment",

@@ -15,6 +15,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.values import (
     DAY_S,
@@ -296,6 +297,9 @@ class Settings(Section):
     kafka: Kafka = Kafka()
     rabbitmq: RabbitMq = RabbitMq()
     alerts: Alerts = Alerts()
+    webhook: Webhook = Webhook()
+    smtp: Smtp = Smtp()
+    notifications: Notifications = Notifications()
     log: Log = Log()
     dev: Dev = Dev()
 
