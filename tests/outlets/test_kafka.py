@@ -1,56 +1,20 @@
 """Dead letters in Kafka: against brokers that are really there, and really fail."""
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
-from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message
-from penstock.domain.ids import JobId
+from penstock.domain.effect import Delivery, Fate
 from penstock.outlets.kafka import Kafka
 from penstock.settings import Kafka as Settings
+from tests.outlets.dead_letters import TOPIC, TRACE, dead_letter, dead_letters, fates
 from tests.support.brokers import MockCluster, Tansu, header, records_in, value_of
 from tests.support.waiting import eventually
 
-TOPIC = "dead"
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-NOT_LEADER, TIMED_OUT, TOO_LARGE, NOT_ENOUGH_REPLICAS, UNAUTHORISED = 6, 7, 10, 19, 29
-
-
-def message(number: int, payload: str = "", attempt: int = 3) -> Message:
-    job = JobId(number.to_bytes(16, "big"))
-    id_ = str(UUID(bytes=bytes(job)))
-    effect = Effect(
-        id=job,
-        channel=Channel.DEAD_LETTER,
-        endpoint=TOPIC,
-        dedupe=f"{id_}:{attempt}",
-        event="penstock.job.dead.v1",
-        job=job,
-        workflow=None,
-        attempt=attempt,
-        state="dead",
-        reason=None,
-        rule=None,
-        at=datetime(2026, 11, 21, 10, tzinfo=UTC),
-        tries=1,
-    )
-    told = {"id": id_, "kind": "k", "queue": "q", "state": "dead", "payload": payload}
-    error = {"type": "Boom", "message": "x" * 5000, "details": {"much": payload}}
-    return Message(effect, json.dumps(told | {"error": error, "attempts": []}), TRACE)
-
-
-def batch(count: int, payload: str = "") -> list[Message]:
-    return [message(number, payload) for number in range(count)]
-
-
-def fates(deliveries: list[Delivery]) -> set[Fate]:
-    return {one.fate for one in deliveries}
+TIMED_OUT, NOT_LEADER, TOO_LARGE, NOT_ENOUGH_REPLICAS, UNAUTHORISED = 7, 6, 10, 19, 29
 
 
 @pytest.fixture
@@ -86,7 +50,7 @@ async def plain(tansu: Tansu) -> AsyncIterator[Kafka]:
 
 
 async def test_a_dead_letter_is_a_cloud_event_in_binary_mode(plain: Kafka, tansu: Tansu) -> None:
-    sent = message(7)
+    sent = dead_letter(7)
     assert await plain.deliver([sent]) == [Delivery(Fate.DELIVERED)]
     (record,) = await records_in(tansu.address, TOPIC, 1)
     id_ = "00000000-0000-0000-0000-000000000007"
@@ -99,20 +63,22 @@ async def test_a_dead_letter_is_a_cloud_event_in_binary_mode(plain: Kafka, tansu
         "ce_type": "penstock.job.dead.v1",
         "ce_source": "/penstock",
         "ce_subject": id_,
-        "ce_time": "2026-11-21T10:00:00.000Z",
+        "ce_time": "2026-11-18T11:06:40.000Z",
         "traceparent": TRACE,
     }
 
 
 async def test_a_batch_of_500_arrives_whole(outlet: Kafka, cluster: MockCluster) -> None:
-    assert fates(await outlet.deliver(batch(outlet.at_once, "y" * 2000))) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver(dead_letters(outlet.at_once, "y" * 2000))) == {Fate.DELIVERED}
     records = await records_in(cluster.address, TOPIC, outlet.at_once)
     assert len({header(one, "ce_id") for one in records}) == len(records) == outlet.at_once
 
 
 async def test_what_is_too_large_goes_as_a_reference(cluster: MockCluster) -> None:
     outlet = Kafka(settings(cluster.address, message_max_bytes=20_000))
-    deliveries = await outlet.deliver([message(1), message(2, "z" * 30_000), message(3)])
+    deliveries = await outlet.deliver(
+        [dead_letter(1), dead_letter(2, "z" * 30_000), dead_letter(3)]
+    )
     await outlet.close()
     assert fates(deliveries) == {Fate.DELIVERED}
     values = {header(one, "ce_id")[-3]: one for one in await records_in(cluster.address, TOPIC, 3)}
@@ -128,11 +94,11 @@ async def test_what_is_too_large_goes_as_a_reference(cluster: MockCluster) -> No
 async def test_a_broker_that_takes_less_than_we_were_told_blocks_nobody(
     outlet: Kafka, cluster: MockCluster
 ) -> None:
-    await outlet.deliver([message(1)])
+    await outlet.deliver([dead_letter(1)])
     cluster.fail_produce(TOO_LARGE)
-    large = message(2, "z" * 30_000)
+    large = dead_letter(2, "z" * 30_000)
     assert fates(await outlet.deliver([large])) == {Fate.LATER}
-    assert fates(await outlet.deliver([large, message(3)])) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver([large, dead_letter(3)])) == {Fate.DELIVERED}
     records = {header(one, "ce_id")[-3]: one for one in await records_in(cluster.address, TOPIC, 3)}
     assert "reference" in value_of(records["2"])
     assert "reference" not in value_of(records["3"])
@@ -141,18 +107,18 @@ async def test_a_broker_that_takes_less_than_we_were_told_blocks_nobody(
 
 async def test_without_idempotence_the_reference_follows_at_once(cluster: MockCluster) -> None:
     outlet = Kafka(settings(cluster.address, enable_idempotence=False))
-    await outlet.deliver([message(1)])
+    await outlet.deliver([dead_letter(1)])
     cluster.fail_produce(TOO_LARGE)
-    assert fates(await outlet.deliver([message(2, "z" * 30_000)])) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver([dead_letter(2, "z" * 30_000)])) == {Fate.DELIVERED}
     await outlet.close()
     records = await records_in(cluster.address, TOPIC, 2)
     assert sum("reference" in value_of(one) for one in records) == 1
 
 
 async def test_errors_that_pass_are_waited_for(outlet: Kafka, cluster: MockCluster) -> None:
-    await outlet.deliver([message(1)])
+    await outlet.deliver([dead_letter(1)])
     cluster.fail_produce(NOT_LEADER, TIMED_OUT, NOT_ENOUGH_REPLICAS)
-    assert fates(await outlet.deliver([message(2)])) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver([dead_letter(2)])) == {Fate.DELIVERED}
     records = await records_in(cluster.address, TOPIC, 2)
     assert len(records) == 2
 
@@ -160,46 +126,46 @@ async def test_errors_that_pass_are_waited_for(outlet: Kafka, cluster: MockClust
 async def test_a_topic_that_we_may_not_write_to_is_tried_again(
     outlet: Kafka, cluster: MockCluster
 ) -> None:
-    await outlet.deliver([message(1)])
+    await outlet.deliver([dead_letter(1)])
     cluster.fail_produce(UNAUTHORISED)
-    (refused,) = await outlet.deliver([message(2)])
+    (refused,) = await outlet.deliver([dead_letter(2)])
     assert refused.fate is Fate.LATER
     assert "TopicAuthorizationFailedError" in str(refused.error)
     assert outlet.why is None  # the broker is there
-    assert fates(await outlet.deliver([message(2)])) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver([dead_letter(2)])) == {Fate.DELIVERED}
 
 
 async def test_nobody_waits_for_a_broker_that_is_known_to_be_away(tmp_path: Path) -> None:
     tansu = Tansu(tmp_path)
     outlet = Kafka(settings(tansu.address, enable_idempotence=False))
     assert outlet.why is None
-    assert fates(await outlet.deliver(batch(3))) == {Fate.LATER}
+    assert fates(await outlet.deliver(dead_letters(3))) == {Fate.LATER}
     assert "KafkaConnectionError" in str(outlet.why)
     began = time.monotonic()
-    assert fates(await outlet.deliver(batch(500))) == {Fate.LATER}
+    assert fates(await outlet.deliver(dead_letters(500))) == {Fate.LATER}
     assert time.monotonic() - began < 0.5
     with tansu:
         await eventually(lambda: _is_back(outlet), "the outlet comes back by itself", 15)
-        assert fates(await outlet.deliver(batch(3))) == {Fate.DELIVERED}
+        assert fates(await outlet.deliver(dead_letters(3))) == {Fate.DELIVERED}
         await outlet.close()
 
 
 async def test_a_broker_that_is_killed_is_missed_and_found_again(
     plain: Kafka, tansu: Tansu
 ) -> None:
-    assert fates(await plain.deliver(batch(3))) == {Fate.DELIVERED}
+    assert fates(await plain.deliver(dead_letters(3))) == {Fate.DELIVERED}
     tansu.kill()
-    assert fates(await plain.deliver(batch(3))) == {Fate.LATER}
+    assert fates(await plain.deliver(dead_letters(3))) == {Fate.LATER}
     assert plain.why is not None
     tansu.start()
     await eventually(lambda: _is_back(plain), "the outlet comes back by itself", 15)
-    assert fates(await plain.deliver(batch(3))) == {Fate.DELIVERED}
+    assert fates(await plain.deliver(dead_letters(3))) == {Fate.DELIVERED}
 
 
 async def test_a_broker_that_goes_away_between_two_letters_is_told_of(
     plain: Kafka, tansu: Tansu
 ) -> None:
-    await plain.deliver(batch(1))
+    await plain.deliver(dead_letters(1))
     tansu.kill()
     await eventually(lambda: _is_away(plain), "somebody notices", 20)
 
@@ -208,21 +174,21 @@ async def test_a_broker_that_hangs_is_given_up_in_time_and_holds_nothing(
     cluster: MockCluster, outlet: Kafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.outlets.kafka._SEND_MAX_S", 1.0)
-    await outlet.deliver(batch(1))
+    await outlet.deliver(dead_letters(1))
     cluster.down()
     began = time.monotonic()
-    assert fates(await outlet.deliver(batch(500, "y" * 1000))) == {Fate.LATER}
+    assert fates(await outlet.deliver(dead_letters(500, "y" * 1000))) == {Fate.LATER}
     assert time.monotonic() - began < 5
     monkeypatch.undo()
     cluster.up()
     await eventually(lambda: _is_back(outlet), "the outlet comes back by itself", 30)
-    assert fates(await outlet.deliver(batch(500))) == {Fate.DELIVERED}
+    assert fates(await outlet.deliver(dead_letters(500))) == {Fate.DELIVERED}
 
 
 async def test_closing_does_not_wait_for_a_broker(plain: Kafka, tansu: Tansu) -> None:
-    await plain.deliver(batch(1))
+    await plain.deliver(dead_letters(1))
     tansu.pause()
-    sending = asyncio.create_task(plain.deliver(batch(50)))
+    sending = asyncio.create_task(plain.deliver(dead_letters(50)))
     await asyncio.sleep(0.1)
     sending.cancel()
     began = time.monotonic()

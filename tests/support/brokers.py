@@ -152,6 +152,18 @@ async def records_in(
     return found
 
 
+async def records_at(address: str, topic: str) -> int:
+    """How many are in a topic now; 0 where there is none."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=address)
+    await consumer.start()
+    try:
+        await consumer.topics()
+        places = [TopicPartition(topic, n) for n in consumer.partitions_for_topic(topic) or ()]
+        return sum((await consumer.end_offsets(places)).values()) if places else 0
+    finally:
+        await consumer.stop()
+
+
 def header(record: ConsumerRecord, name: str) -> str:
     return str(dict(record.headers)[name].decode())
 

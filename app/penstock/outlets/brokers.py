@@ -7,7 +7,7 @@ from penstock.outlets.outlet import Outlet
 from penstock.settings import Settings
 
 
-class DeadLetterOutlet(Outlet, Protocol):
+class Broker(Outlet, Protocol):
     """Kafka or RabbitMQ. `why`: what is wrong while it is away, else None."""
 
     name: str
@@ -15,12 +15,12 @@ class DeadLetterOutlet(Outlet, Protocol):
     @property
     def why(self) -> str | None: ...
 
-    def begin(self) -> None:
-        """Starts to connect, in the background."""
+    def is_away(self) -> bool:
+        """Whether it is known to be; the first look begins to connect, in the background."""
         ...
 
 
-def dead_letter_outlet(settings: Settings) -> DeadLetterOutlet | None:
+def dead_letter_outlet(settings: Settings) -> Broker | None:
     """The outlet that the settings name; None: dead letters stay in Postgres. Raises WrongSetting
     when the library of RabbitMQ isn't there."""
     match settings.broker:

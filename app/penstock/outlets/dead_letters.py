@@ -8,9 +8,9 @@ from typing import Any
 
 import orjson
 
-from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.effect import Delivery, Fate, Message
+from penstock.outlets.events import attributes
 
 _ERROR_MAX = 1000  # characters of an error's text in a reference
 _TOLD_MAX = 500  # of our own errors
@@ -24,21 +24,12 @@ def key_of(message: Message) -> str:
     return ids.text(job)
 
 
-def headers_of(message: Message, source: str) -> dict[str, str]:
+def headers_of(message: Message) -> dict[str, str]:
     """Context attributes as `ce_…` (CloudEvents Kafka binding, 3.2); `ce_id` is the same at each
     try, and another when a replayed job dies again."""
-    effect = message.effect
-    headers = {
-        "content-type": "application/json",
-        "ce_specversion": "1.0",
-        "ce_id": effect.dedupe,
-        "ce_type": effect.event,
-        "ce_source": source,
-        "ce_subject": key_of(message),
-        "ce_time": rfc3339(effect.at),
-    }
-    if message.traceparent is not None:
-        headers["traceparent"] = message.traceparent
+    headers = {"content-type": "application/json"}
+    for name, value in attributes(message).items():
+        headers[name if name == "traceparent" else f"ce_{name}"] = value
     return headers
 
 

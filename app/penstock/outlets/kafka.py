@@ -65,9 +65,10 @@ class Kafka:
     def why(self) -> str | None:
         return self._line.why
 
-    def begin(self) -> None:
-        """Starts to connect, in the background."""
+    def is_away(self) -> bool:
+        """Whether it is known to be; the first look begins to connect, in the background."""
         self._line.begin()
+        return self.why is not None
 
     async def deliver(self, batch: Sequence[Message]) -> list[Delivery]:
         producer = await self._line.get(_FIRST_WAIT_S)
@@ -111,9 +112,7 @@ class Kafka:
 
     async def _send(self, producer: AIOKafkaProducer, message: Message) -> Delivery:
         value = message.data.encode()
-        size = _OVERHEAD_BYTES + size_of(
-            key_of(message), value, headers_of(message, self._settings.source)
-        )
+        size = _OVERHEAD_BYTES + size_of(key_of(message), value, headers_of(message))
         if size <= self._max_bytes:
             try:
                 await self._put(producer, message, value)
@@ -140,12 +139,11 @@ class Kafka:
             )
 
     async def _put(self, producer: AIOKafkaProducer, message: Message, value: bytes) -> None:
-        headers = headers_of(message, self._settings.source)
         await producer.send_and_wait(
             message.effect.endpoint,
             value,
             key=key_of(message).encode(),
-            headers=[(name, text.encode()) for name, text in headers.items()],
+            headers=[(name, text.encode()) for name, text in headers_of(message).items()],
         )
 
     async def _open(self) -> AIOKafkaProducer:

@@ -48,9 +48,10 @@ class RabbitMq:
     def why(self) -> str | None:
         return self._line.why
 
-    def begin(self) -> None:
-        """Starts to connect, in the background."""
+    def is_away(self) -> bool:
+        """Whether it is known to be; the first look begins to connect, in the background."""
         self._line.begin()
+        return self.why is not None
 
     async def deliver(self, batch: Sequence[Message]) -> list[Delivery]:
         opened = await self._line.get(_FIRST_WAIT_S)
@@ -86,7 +87,7 @@ class RabbitMq:
         return DELIVERED
 
     def _letter(self, message: Message) -> aio_pika.Message:
-        headers = headers_of(message, self._settings.source)
+        headers = headers_of(message)
         body = message.data.encode()
         size = size_of(key_of(message), body, headers)
         if size > self._settings.message_max_bytes:

@@ -32,7 +32,6 @@ def _amqp_url(secret: SecretStr) -> SecretStr:
 Places = Annotated[str, AfterValidator(_places)]
 AmqpUrl = Annotated[SecretStr, AfterValidator(_amqp_url)]
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", min_length=1, max_length=249)]
-Source = Annotated[str, Field(pattern=r"^[!-~]+$", min_length=1, max_length=500)]
 
 
 class Kafka(Section):
@@ -42,7 +41,6 @@ class Kafka(Section):
         None, description="where it is: host:port, several of them with commas between"
     )
     topic: Topic = Field(TOPIC, description="topic that dead letters go to")
-    source: Source = Field("/penstock", description="`ce_source` of its messages")
     enable_idempotence: bool = Field(
         True, description="producer that writes nothing twice; false for brokers without, as Tansu"
     )
@@ -91,7 +89,6 @@ class RabbitMq(Section):
     routing_key: str = Field(
         TOPIC, min_length=1, max_length=255, description="routing key; the queue's name by default"
     )
-    source: Source = Field("/penstock", description="`ce_source` of its messages")
     message_max_bytes: int = Field(
         8 * MIB,
         ge=16 * KIB,
