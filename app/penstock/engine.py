@@ -29,6 +29,7 @@ from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.domain.workflow import KIND
+from penstock.egress import networks
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.gathered import Bounds
@@ -65,6 +66,7 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
+from penstock.outlets.reach import Reach
 from penstock.queue.listener import Listener
 from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
@@ -159,6 +161,7 @@ class Engine:
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
         self.policy = Policy()
+        self.reach = Reach(networks(settings.egress.allow))
         kept_s = settings.retention.idempotency_s
         self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)
         self.effects = Effects(postgres)
@@ -328,7 +331,8 @@ class Engine:
     def _wire(self) -> None:
         """Who hears what from whom, and who reads what for whom."""
         defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
-        within = Within(Recipe(defaults, self._minter().mint, registry.payload_errors))
+        recipe = Recipe(defaults, self._minter().mint, registry.payload_errors, self.reach)
+        within = Within(recipe)
         self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
