@@ -323,7 +323,8 @@ class Engine:
     def _wire(self) -> None:
         """Who hears what from whom, and who reads what for whom."""
         defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
-        within = Within(Recipe(defaults, self._minter().mint, registry.payload_errors))
+        recipe = Recipe(defaults, self._minter().mint, registry.payload_errors, self.reach)
+        within = Within(recipe)
         self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell

@@ -12,7 +12,7 @@ from typing import cast
 
 from penstock.api import views
 from penstock.domain.effect import Channel, Rule
-from penstock.egress.client import Egress
+from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Show
 from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
@@ -44,13 +44,13 @@ def rules_of(settings: Settings) -> tuple[Rule, ...]:
 
 
 def reach_of(settings: Settings) -> Reach:
-    """What callers can ask for; raises WrongSetting for rules that could tell nobody."""
-    channels = set()
-    if settings.webhook.secrets:
-        channels.add(Channel.WEBHOOK)
-    if settings.smtp.host is not None:
-        channels.add(Channel.EMAIL)
-    reach = Reach.of(channels, settings.webhook.schemes, settings.egress.allow)
+    """What can be asked for; raises WrongSetting for rules that could tell nobody."""
+    reach = Reach(
+        networks(settings.egress.allow),
+        hooks=bool(settings.webhook.secrets),
+        mails=settings.smtp.host is not None,
+        schemes=settings.webhook.schemes,
+    )
     reach.demand(rules_of(settings))
     return reach
 

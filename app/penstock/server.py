@@ -308,6 +308,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
             keepalive_s=settings.http.keepalive_s,
         ),
         defaults=Defaults.of(settings.jobs),
+        reach=engine.reach,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from pydantic import ValidationError
 
-from penstock.api import prefer, views
+from penstock.api import notices, prefer, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
@@ -50,7 +50,10 @@ async def create(ask: Ask) -> web.Response:
     """A workflow with its jobs; with `Prefer: wait=N` answered when it is over or the time is
     up."""
     body = ask.body.value
-    values = listed(body, graph.JOBS_MAX, head_faults(body, HEAD))
+    wrong = head_faults(body, HEAD) or list(
+        notices.faults(body.get("notify", ()), "", ask.door.reach)
+    )
+    values = listed(body, graph.JOBS_MAX, wrong)
     head = {name: value for name, value in body.items() if name != "jobs"}
     workflow = NewWorkflow(
         JobId(ask.door.minter.mint()),
@@ -58,6 +61,7 @@ async def create(ask: Ask) -> web.Response:
         OnFailure(head.get("on_failure", OnFailure.CONTINUE)),
         ask.caller.sub,
         traceparent(ask.request.headers),
+        notify=notices.text(head.get("notify", ())),
     )
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
     taken = await accept(ask, [head, *values], _PLACE, partial(_taken, ask, values, workflow.id))

@@ -1,54 +1,58 @@
-"""Which channels can be asked for here, and which receivers on them: what the door refuses.
+"""Whom we can tell: which channels are configured here, and which endpoints on them are taken.
 
-In: the configuration. Out: why nobody can be told by that channel, or there. Addresses that names
-lead to are judged when they are connected to, not here.
+In: a channel and an endpoint as it was asked for, by a caller or by a rule of the configuration.
+Out: why not, or None. What a name leads to is judged again when it is connected to.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from penstock.domain.address import address_refusal
+from penstock.domain import address
 from penstock.domain.effect import Channel, Rule
 from penstock.domain.errors import WrongSetting
-from penstock.egress import Network, networks, url_refusal
-
-_NEEDS = {
-    Channel.WEBHOOK: "no webhooks here: the operator has to set webhook.secrets, to sign them with",
-    Channel.EMAIL: "no e-mail here: the operator has to set smtp.host",
-    Channel.DEAD_LETTER: "dead letters go where the operator says",
-}
+from penstock.egress import Network, url_refusal
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """`channels`: those that are configured. `schemes`: of webhooks' URLs. `allow`: networks that
-    may be called besides public addresses."""
+    """`allow`: networks besides public addresses; `hooks`: whether there is a key to sign webhooks
+    with; `schemes`: what their URLs may begin with; `mails`: whether there is a server for mail."""
 
-    channels: frozenset[Channel]
+    allow: Sequence[Network] = ()
+    hooks: bool = False
+    mails: bool = False
     schemes: tuple[str, ...] = ("https",)
-    allow: tuple[Network, ...] = ()
 
-    @classmethod
-    def of(
-        cls, channels: Iterable[Channel], schemes: Sequence[str], cidrs: Iterable[str]
-    ) -> "Reach":
-        return cls(frozenset(channels), tuple(schemes), networks(cidrs))
+    def __call__(self, channel: Channel, endpoint: str) -> str | None:
+        match channel:
+            case Channel.WEBHOOK if not self.hooks:
+                return (
+                    "can't be served: this server calls no webhooks until an operator sets "
+                    "webhook.secrets, to sign them with"
+                )
+            case Channel.WEBHOOK:
+                return url_refusal(endpoint, self.allow) or self._scheme_fault(endpoint)
+            case Channel.EMAIL if not self.mails:
+                return "can't be served: this server sends no mail until an operator sets smtp.host"
+            case Channel.EMAIL:
+                return address.refusal(endpoint)
+            case Channel.DEAD_LETTER:
+                return "is not for callers"
 
-    def refusal(self, channel: Channel, endpoint: str) -> str | None:
-        """Why that endpoint can't be told by that channel, or None."""
-        if channel not in self.channels or channel is Channel.DEAD_LETTER:
-            return _NEEDS[channel]
-        if channel is Channel.EMAIL:
-            return address_refusal(endpoint)
-        return url_refusal(endpoint, self.allow) or self._scheme_fault(endpoint)
+    @property
+    def channels(self) -> list[Channel]:
+        """Those that can be asked for."""
+        asked = ((Channel.WEBHOOK, self.hooks), (Channel.EMAIL, self.mails))
+        return [channel for channel, is_there in asked if is_there]
 
     def demand(self, rules: Iterable[Rule]) -> None:
         """Raises WrongSetting for a rule that could tell nobody."""
         for rule in rules:
-            why = self.refusal(rule.wish.channel, rule.wish.endpoint)
-            if why:
-                raise WrongSetting(f"notifications.rules: {rule.name}: {why}")
+            why = self(rule.wish.channel, rule.wish.endpoint)
+            if why is not None:
+                channel = rule.wish.channel
+                raise WrongSetting(f"notifications.rules: {rule.name}: its {channel} {why}")
 
     def _scheme_fault(self, url: str) -> str | None:
         if urlsplit(url).scheme.lower() in self.schemes:

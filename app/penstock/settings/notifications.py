@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from penstock.domain.address import address_refusal
+from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.settings.section import Section
 from penstock.settings.values import DAY_S, QueueGlob
@@ -38,7 +38,7 @@ def _different(secrets: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 def _address(text: str) -> str:
-    if why := address_refusal(text):
+    if why := address.refusal(text):
         raise ValueError(why)
     return text
 

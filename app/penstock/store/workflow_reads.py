@@ -134,6 +134,7 @@ def _view(row: Record) -> WorkflowView:
         created_by=row["created_by"],
         traceparent=row["traceparent"],
         finished_at=row["finished_at"],
+        notify=row["notify"],
     )
 
 

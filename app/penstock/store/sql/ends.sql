@@ -15,7 +15,7 @@ CROSS JOIN LATERAL (
            j.max_attempts, j.on_lost, j.backoff, j.timeout_s,
            least(j.run_at, a.started_at) AS run_at, a.started_at, e.finished_at, e.reason,
            a.worker_id, j.tags, j.traceparent, j.created_by, j.unique_key, j.expires_at,
-           j.workflow_id, j.name, j.run_if, j.depends_on, p.percent, p.message,
+           j.workflow_id, j.name, j.run_if, j.depends_on, j.notify, p.percent, p.message,
            length(j.payload::text) > $4
                OR coalesce(i.state = 'succeeded' AND length(e.result::text) > $4, false) AS is_cut
     FROM jobs j
