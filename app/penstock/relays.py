@@ -31,7 +31,7 @@ _DRAIN_S = 18.0  # a call that hangs is over by then
 
 SHOW = Show(views.job, views.attempt, views.workflow)
 EXTENTS = {
-    Channel.DEAD_LETTER: Extent(900 * _KIB, with_attempts=True),
+    Channel.DEAD_LETTER: Extent(900 * _KIB, whole=True),
     Channel.WEBHOOK: Extent(256 * _KIB),
     Channel.EMAIL: Extent(0),
 }
