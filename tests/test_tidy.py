@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "store": {"domain", "telemetry", "clock", "chaos", "places"},
     "queue": {"domain", "telemetry", "clock", "chaos"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
-    "outlets": {"egress", "domain", "telemetry", "clock"},
+    "outlets": {"egress", "domain", "telemetry", "clock", "settings"},
     "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},
     "loops": {"commands", "store", "queue", "handlers", "outlets", *EVERYBODY},
@@ -67,6 +67,8 @@ DOORS = {
     "structlog": ("telemetry/",),
     "click": ("cli/", "__main__.py"),
     "psutil": ("dev/",),
+    "aiokafka": ("outlets/",),
+    "aio_pika": ("outlets/",),
 }
 
 

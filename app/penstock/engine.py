@@ -64,6 +64,7 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
+from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue.listener import Listener
 from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
@@ -163,7 +164,7 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.policy = Policy(rules=rules_of(settings))
+        self.policy = Policy(dead_letter_endpoint(settings), rules_of(settings))
         self.reach = reach_of(settings)
         kept_s = settings.retention.idempotency_s
         self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)

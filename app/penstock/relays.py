@@ -8,6 +8,7 @@ waits in the outbox until it is again.
 import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from penstock.api import views
 from penstock.domain.effect import Channel, Rule
@@ -17,6 +18,7 @@ from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
 from penstock.outlets import Mail, Outlet, Reach, Server, Webhook
+from penstock.outlets.brokers import Broker, dead_letter_outlet
 from penstock.settings import Settings, Smtp
 from penstock.store.effects import Effects
 from penstock.store.ends import Ends
@@ -61,6 +63,8 @@ def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
         outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
     if (server := _server(settings.smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
+    if (broker := dead_letter_outlet(settings)) is not None:
+        outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
@@ -107,11 +111,15 @@ class Relays:
         self._metrics = metrics
         self.sieve = Sieve(rules_of(settings), sources.marks)
         self.by_channel: dict[Channel, Relay] = {}
+        self._brokers: list[Broker] = []
         for channel, outlet in outlets.items():
             composer = Composer(sources.ends, sources.workflows, SHOW, self.sieve, EXTENTS[channel])
             relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
             if channel is Channel.WEBHOOK:
                 relay.patience_s = settings.webhook.disable_after_s
+            if channel is Channel.DEAD_LETTER:
+                self._brokers.append(cast(Broker, outlet))
+                relay.is_shut = self._brokers[-1].is_away
             self.by_channel[channel] = relay
 
     def loops(self) -> Iterable[Loop]:
@@ -120,6 +128,10 @@ class Relays:
         if self.by_channel:
             yield Loop("recoveries", self.sieve.look_for_recoveries)
         yield Loop("outbox", self.gauge)
+
+    def away(self) -> list[str]:
+        """The brokers that are known to be out of reach."""
+        return [one.name for one in self._brokers if one.why is not None]
 
     def wake(self) -> None:
         for relay in self.by_channel.values():

@@ -53,6 +53,7 @@ class Relay:
         self._compose = compose
         self._metrics = metrics
         self.patience_s = PATIENT_S
+        self.is_shut: Callable[[], bool] = lambda: False  # nothing can be delivered just now
         self.wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._draining = False
@@ -66,7 +67,7 @@ class Relay:
         """Claims what is due for endpoints that are free, and begins to deliver it; the pause until
         the next look."""
         self.wake.clear()
-        if self._draining or len(self._busy) >= _LANES:
+        if self._draining or len(self._busy) >= _LANES or self.is_shut():
             return _TICK_S
         lease = secrets.token_bytes(16)
         share = (self._outlet.at_once, _CLAIM_MAX, _LEASE_S)
