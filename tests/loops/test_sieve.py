@@ -1,6 +1,7 @@
 """Rules that look back: first failures, recoveries, throttling."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import orjson
 import pytest
@@ -38,7 +39,7 @@ class Told:
         self.outbox = Outbox(still)
         self._there = there
 
-    async def after(self, *endings: Ending, **fields: object) -> list[str]:
+    async def after(self, *endings: Ending, **fields: Any) -> list[str]:
         for ending in endings:
             (job,) = await self.still.start(**fields)
             await self.still.settle((job, ending))
