@@ -33,7 +33,7 @@ _DRAIN_S = 18.0  # a call that hangs is over by then
 
 SHOW = Show(views.job, views.attempt, views.workflow)
 EXTENTS = {
-    Channel.DEAD_LETTER: Extent(900 * _KIB, with_attempts=True),
+    Channel.DEAD_LETTER: Extent(900 * _KIB, whole=True),
     Channel.WEBHOOK: Extent(256 * _KIB),
     Channel.EMAIL: Extent(0),
 }
@@ -111,15 +111,18 @@ class Relays:
         self._metrics = metrics
         self.sieve = Sieve(rules_of(settings), sources.marks)
         self.by_channel: dict[Channel, Relay] = {}
-        self._brokers: list[Broker] = []
+        self._servers: list[Broker | Mail] = []
         for channel, outlet in outlets.items():
             composer = Composer(sources.ends, sources.workflows, SHOW, self.sieve, EXTENTS[channel])
             relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
             if channel is Channel.WEBHOOK:
                 relay.patience_s = settings.webhook.disable_after_s
             if channel is Channel.DEAD_LETTER:
-                self._brokers.append(cast(Broker, outlet))
-                relay.is_shut = self._brokers[-1].is_away
+                broker = cast(Broker, outlet)
+                self._servers.append(broker)
+                relay.is_shut = broker.is_away
+            if isinstance(outlet, Mail):
+                self._servers.append(outlet)
             self.by_channel[channel] = relay
 
     def loops(self) -> Iterable[Loop]:
@@ -130,8 +133,8 @@ class Relays:
         yield Loop("outbox", self.gauge)
 
     def away(self) -> list[str]:
-        """The brokers that are known to be out of reach."""
-        return [one.name for one in self._brokers if one.why is not None]
+        """The brokers and mail servers that are known to be out of reach."""
+        return [one.name for one in self._servers if one.why is not None]
 
     def wake(self) -> None:
         for relay in self.by_channel.values():

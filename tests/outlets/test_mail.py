@@ -215,8 +215,10 @@ async def test_a_server_without_a_word_or_that_hangs_up_or_is_not_there() -> Non
             port = server.sockets[0].getsockname()[1]
             (one,) = await mail(port, timeout_s=0.3).deliver([message()])
             assert one.fate is Fate.LATER
-    (one,) = await mail(free_port()).deliver([message()])
+    nobody = mail(free_port())
+    (one,) = await nobody.deliver([message()])
     assert one.fate is Fate.LATER
+    assert nobody.why == one.error, "who asks whether all is well is told"
 
 
 @pytest.fixture(scope="module")

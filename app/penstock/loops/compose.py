@@ -37,11 +37,11 @@ class Show:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """What a channel's messages carry: payload and result up to so many characters each, and
-    whether the attempts too."""
+    """What a channel's messages carry: payload and result up to so many characters each; `whole`:
+    the attempts too, and who else is told, whose URLs are no business of any receiver's."""
 
     part_max: int
-    with_attempts: bool = False
+    whole: bool = False
 
 
 class Composer:
@@ -71,9 +71,9 @@ class Composer:
         wanted = [_end(one) for one in effects if one.job is not None]
         found = await self._ends.jobs(wanted, self._extent.part_max) if wanted else {}
         attempts: dict[tuple[JobId, int], list[AttemptView]] = {}
-        if found and self._extent.with_attempts:
+        if found and self._extent.whole:
             attempts = await self._ends.attempts(list(found))
-        return _Jobs(found, attempts, self._show, self._sieve, self._extent.with_attempts)
+        return _Jobs(found, attempts, self._show, self._sieve, self._extent.whole)
 
     async def _workflow_messages(self, effects: Sequence[Effect]) -> dict[bytes, Message]:
         wanted = {one.workflow for one in effects if one.workflow is not None}
@@ -88,8 +88,10 @@ class Composer:
 
     def _of_workflow(self, effect: Effect, view: WorkflowView) -> Message:
         then = replace(view, state=WorkflowState(effect.state), finished_at=effect.at)
-        data = orjson.dumps(self._show.workflow(then)).decode()
-        return Message(effect, data, view.traceparent)
+        told = self._show.workflow(then)
+        if not self._extent.whole:
+            del told["notify"]
+        return Message(effect, orjson.dumps(told).decode(), view.traceparent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class _Jobs:
     attempts: dict[tuple[JobId, int], list[AttemptView]]
     show: Show
     sieve: Sieve
-    with_attempts: bool
+    whole: bool
 
     async def of(self, effect: Effect) -> Message | Delivery:
         end = _end(effect)
@@ -115,7 +117,9 @@ class _Jobs:
         told = {**self.show.job(then), "reason": effect.reason}
         if view.is_cut:
             told["truncated"] = True
-        if self.with_attempts:
+        if not self.whole:
+            del told["notify"]
+        else:
             tried = self.attempts.get((end.job, end.attempt), [])
             told["attempts"] = [self.show.attempt(one) for one in tried]
         return Message(effect, orjson.dumps(told).decode(), then.traceparent)

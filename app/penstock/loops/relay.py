@@ -58,6 +58,11 @@ class Relay:
         self._busy: dict[str, asyncio.Task[None]] = {}
         self._draining = False
 
+    @property
+    def busy(self) -> int:
+        """How many endpoints are being delivered to."""
+        return len(self._busy)
+
     async def step(self) -> float:
         """Claims what is due for endpoints that are free, and begins to deliver it; the pause until
         the next look."""

@@ -47,9 +47,13 @@ class Server:
 
 
 class Mail:
+    """`why`: what kept us from the server when it was tried last; None: nothing did."""
+
     at_once = 10
+    name = "smtp"
 
     def __init__(self, server: Server) -> None:
+        self.why: str | None = None
         self._server = server
         self._letters = Letters(server.from_address)
         self._tls = None if server.tls == "none" else _context(server.ca_file)
@@ -61,11 +65,13 @@ class Mail:
         try:
             async with asyncio.timeout(self._server.timeout_s):
                 await client.connect()
+            self.why = None
             for message in batch:
                 fate = await self._hand_in(client, message, until)
                 told.append(fate)  # what was told before an error stands
         except (SMTPException, OSError, ValueError) as error:  # TimeoutError is an OSError
-            left = Delivery(Fate.LATER, _said(error, self._server.timeout_s))
+            self.why = _said(error, self._server.timeout_s)
+            left = Delivery(Fate.LATER, self.why)
             told += [left] * (len(batch) - len(told))
         finally:
             client.close()  # a farewell would be one more chance to hang
