@@ -62,14 +62,14 @@ def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
     if secrets := settings.webhook.secrets:
         keys = [secret.get_secret_value() for secret in secrets]
         outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
-    if (server := _server(settings.smtp)) is not None:
+    if (server := server_of(settings.smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
     if (broker := dead_letter_outlet(settings)) is not None:
         outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
-def _server(smtp: Smtp) -> Server | None:
+def server_of(smtp: Smtp) -> Server | None:
     if smtp.host is None or smtp.from_address is None:
         return None
     return Server(

@@ -26,6 +26,8 @@ from penstock.telemetry.metrics import Metrics
 
 _CLAIM_MAX = 500
 _LEASE_S = 60.0
+_COMPOSED_AT_ONCE = 20
+_HELD_MAX = 8 * 1024 * 1024  # characters of messages in memory, but for the last ones
 _TICK_S = 1.0
 PATIENT_S = 3e9  # a hundred years: such an endpoint is never given up
 
@@ -112,14 +114,35 @@ class Relay:
             self.wake.set()
 
     async def _deliver(self, endpoint: str, lease: bytes, batch: Sequence[Effect]) -> None:
-        began = clock.monotonic()
         known = await self._effects.failing(endpoint)
         if known is not None and known.disabled_at is not None:
             why = f"the endpoint was given up at {clock.rfc3339(known.disabled_at)}: {known.error}"
             await self._effects.finish(lease, [(one.id, "dropped", why) for one in batch])
-            self._count([Delivery(Fate.DROPPED)] * len(batch), clock.monotonic() - began)
+            self._count([Delivery(Fate.DROPPED)] * len(batch), 0.0)
             return
-        composed = await self._compose(batch)
+        while batch:
+            composed = await self._composed(batch)
+            part, batch = batch[: len(composed)], batch[len(composed) :]
+            tried = await self._settled(lease, part, composed)
+            await self._judge(endpoint, tried, known)
+
+    async def _composed(self, batch: Sequence[Effect]) -> list[Message | Delivery]:
+        """Messages of the first effects: of all, or of as many as memory should hold at once."""
+        if self.is_shut():
+            return [Delivery(Fate.LATER, "out of reach just now")] * len(batch)
+        made: list[Message | Delivery] = []
+        size = 0
+        while len(made) < len(batch) and size < _HELD_MAX:
+            more = await self._compose(batch[len(made) : len(made) + _COMPOSED_AT_ONCE])
+            made += more
+            size += sum(len(one.data) for one in more if isinstance(one, Message))
+        return made
+
+    async def _settled(
+        self, lease: bytes, batch: Sequence[Effect], composed: Sequence[Message | Delivery]
+    ) -> list[Delivery]:
+        """Sends, and writes down what came of it; that of the messages."""
+        began = clock.monotonic()
         messages = [one for one in composed if isinstance(one, Message)]
         tried = await self._tried(messages)
         await chaos.point("after_deliver")
@@ -131,7 +154,7 @@ class Relay:
             await self._effects.finish(lease, over)
         if late:
             await self._effects.put_off(lease, late)
-        await self._judge(endpoint, tried, known)
+        return tried
 
     async def _tried(self, messages: Sequence[Message]) -> list[Delivery]:
         if not messages:

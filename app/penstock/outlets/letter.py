@@ -14,6 +14,7 @@ import orjson
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
+from penstock.domain.alert import EVENT as ALERT
 from penstock.domain.effect import RECOVERED, Effect, Message
 
 _SUBJECT_MAX = 200
@@ -51,12 +52,18 @@ class Letters:
     def _made(self, template: str, message: Message) -> str:
         effect = message.effect
         return self._templates.get_template(template).render(
-            what="workflow" if effect.workflow is not None else "job",
+            what=_what(effect),
             became=_became(effect),
             reason=effect.reason,
             rule=effect.rule,
             it=orjson.loads(message.data),
         )
+
+
+def _what(effect: Effect) -> str:
+    if effect.event == ALERT:
+        return "alert"
+    return "workflow" if effect.workflow is not None else "job"
 
 
 def _became(effect: Effect) -> str:
