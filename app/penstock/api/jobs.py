@@ -13,6 +13,7 @@ from penstock.api.waiting import until_over
 from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL
+from penstock.domain.letter import Renewal
 from penstock.domain.view import JobView
 
 _NUMBER = struct.Struct(">i")  # positions in lists: an attempt,
@@ -68,7 +69,7 @@ async def retry(ask: Ask) -> web.Response:
     """A new life for a job that is dead, cancelled or skipped."""
     job = await _own(ask)
     ask.room.foresee(job.size)
-    await ask.door.changes.retry(job.id)
+    await ask.door.changes.retry(job.id, Renewal(by=ask.caller.sub))
     return views.answer(views.job(await _own(ask)))
 
 

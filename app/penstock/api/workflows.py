@@ -34,6 +34,7 @@ from penstock.domain import graph, ids
 from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
+from penstock.domain.letter import Renewal
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import WorkflowView
 from penstock.domain.workflow import NewWorkflow, OnFailure, RetryPlan, WorkflowState
@@ -148,7 +149,9 @@ async def retry(ask: Ask) -> web.Response:
     names, dry_run = asked.get("from_"), asked.get("dry_run", False)
     if names is not None:
         await _check_names(ask, view.id, names)
-    plan = await ask.door.workflows.retry(view.id, names, dry_run=dry_run)
+    plan = await ask.door.workflows.retry(
+        view.id, names, Renewal(by=ask.caller.sub), dry_run=dry_run
+    )
     if dry_run:
         return views.answer({"dry_run": True, **_told(plan)})
     return await shown(ask, await _own(ask), _told(plan))
