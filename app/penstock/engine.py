@@ -19,6 +19,7 @@ from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.letters import DeadLetters
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -76,6 +77,7 @@ from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
 from penstock.store.jobs import Jobs
+from penstock.store.letters import Letters
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.nested import Nested
@@ -171,6 +173,7 @@ class Engine:
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
+        self.letters = Letters(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:
@@ -196,6 +199,9 @@ class Engine:
         places = Places(self.jobs, self.graphs)
         self.changes = Changes(places, self.queues, self.sequel, rooms.health, self.metrics)
         self.workflows = Workflows(self.graphs, self.sequel, rooms.health)
+        self.dead_letters = DeadLetters(
+            self.letters, self.changes, self.queues, self.sequel, rooms.health
+        )
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:

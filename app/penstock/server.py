@@ -273,6 +273,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         lists=engine.lists,
         workflows=engine.workflows,
         workflow_reads=engine.workflow_reads,
+        letters=engine.letters,
+        dead_letters=engine.dead_letters,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),

@@ -38,6 +38,8 @@ def door() -> Door:
         lists=nothing,
         workflows=nothing,
         workflow_reads=nothing,
+        letters=nothing,
+        dead_letters=nothing,
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),

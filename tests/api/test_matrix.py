@@ -53,6 +53,14 @@ def more(_queue: str) -> dict[str, Any]:
     return {"jobs": [{"name": "more", **job(OWN)}]}
 
 
+def wanted(queue: str) -> dict[str, Any]:
+    return {"filter": {"queue": [queue]}, "dry_run": True}
+
+
+def dying(queue: str) -> dict[str, Any]:
+    return {"kind": "fail", "queue": queue, "payload": {"retryable": False}}
+
+
 @dataclass(frozen=True)
 class Row:
     """What a call answers, and to whom."""
@@ -63,6 +71,7 @@ class Row:
     lists: bool = False  # the answer holds what is his, and nothing else
     body: Callable[[str], Any] | None = None  # what to send, by queue
     ended: bool = False  # the job that the path names must have ended
+    dead: bool = False  # the job must be dead
     path: str | None = None  # to call, where what varies is neither a job nor a queue
 
 
@@ -85,6 +94,11 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/v1/queues/{name}"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/queues/{name}/pause"): Row(OPERATORS, foreign=404),
     ("POST", "/v1/queues/{name}/resume"): Row(OPERATORS, foreign=404),
+    ("GET", "/v1/dead-letters"): Row(VIEWERS, lists=True),
+    ("GET", "/v1/dead-letters/groups"): Row(VIEWERS),
+    ("POST", "/v1/dead-letters/replay"): Row(OPERATORS, body=wanted),
+    ("POST", "/v1/dead-letters/{id}/replay"): Row(OPERATORS, foreign=404, dead=True),
+    ("DELETE", "/v1/dead-letters/{id}"): Row(OPERATORS, foreign=404, dead=True),
     ("GET", "/v1/workers"): Row(VIEWERS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
@@ -179,6 +193,10 @@ class Stage:
         """The path of what the call is about, and that of the call."""
         if "{name}" in path:
             return f"/v1/queues/{queue}", path.replace("{name}", queue)
+        if row.dead:
+            id_ = await self._admin.submit(**dying(queue))
+            await self._admin.ended(id_)
+            return f"/v1/jobs/{id_}", path.replace("{id}", id_)
         if path.startswith("/v1/jobs/{id}"):
             id_ = await self._admin.submit(**job(queue))
             if row.ended:
@@ -213,6 +231,7 @@ async def test_every_role_gets_what_the_contract_says_of_every_call(
     assert not gaps(calls, ROWS), "\n".join(gaps(calls, ROWS))
     for queue in (OWN, FOREIGN):
         await api.submit(**job(queue))
+        await api.ended(await api.submit(**dying(queue)))
     async with aiohttp.ClientSession() as session:
         stage = Stage(replica.url, api, session)
         cells = itertools.product(calls, ASKERS, (OWN, FOREIGN))

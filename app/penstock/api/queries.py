@@ -18,7 +18,7 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from penstock.api.fields import JobRef, Name, Tag, instant, said_of
+from penstock.api.fields import ErrorType, Fingerprint, JobRef, Name, Tag, instant, said_of
 from penstock.api.problems import Problem
 from penstock.api.workflow_body import WorkflowName
 from penstock.domain.caller import Caller
@@ -74,6 +74,27 @@ class WorkflowsQuery(PageQuery):
     )
     name: list[WorkflowName] = Field(
         [], max_length=REPEATS_MAX, description="called one of these names"
+    )
+
+
+class GroupsQuery(PageQuery):
+    """Filters of groups of dead letters."""
+
+    queue: list[Name] = Field([], max_length=REPEATS_MAX, description="died in one of these queues")
+    kind: list[Name] = Field([], max_length=REPEATS_MAX, description="of one of these kinds")
+    error_type: list[ErrorType] = Field(
+        [], max_length=REPEATS_MAX, description="of one of these types of error"
+    )
+
+
+class LettersQuery(GroupsQuery):
+    """Filters of dead letters."""
+
+    fingerprint: list[Fingerprint] = Field(
+        [], max_length=REPEATS_MAX, description="of one of these groups"
+    )
+    which: Literal["open", "resolved", "all"] = Field(
+        "open", description="those that nobody dealt with (`open`), or also others"
     )
 
 

@@ -14,11 +14,11 @@ from urllib.parse import unquote
 from aiohttp import web
 from pydantic import BaseModel
 
-from penstock.api import docs, health, jobs, lists, queues, submit, workers, workflows
+from penstock.api import docs, health, jobs, letters, lists, queues, submit, workers, workflows
 from penstock.api.ask import Ask
 from penstock.api.gate import Traffic
 from penstock.api.problems import Problem, not_found
-from penstock.api.queries import JobsQuery, PageQuery, WorkflowsQuery
+from penstock.api.queries import GroupsQuery, JobsQuery, LettersQuery, PageQuery, WorkflowsQuery
 from penstock.domain.caller import Role
 
 Handler = Callable[[Ask], Awaitable[web.Response]]
@@ -33,6 +33,12 @@ class Takes(Enum):
     WORKFLOW = "workflow"
     MORE = "more"  # jobs for a workflow
     RETRY = "retry"  # of a workflow; may be left out
+    REPLAY = "replay"  # of a dead letter; may be left out
+    REPLAYS = "replays"  # of those that a filter wants
+
+    @property
+    def is_optional(self) -> bool:
+        return self in (Takes.RETRY, Takes.REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,11 @@ ROUTES = (
     Route("GET", "/v1/queues/{name}", Role.VIEWER, queues.show),
     Route("POST", "/v1/queues/{name}/pause", Role.OPERATOR, queues.pause),
     Route("POST", "/v1/queues/{name}/resume", Role.OPERATOR, queues.resume),
+    Route("GET", "/v1/dead-letters", Role.VIEWER, letters.list_all, asks=LettersQuery),
+    Route("GET", "/v1/dead-letters/groups", Role.VIEWER, letters.groups, asks=GroupsQuery),
+    Route("POST", "/v1/dead-letters/replay", Role.OPERATOR, letters.replay_all, Takes.REPLAYS),
+    Route("POST", "/v1/dead-letters/{id}/replay", Role.OPERATOR, letters.replay, Takes.REPLAY),
+    Route("DELETE", "/v1/dead-letters/{id}", Role.OPERATOR, letters.discard),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),

@@ -5,7 +5,7 @@ looks at 20,000 letters at most; what it hasn't looked at is left to the next on
 a commit, a replayed job is in line by the reconciler's next look.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -71,6 +71,10 @@ class Candidates:
     plain: list[JobId]
     in_graphs: list[JobId]
     next: Place | None
+
+    def without(self, ids: Collection[JobId]) -> "Candidates":
+        plain = [id_ for id_ in self.plain if id_ not in ids]
+        return Candidates(plain, [id_ for id_ in self.in_graphs if id_ not in ids], self.next)
 
 
 class Letters:
