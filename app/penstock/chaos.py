@@ -110,6 +110,7 @@ POINTS: Mapping[str, Point] = {
     "after_retry": _answer("Between the COMMIT of a job's new life and its answer to us."),
     "after_replay": _answer("Dead letters are replayed; their jobs are not in line."),
     "after_discard": _answer("Between the COMMIT that discards a letter and its answer to us."),
+    "after_send_again": _answer("A delivery is due again; nobody has heard of it."),
     "after_expire": _answer("Expired jobs have ended; their ids stand on the shelves."),
     "after_prune": _answer("Between the COMMIT that prunes old jobs and its answer to us."),
     "after_prune_workflows": _answer("Old workflows are taken out; all their jobs are there."),

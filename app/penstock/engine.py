@@ -73,6 +73,7 @@ from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -174,6 +175,7 @@ class Engine:
         self.lists = Lists(postgres, self._rooms.health)
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.letters = Letters(postgres, self._rooms.health)
+        self.deliveries = Deliveries(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
 
     def _build_queue(self) -> None:

@@ -275,6 +275,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         workflow_reads=engine.workflow_reads,
         letters=engine.letters,
         dead_letters=engine.dead_letters,
+        deliveries=engine.deliveries,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),

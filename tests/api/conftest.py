@@ -40,6 +40,7 @@ def door() -> Door:
         workflow_reads=nothing,
         letters=nothing,
         dead_letters=nothing,
+        deliveries=nothing,
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),

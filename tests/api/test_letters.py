@@ -107,7 +107,7 @@ async def test_a_replay_with_another_payload_and_queue(api: Api) -> None:
     ("body", "pointer"),
     [
         ({"payload": {"method": "GET"}}, "/payload/url"),
-        ({"payload": {"method": "GET", "url": "http://127.0.0.1/\0"}}, "/payload"),
+        ({"payload": {"method": "GET", "url": "http://127.0.0.1/\0"}}, "/payload/url"),
         ({"queue": "NO"}, "/queue"),
         ({"queue": None}, "/queue"),
         ({"pay": 1}, "/pay"),

@@ -16,6 +16,7 @@ from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
 from penstock.settings import Jobs
+from penstock.store.deliveries import Deliveries
 from penstock.store.letters import Letters
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
@@ -97,6 +98,7 @@ class Door:
     workflow_reads: WorkflowReads
     letters: Letters
     dead_letters: DeadLetters
+    deliveries: Deliveries
     waiters: Waiters
     minter: Minter
     verifier: Verifier

@@ -7,10 +7,14 @@ from typing_extensions import TypedDict
 
 from penstock.api.fields import Name
 from penstock.api.shapes import Count, Error, Id, NextCursor, Time, says
+from penstock.domain.delivery import Outcome
+from penstock.domain.effect import Channel
 from penstock.domain.letter import Message, Resolution
 
 _JOB = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
 _FAILURE = {"type": "TimeoutError", "message": "no answer", "details": None}
+_DELIVERY = "5f0c3d0a-1f7e-4c53-9a3e-0f1d5d3f7c11"
+_HOST = "https://example.com/…"
 _MARK = "9f86d081884c7d65"
 _DIED = "2026-11-18T11:06:41.207Z"
 
@@ -93,3 +97,77 @@ class Replays(TypedDict):
     ]
     more: Annotated[bool, says("Whether there may be more: then ask again.", False)]
     sample: Annotated[list[Letter], says("Of a dry run: the newest of them.", [])]
+
+
+class _Endpoint(TypedDict):
+    id: Annotated[Mark, says("Names it in `POST /v1/endpoints/enable`.", _MARK)]
+    endpoint: Annotated[
+        str, says("A topic, an address, or where a URL leads to.", "https://example.com/…")
+    ]
+    channel: Annotated[Channel, says("How it is told.", "webhook")]
+
+
+class Enabled(_Endpoint):
+    """An endpoint that was taken back."""
+
+
+class Endpoint(_Endpoint):
+    """An endpoint that fails, or was given up."""
+
+    failing_since: Annotated[Time, says("Since when nothing arrived there.", _DIED)]
+    failures: Annotated[Count, says("How many tries failed since then.", 7)]
+    disabled_at: Annotated[
+        Time | None, says("When it was given up: nothing is sent there any more.", None)
+    ]
+    error: Annotated[str, says("Why the last try failed.", "503 Service Unavailable")]
+
+
+class Endpoints(TypedDict):
+    """A page of endpoints."""
+
+    items: list[Endpoint]
+    next_cursor: NextCursor
+
+
+class Delivery(TypedDict):
+    """A message about an end: pending or over."""
+
+    id: Annotated[Id, says("Its own; not what its receiver sees.", _DELIVERY)]
+    channel: Annotated[Channel, says("How it goes out.", "webhook")]
+    endpoint: Annotated[
+        str,
+        says("A topic, an address, or where a URL leads to: the rest of it may be secret.", _HOST),
+    ]
+    endpoint_id: Annotated[Mark, says("Names the endpoint.", _MARK)]
+    message_id: Annotated[
+        str,
+        says("What its receiver sees, the same at each try: `webhook-id`, `ce_id`.", f"{_JOB}:5"),
+    ]
+    event: Annotated[str, says("What it tells of.", "penstock.job.dead.v1")]
+    job_id: Annotated[Id | None, says("The job that it tells of.", _JOB)]
+    workflow_id: Annotated[Id | None, says("Or the workflow.", None)]
+    attempt: Annotated[Count, says("The job's last attempt then.", 5)]
+    state: Annotated[str, says("What it ended as.", "dead")]
+    rule: Annotated[
+        str | None, says("The rule of the configuration that asked for it; null: `notify`.", None)
+    ]
+    created_at: Annotated[Time, says("When that ended.", _DIED)]
+    tries: Annotated[Count, says("How often it was tried.", 1)]
+    outcome: Annotated[
+        Outcome,
+        says(
+            "`pending` (to be tried), `delivered`, `failed` (given up), `dropped` (there was "
+            "nothing to tell any more).",
+            "delivered",
+        ),
+    ]
+    error: Annotated[str | None, says("Why the last try failed.", None)]
+    next_try_at: Annotated[Time | None, says("When a pending one is tried (again).", None)]
+    finished_at: Annotated[Time | None, says("When it was over.", "2026-11-18T11:06:41.300Z")]
+
+
+class Deliveries(TypedDict):
+    """A page of deliveries, the newest ends first."""
+
+    items: list[Delivery]
+    next_cursor: NextCursor

@@ -6,34 +6,30 @@ job is replayed by who sees the one that it is in.
 
 import struct
 from dataclasses import replace
-from datetime import datetime, timedelta
 from typing import Any
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from penstock.api import letter_views, views
 from penstock.api.ask import Ask
 from penstock.api.batches import take_one
-from penstock.api.blame import blamed, refusal
+from penstock.api.blame import validated
 from penstock.api.bodies import Body
 from penstock.api.job_body import JOB, MEMBER
 from penstock.api.jobs import own_job
 from penstock.api.letter_body import REPLAY_BODY, REPLAYS_BODY
 from penstock.api.lists import page, queues_among
 from penstock.api.problems import Fault, named, not_found
-from penstock.api.queries import Cursors, GroupsQuery, LettersQuery, one_of
+from penstock.api.queries import Cursors, GroupsQuery, LettersQuery, instant_of, one_of, us_of
 from penstock.api.submissions import Intake, Origin
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.letter import Renewal, Which
 from penstock.domain.view import JobView
 from penstock.store.letters import LetterFilter, Place
 from penstock.store.lives import no_letter
-from penstock.store.rows import EPOCH
 
 _PLACE = struct.Struct(f">q{BYTES}si")  # microseconds since 1970, job, attempt
 _GROUP = struct.Struct(">q8s")  # microseconds since 1970, fingerprint
-_US = timedelta(microseconds=1)
 _SAMPLE = 10
 _CLOSED = "is not open to this token"
 
@@ -72,18 +68,18 @@ async def groups(ask: Ask) -> web.Response:
     below = None
     if position is not None:
         at, mark = _GROUP.unpack(position)
-        below = (_time(at), mark.hex())
+        below = (instant_of(at), mark.hex())
     found = await ask.door.letters.groups(of, below, query.limit)
     following = None
     if found.next is not None:
         mark = bytes.fromhex(found.next.fingerprint)
-        following = cursors.cursor(_GROUP.pack(_us(found.next.last), mark))
+        following = cursors.cursor(_GROUP.pack(us_of(found.next.last), mark))
     return page(ask, [letter_views.group(one) for one in found.items], following)
 
 
 async def replay(ask: Ask) -> web.Response:
     """A new life for one dead job, with another payload or queue if asked."""
-    body = _validated(REPLAY_BODY, ask.body.value)
+    body = validated(REPLAY_BODY, ask.body.value)
     job = await own_job(ask)
     ask.room.foresee(job.size + ask.body.size)
     renewal = Renewal(ask.caller.sub, queue=body.get("queue"))
@@ -97,7 +93,7 @@ async def replay(ask: Ask) -> web.Response:
 
 async def replay_all(ask: Ask) -> web.Response:
     """Replays what a filter wants; a dry run counts, and shows some."""
-    body = _validated(REPLAYS_BODY, ask.body.value)
+    body = validated(REPLAYS_BODY, ask.body.value)
     wanted, is_dry = body["filter"], body.get("dry_run", False)
     of = LetterFilter(
         await queues_among(ask, wanted.get("queue", [])),
@@ -150,26 +146,10 @@ async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     return taken.payload
 
 
-def _validated(adapter: TypeAdapter[Any], value: Any) -> Any:
-    try:
-        return adapter.validator.validate_python(value)
-    except ValidationError as error:
-        raise refusal(blamed(error, "")) from None
-
-
-def _us(at: datetime) -> int:
-    return (at - EPOCH) // _US
-
-
-def _time(us: int) -> datetime:
-    """A forged cursor may name a time that can't be told."""
-    return EPOCH + _US * min(max(us, 0), 2**57)
-
-
 def _position(place: Place) -> bytes:
-    return _PLACE.pack(_us(place.died_at), place.job, place.attempt)
+    return _PLACE.pack(us_of(place.died_at), place.job, place.attempt)
 
 
 def _place(position: bytes) -> Place:
     at, job, attempt = _PLACE.unpack(position)
-    return Place(_time(at), JobId(job), attempt)
+    return Place(instant_of(at), JobId(job), attempt)

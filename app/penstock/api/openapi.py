@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from penstock import VERSION
 from penstock.api import openapi_parts as parts
 from penstock.api import openapi_problems, shapes
+from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
 from penstock.api.door import Limits
 from penstock.api.job_body import JOB_BODY
 from penstock.api.letter_body import REPLAY_BODY, REPLAYS_BODY
@@ -32,6 +33,8 @@ _BODIES: Mapping[Takes, TypeAdapter[Any]] = {
     Takes.RETRY: RETRY_BODY,
     Takes.REPLAY: REPLAY_BODY,
     Takes.REPLAYS: REPLAYS_BODY,
+    Takes.ENDPOINT: ENDPOINT_BODY,
+    Takes.TEST: TEST_BODY,
 }
 _VARYING = re.compile(r"\{(\w+)\}")
 

@@ -143,6 +143,8 @@ def _terms(door: Door) -> dict[Takes, Terms]:
         Takes.RETRY: one,
         Takes.REPLAY: one,
         Takes.REPLAYS: one,
+        Takes.ENDPOINT: one,
+        Takes.TEST: one,
     }
 
 

@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from penstock.api import notices, prefer, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
-from penstock.api.blame import blamed, head_faults, refusal
+from penstock.api.blame import head_faults, refusal, validated
 from penstock.api.gate import PLACE
 from penstock.api.idempotency import request_key
 from penstock.api.job_body import MEMBER
@@ -141,10 +140,7 @@ async def cancel(ask: Ask) -> web.Response:
 
 async def retry(ask: Ask) -> web.Response:
     """Runs again what didn't succeed; a dry run only tells."""
-    try:
-        asked = RETRY_BODY.validator.validate_python(ask.body.value)
-    except ValidationError as error:
-        raise refusal(blamed(error, "")) from None
+    asked = validated(RETRY_BODY, ask.body.value)
     view = await _own(ask)
     names, dry_run = asked.get("from_"), asked.get("dry_run", False)
     if names is not None:

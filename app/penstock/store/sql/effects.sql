@@ -109,8 +109,3 @@ RETURNING disabled_at IS NOT NULL;
 
 -- name: endpoint_works
 DELETE FROM endpoints WHERE endpoint = $1;
-
--- name: endpoints
--- Endpoints that fail or were given up.
-SELECT endpoint, channel, failing_since, failures, disabled_at, error FROM endpoints
-WHERE endpoint > $1 ORDER BY endpoint LIMIT $2;
