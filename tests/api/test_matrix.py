@@ -67,7 +67,7 @@ def nowhere(_queue: str) -> dict[str, Any]:
     return {"endpoint": "nowhere"}
 
 
-def tested(_queue: str) -> dict[str, Any]:
+def probe(_queue: str) -> dict[str, Any]:
     return {"webhook": "https://example.invalid/"}
 
 
@@ -115,7 +115,7 @@ ROWS: Mapping[Call, Row] = {
     ("POST", "/v1/deliveries/{id}/resend"): Row(OPERATORS, foreign=404, told=True),
     ("GET", "/v1/endpoints"): Row(VIEWERS),
     ("POST", "/v1/endpoints/enable"): Row(OPERATORS, 404, body=nowhere),
-    ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=tested),
+    ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=probe),
     ("GET", "/v1/workers"): Row(VIEWERS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),

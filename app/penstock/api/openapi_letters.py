@@ -50,7 +50,7 @@ CALLS_OF_LETTERS: Mapping[Handler, Call] = {
         "`replayed`.",
         {200: Gives("The job.", Job, example=_ALIVE)},
         problems=("wrong-state", "duplicate-job", "forbidden-queue", "too-many-queues"),
-        samples={"as it was": {}, "mended": {"payload": {"to": "ada@example.com"}}},
+        samples={"as it was": {}, "mended": {"payload": {"message": "once more"}}},
     ),
     letters.replay_all: Call(
         "replayDeadLetters",
