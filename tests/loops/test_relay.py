@@ -14,7 +14,7 @@ from penstock.domain.effect import Channel, On
 from penstock.domain.ids import JobId
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
-from tests.support.outbox import Outbox, hook
+from tests.support.relaying import Outbox, hook
 from tests.support.still import Still
 from tests.support.waiting import eventually
 
