@@ -29,6 +29,7 @@ from penstock.telemetry.metrics import Metrics
 
 _KIB = 1024
 _GAUGES_S = 5.0
+_MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then
 
 SHOW = Show(views.job, views.attempt, views.workflow)
@@ -122,6 +123,7 @@ class Relays:
                 self._servers.append(broker)
                 relay.is_shut = broker.is_away
             if isinstance(outlet, Mail):
+                relay.lanes = _MAIL_LANES
                 self._servers.append(outlet)
             self.by_channel[channel] = relay
 

@@ -8,6 +8,7 @@ from penstock.api.auth import Verifier
 from penstock.api.pace import Pace
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
+from penstock.commands.letters import DeadLetters
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.effect import Channel
@@ -15,6 +16,8 @@ from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
 from penstock.settings import Jobs
+from penstock.store.deliveries import Deliveries
+from penstock.store.letters import Letters
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
 from penstock.store.workflow_reads import WorkflowReads
@@ -93,6 +96,9 @@ class Door:
     lists: Lists
     workflows: Workflows
     workflow_reads: WorkflowReads
+    letters: Letters
+    dead_letters: DeadLetters
+    deliveries: Deliveries
     waiters: Waiters
     minter: Minter
     verifier: Verifier

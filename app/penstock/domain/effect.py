@@ -37,6 +37,8 @@ class On(StrEnum):
     RECOVERY = "recovery"  # success after a death
 
 
+TEST_EVENT = "penstock.test.v1"  # of an effect without job and workflow, which tells of nothing
+
 NOTIFY_ON = (On.SUCCEEDED, On.DEAD, On.CANCELLED)  # what a job or workflow may ask for itself
 
 

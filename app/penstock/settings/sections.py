@@ -223,6 +223,12 @@ class Retention(Section):
     idempotency_s: float = Field(
         DAY_S, ge=KEPT_MIN_S, le=366 * DAY_S, description="time that an Idempotency-Key counts"
     )
+    letters_s: Kept = Field(
+        90 * DAY_S, description="age at which resolved dead letters go; 0 = never"
+    )
+    deliveries_s: Kept = Field(
+        30 * DAY_S, description="age at which ended deliveries go; 0 = never"
+    )
     step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
 
 
