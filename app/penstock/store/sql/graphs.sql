@@ -497,4 +497,7 @@ WHERE job_id = ANY($1::uuid[]) AND succeeded + dead + cancelled + skipped > 0;
 
 -- name: running_now
 -- Whether this attempt still runs under this worker's name.
-SELECT job_id FROM job_running WHERE job_id = $1 AND attempt = $2 AND worker_id = $3;
+WITH r AS MATERIALIZED ( -- else it might go through all that the worker runs
+    SELECT job_id, attempt, worker_id FROM job_running WHERE job_id = $1
+)
+SELECT job_id FROM r WHERE attempt = $2 AND worker_id = $3;
