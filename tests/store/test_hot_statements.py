@@ -299,6 +299,7 @@ HOT = [
     Hot("parents_of", [MEMBERS, CHAINED, DUE], at_once, 2 * THROUGH, of="that wait"),
     Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
     Hot("results_of", [RETURNED], at_once),
+    Hot("running_now", [RUNNING], lambda ids, worker: [(id_, 1, worker) for id_ in ids]),
     Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
     Hot("line_page", [DUE], lambda *_: [FIRST]),

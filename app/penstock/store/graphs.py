@@ -6,7 +6,7 @@ in one that a stored spread stands for. If we die before a commit nothing has ha
 only Redis and waiters were not told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -71,14 +71,10 @@ class Graphs:
             return made, await walk.finish()
 
     async def graph_of(self, id_: JobId) -> JobId | None:
-        """The graph of a job that isn't over: its workflow, or LOOSE if others depend on it or it
-        on others. None: neither, or there is no such job."""
-        found = await self._pg.rows("graphs_of", [id_])
-        if not found:
-            return None
-        if found[0][1] is not None:
-            return JobId(found[0][1])
-        return LOOSE if await self._pg.value("has_edges", id_) else None
+        """The graph of a job: its workflow, or LOOSE if others depend, or depended, on it or it on
+        others. None: neither, or there is no such job."""
+        graph = await self._pg.value("graph_of", id_)
+        return None if graph is None else JobId(graph)
 
     async def cancel_job(self, id_: JobId, graph: JobId) -> Moved | None:
         """Ends a job of a graph that waits; None if it doesn't wait."""
@@ -186,11 +182,13 @@ class Graphs:
     async def _retry_loose(self, id_: JobId) -> Moved | None:
         async with self._pg.transaction(after="after_retry") as transaction:
             walk = Walk(transaction)
-            await walk.lock([LOOSE, *await _homes_of_parents(transaction, id_)])
+            homes = await _homes_of_parents(transaction, id_)
+            await walk.lock({LOOSE, *homes.values()})
             if not (await transaction.rows("has_edges", id_))[0][0]:
                 found = await transaction.rows("retry_ended", id_)
                 return Moved(due=[_due(id_, *row) for row in found]) if found else None
-            again = await _loose_again(transaction, id_)
+            pruned = {one for one, home in homes.items() if home not in walk.workflows}
+            again = await _loose_again(transaction, id_, pruned)
             if again is None:
                 return None
             await _refuse_unfinished(transaction, LOOSE, is_halting=False, parent=id_)
@@ -341,20 +339,24 @@ async def _refuse_duplicates(
     raise Contended("jobs of the graph keep moving")
 
 
-async def _homes_of_parents(transaction: Transaction, id_: JobId) -> list[JobId]:
-    """The workflows of its parents: what stands in a workflow may be retried meanwhile."""
+async def _homes_of_parents(transaction: Transaction, id_: JobId) -> dict[JobId, JobId]:
+    """Those of its parents that stand in a workflow, with it: they may be retried meanwhile."""
     parents = (await _parents_of(transaction, [id_])).get(id_, [])
     found = await transaction.rows("graphs_of", parents) if parents else []
-    return [JobId(row[1]) for row in found if row[1] is not None]
+    return {JobId(row[0]): JobId(row[1]) for row in found if row[1] is not None}
 
 
-async def _loose_again(transaction: Transaction, id_: JobId) -> Again | None:
-    """The new life of an ended job of the loose graph, by where its parents stand now."""
+async def _loose_again(
+    transaction: Transaction, id_: JobId, pruned: Collection[JobId]
+) -> Again | None:
+    """The new life of an ended job of the loose graph, by where its parents stand now; those that
+    are being pruned with their workflow count no more."""
     found = await transaction.rows("ended_parents", [id_])
     if not found or found[0][1] == State.SUCCEEDED:
         return None
     was = State(found[0][1])
-    parents = (await _parents_of(transaction, [id_])).get(id_, [])
+    all_parents = (await _parents_of(transaction, [id_])).get(id_, [])
+    parents = [one for one in all_parents if one not in pruned]
     if not parents:
         return Again(id_, was, parents=0, counts=Counts(), is_due=True)
     counts = Counts()
