@@ -89,7 +89,7 @@ async def test_parents_that_come_with_their_child_tell_it(db: Database) -> None:
 async def test_a_job_that_is_a_workflow_is_no_orphan(db: Database) -> None:
     (id_,) = await db.submit(kind="workflow")
     (holder,) = await started(db, id_)
-    inner, made = graphing.submission({"x": []})
+    inner, _ = graphing.submission({"x": []})
     assert inner.workflow is not None
     await Nested(db.postgres).store(
         holder, replace(inner, workflow=replace(inner.workflow, holder=id_))
