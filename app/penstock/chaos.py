@@ -86,7 +86,11 @@ POINTS: Mapping[str, Point] = {
     "before_children": _before(
         "A handler has succeeded; the jobs that it submitted aren't stored."
     ),
-    "after_children": _before("The jobs that a handler submitted are stored; it isn't settled."),
+    "after_children": Point(
+        "The jobs that a handler submitted are stored; it isn't settled.",
+        StoreUnavailable,
+        unknown=True,
+    ),
     "before_settle": _before("Handlers have ended; their settlement was not sent."),
     "after_settle": _answer("Between a settlement's COMMIT and its answer to us."),
     "before_settle_graph": _before("A graph's ends and what follows are written, not committed."),

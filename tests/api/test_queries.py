@@ -57,7 +57,8 @@ def test_what_is_asked_for_is_read(query: str, fields: dict[str, Any]) -> None:
     [
         ("stat=dead", "unknown-query-parameter"),
         ("State=dead", "unknown-query-parameter"),
-        ("workflow_id=0190aaaa-0000-7000-8000-000000000000", "unknown-query-parameter"),
+        ("workflow=0190aaaa-0000-7000-8000-000000000000", "unknown-query-parameter"),
+        ("workflow_id=0190aaaa-0000-7000-8000", "bad-query-parameter"),
         ("state[]=dead", "unknown-query-parameter"),
         ("=dead", "unknown-query-parameter"),
         ("offset=50", "unknown-query-parameter"),
@@ -197,7 +198,7 @@ def test_every_parameter_of_a_list_is_told_in_the_schema() -> None:
     schema = JobsQuery.model_json_schema()
     assert set(schema["properties"]) == {
         *("limit", "cursor", "queue", "state", "kind", "tag"),
-        *("created_after", "created_before", "include"),
+        *("workflow_id", "created_after", "created_before", "include"),
     }
     assert all("description" in one for one in schema["properties"].values())
     assert PageQuery.model_json_schema()["properties"]["limit"]["maximum"] == 200

@@ -89,7 +89,18 @@ def batch(*jobs: str) -> str:
     return '{"jobs":[' + ",".join(jobs) + "]}"
 
 
-ONE, MANY = "/v1/jobs", "/v1/jobs/batch"
+def flow(*jobs: str) -> str:
+    return '{"name":"w","jobs":[' + ",".join(jobs) + "]}"
+
+
+def member(name: int, *parents: int, kind: str = "nobody", payload: str = "0") -> str:
+    names = ",".join(f'"{parent}"' for parent in parents)
+    fields = f'"kind":"{kind}","payload":{payload},"depends_on":[{names}]'
+    return '{"name":"' + str(name) + f'",{fields}}}'
+
+
+ONE, MANY, FLOW = "/v1/jobs", "/v1/jobs/batch", "/v1/workflows"
+LAYERED = flow(*(member(i, *range(max(i - 10, 0), i)) for i in range(10_000)))
 KEY = " HTTP/1.1\r\nidempotency-key: k\r\nx:"  # what follows becomes the value of x
 WIDE = '{"kind":"nobody","queue":"q","payload":{"i":%d,"url":"http://example.com/","n":[1,2]}}'
 CASES: dict[str, tuple[str, str, int, str]] = {
@@ -145,11 +156,35 @@ CASES: dict[str, tuple[str, str, int, str]] = {
         MANY + KEY, batch(*[job("{" + names(80_000) + ',"x":"' + "x" * 200_000 + '"}')] * 15), 1,
         "201",
     ),
+    "10,000 jobs and 100,000 dependencies": (FLOW, LAYERED, 2, "201"),
+    "a cycle of 10,000 jobs": (
+        FLOW, flow(*(member(i, (i + 1) % 10_000) for i in range(10_000))), 2, "422",
+    ),
+    "10,000 jobs that depend on nobody": (
+        FLOW, flow(*(member(i, *range(20_000, 20_010)) for i in range(10_000))), 2, "422",
+    ),
+    "a job that depends on 10,000": (
+        FLOW, flow(*map(member, range(9999)), member(9999, *range(9999))), 2, "201",
+    ),
+    "a job that depends on 200,000 numbers": (
+        FLOW, flow('{"name":"a","kind":"a","depends_on":[' + many("1234", MIB - 100) + "]}"), 1,
+        "422",
+    ),
+    "a job of 5,000 jobs": (
+        ONE, job(flow(*(member(i, *range(min(i, 5))) for i in range(5000))), "workflow"), 2, "201",
+    ),
+    "a job of 3,000 bad jobs": (
+        ONE, job(flow(*[member(1, kind="-")] * 3000), "workflow"), 2, "422",
+    ),
+    "200 jobs of 100 jobs at once": (
+        ONE, job(flow(*map(member, range(100))), "workflow"), 200, "201",
+    ),
     "4 jobs of 80,000 names and a key": (ONE + KEY, job("{" + names(80_000) + "}"), 4, "201"),
 }  # fmt: skip
 
 
 EARNEST = {"10,000 jobs", "10,000 bad jobs", "1 MiB of text"}
+EARNEST |= {"10,000 jobs and 100,000 dependencies", "a job of 5,000 jobs"}
 NUMBERS = f"[{many('1234567', MIB)}]".encode()
 
 

@@ -152,3 +152,27 @@ def test_a_timeout_is_shown_alike_wherever_it_comes_from() -> None:
 def test_an_answer_ends_with_a_line_end() -> None:
     body = views.answer({"a": 1}).body
     assert body == b'{"a":1}\n'
+
+
+def test_a_job_of_a_workflow_is_shown_with_what_it_waits_for() -> None:
+    flow = JobId(bytes.fromhex("019a97e1d5007000800000000000000a"))
+    shown = views.job(
+        replace(VIEW, workflow_id=flow, name="b", depends_on=("a",), run_if="all_failed")
+    )
+    assert shown["workflow_id"] == "019a97e1-d500-7000-8000-00000000000a"
+    assert (shown["name"], shown["depends_on"], shown["run_if"]) == ("b", ("a",), "all_failed")
+    plain = views.job(VIEW)
+    assert [plain[n] for n in ("workflow_id", "name", "depends_on", "run_if")] == [
+        None,
+        None,
+        (),
+        None,
+    ]
+
+
+def test_what_waits_for_parents_is_blocked_until_they_have_put_it_elsewhere() -> None:
+    new = NewJob(ID, "mail", "echo", depends_on=("a",))
+    assert views.submitted(new, AT)["state"] == "blocked"
+    assert views.submitted(new, AT)["run_if"] == "all_succeeded"
+    skipped = views.submitted(new, AT, State.SKIPPED)
+    assert (skipped["state"], skipped["finished_at"]) == ("skipped", rfc3339(AT))

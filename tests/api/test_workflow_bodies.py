@@ -169,7 +169,8 @@ async def test_a_workflow_in_a_payload_is_held_to_the_same(door: Door) -> None:
     assert await faults(door, job("a", kind="workflow", payload=twins)) == {
         "/jobs/0/payload/jobs/1/unique_key": "is that of /jobs/0 too"
     }
-    for none in (None, 7, [], "x"):
+    nothing: list[Any] = [None, 7, [], "x"]
+    for none in nothing:
         assert await faults(door, job("a", kind="workflow", payload=none)) == {
             "/jobs/0/payload": "must be a workflow, as POST /v1/workflows takes it"
         }

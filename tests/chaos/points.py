@@ -23,13 +23,12 @@ import click
 
 from penstock import chaos
 from penstock.store.jobs import ROWS_MAX
-from tests.chaos import points_table
-from tests.chaos.points_table import Strike, Table
+from tests.chaos import points_graphs, points_table
+from tests.chaos.points_table import Slot, Strike, Table
 from tests.support import checker
 from tests.support.api import Api
 from tests.support.fleet import Fleet
-from tests.support.load import Answers, Job, Load, Request
-from tests.support.replica import ReplicaProcess
+from tests.support.load import Answers, Job, Load, Request, repeated
 from tests.support.scene import Scene
 from tests.support.servers import Servers
 
@@ -41,6 +40,7 @@ QUICK = {  # so that much happens in little time
     "queue__lease_s": 4,
     "queue__renew_s": 1,
     "retention__succeeded_s": 3600,
+    "retention__workflows_s": 3600,
 }
 # Passed many times a second: any of these passes may be the one. The others are passed now and
 # then, so the first it is.
@@ -48,6 +48,7 @@ _OFTEN = {
     *("before_commit", "after_commit", "before_commit_keyed", "after_commit_keyed"),
     *("before_enqueue", "between_enqueues", "after_promote", "after_pop", "after_start"),
     *("before_handler", "before_settle", "after_settle", "before_ack"),
+    *("before_commit_graph", "after_commit_graph", "before_settle_graph", "after_settle_graph"),
 }
 _PASSES_MAX = 20
 _BEATS_MAX = 6
@@ -55,15 +56,7 @@ _STRUCK_S = 180.0  # some points are raced for with the other two replicas
 _TRIES = 3  # deaths that were not of the point: somebody else's provocation
 _LOOK_S = 0.02
 _PER_S = 40.0  # submissions to each replica
-_NOBODYS = "none"  # the point of a replica that isn't armed
-
-
-@dataclass(slots=True)
-class Slot:
-    """A place for a replica, and the point that it is armed with."""
-
-    replica: ReplicaProcess
-    point: str = _NOBODYS
+_GRAPHS_PER_S = 3.0  # workflows
 
 
 @dataclass(slots=True)
@@ -87,6 +80,8 @@ class Campaign:
                 jobs = points_table.jobs_of(lambda slot=slot: slot.point, self.made)  # type: ignore[misc]
                 stream = self.scene.load.stream([slot.replica.url], _PER_S, jobs)
                 await stack.enter_async_context(stream)
+                graphs = points_graphs.stream_of(slot, self.scene.load, self.made)
+                await stack.enter_async_context(repeated(_GRAPHS_PER_S, graphs))
             await asyncio.gather(*(self._strike_all(slot, todo) for slot in armed))
         await self._steady.replica.ready()
 
@@ -95,7 +90,7 @@ class Campaign:
             slot.point = todo.pop()
             if not await self._strike(slot):
                 self.missed.append(slot.point)
-        slot.point = _NOBODYS
+        slot.point = points_table.NOBODYS
         slot.replica.stop()
         slot.replica.environ["PENSTOCK_CHAOS"] = ""
         slot.replica.start()
@@ -105,7 +100,7 @@ class Campaign:
         """Whether it died of its point."""
         for _ in range(_TRIES):
             slot.replica.stop()
-            if slot.point == "after_prune":
+            if slot.point in ("after_prune", "after_prune_workflows"):
                 await self._add_old_jobs()
             before = self._deaths_of(slot)
             slot.replica.environ["PENSTOCK_CHAOS"] = self._order(slot.point)
@@ -174,6 +169,7 @@ class Campaign:
             "between_heads": self._flush,
             "before_hand_back": self._terminate,
             "before_leave": self._terminate,
+            **points_graphs.provocations(self._offer_graph, self._change),
         }
 
     async def _offer_many(self, slot: Slot) -> None:
@@ -214,6 +210,18 @@ class Campaign:
     async def _offer(self, slot: Slot, jobs: Sequence[Job]) -> list[str]:
         self.made[slot.point] += len(jobs)
         return await self.scene.load.submit(slot.replica.url, Request(jobs, is_batch=True))
+
+    async def _offer_graph(self, slot: Slot, request: Request) -> list[str]:
+        self.made[slot.point] += points_graphs.counted(request)
+        return await self.scene.load.submit(slot.replica.url, request)
+
+    async def _change(self, slot: Slot, verb: str, id_: str | None = None) -> None:
+        """Of a job, or of the latest workflow."""
+        if id_ is not None or self.scene.load.workflows:
+            path = f"jobs/{id_}" if id_ else f"workflows/{self.scene.load.workflows[-1]}"
+            await self.scene.load.call(
+                Answers(), slot.replica.url, "POST", f"/v1/{path}/{verb}", {}
+            )
 
     async def _post(self, slot: Slot, path: str) -> None:
         """Answered or not, and whatever was answered."""

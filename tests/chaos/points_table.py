@@ -12,7 +12,9 @@ from uuid import UUID
 
 from tests.support.checker import Connection
 from tests.support.load import Job
+from tests.support.replica import ReplicaProcess
 
+NOBODYS = "none"  # the point of a replica that isn't armed
 _OLD = "old"  # the queue of jobs that are there to be pruned
 _OLD_COUNT = 300
 
@@ -24,12 +26,15 @@ SELECT j.payload->>'point' AS point,
        count(*) FILTER (WHERE NOT j.job_id = ANY($1::uuid[])) AS recovered,
        count(*) FILTER (WHERE e.job_id IS NULL) AS lost,
        count(*) FILTER (WHERE a.successes > 1) AS duplicated,
-       max(extract(epoch FROM a.began - j.run_at))::float8 AS waited_s
+       max(extract(epoch FROM a.began - j.run_at)) FILTER (WHERE j.run_if IS NULL)::float8
+           AS waited_s
 FROM jobs j
 LEFT JOIN job_ended e USING (job_id)
+LEFT JOIN workflows w USING (workflow_id)
 LEFT JOIN (SELECT job_id, min(started_at) AS began,
                   count(*) FILTER (WHERE outcome = 'succeeded') AS successes
            FROM attempts GROUP BY job_id) a USING (job_id)
+WHERE w.holder_id IS NULL AND j.payload->>'point' IS NOT NULL
 GROUP BY 1
 """
 _MISSING = """
@@ -52,11 +57,39 @@ WITH i AS (
 INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
 SELECT job_id, $1, 'echo', 'succeeded', 0, 0, 0, at FROM i
 """
+_ADD_OLD_WORKFLOWS = """
+WITH w AS (
+    INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, state,
+                           total, succeeded, finished_at)
+    SELECT gen_random_uuid(), 'old', 'continue', ARRAY[$1], 'tests', '{}', 'succeeded', 1, 1,
+           clock_timestamp() - interval '2 hours'
+    FROM generate_series(1, 20) RETURNING workflow_id, gen_random_uuid() AS job_id, finished_at
+), j AS (
+    INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s,
+                      on_lost, created_by, workflow_id, name)
+    SELECT job_id, $1, 'echo', 5, 'null', finished_at, 5, 300, 'retry', 'tests', workflow_id, 'a'
+    FROM w
+), c AS (INSERT INTO queue_counts (queue, state, delta) VALUES ($1, 'succeeded', 20))
+INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at, graph_id)
+SELECT job_id, $1, 'echo', 'succeeded', 0, 0, 0, finished_at, workflow_id FROM w
+"""
 _FORGET_OLD = (
+    "DELETE FROM workflows WHERE $1 = ANY(queues)",
+    """DELETE FROM trail WHERE place = 'workflows' AND $1 <> ''
+       AND worker_id NOT IN (SELECT workflow_id FROM workflows)""",
+    "DELETE FROM pruned_workflows WHERE $1 <> ''",
     "DELETE FROM jobs WHERE queue = $1",
     "DELETE FROM job_ended WHERE queue = $1",
     "DELETE FROM queue_counts WHERE queue = $1",
 )
+
+
+@dataclass(slots=True)
+class Slot:
+    """A place for a replica, and the point that it is armed with."""
+
+    replica: ReplicaProcess
+    point: str = NOBODYS
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,24 +141,28 @@ def jobs_of(point: Callable[[], str], made: Counter[str]) -> Callable[[int], Job
     numbers = itertools.count()
 
     def job(_number: int) -> Job:
-        chance = random.Random(next(numbers))
         name = point()
         made[name] += 1
-        if chance.random() < 0.03:
-            return {"kind": "nobody", "ttl_s": 0.3, "payload": {"point": name}}
-        seconds, failures = chance.choice([0, 0, 0.05, 0.3, 1]), chance.choice([0, 0, 0, 0, 1])
-        later = {"delay_s": chance.uniform(0.1, 2)} if chance.random() < 0.3 else {}
-        keyed = {"unique_key": str(UUID(int=random.getrandbits(128)))}
-        return {
-            "kind": chance.choice(["logged", "logged", "logged-thread"]),
-            "queue": chance.choice(["a", "b", "c"]),
-            "payload": {"seconds": seconds, "failures": failures, "point": name},
-            "backoff": {"kind": "fixed", "base_s": 0.3},
-            **later,
-            **(keyed if chance.random() < 0.2 else {}),
-        }
+        return any_job(random.Random(next(numbers)), name)
 
     return job
+
+
+def any_job(chance: random.Random, point: str) -> Job:
+    """One of those; none of them dies."""
+    if chance.random() < 0.03:
+        return {"kind": "nobody", "ttl_s": 0.3, "payload": {"point": point}}
+    seconds, failures = chance.choice([0, 0, 0.05, 0.3, 1]), chance.choice([0, 0, 0, 0, 1])
+    later = {"delay_s": chance.uniform(0.1, 2)} if chance.random() < 0.3 else {}
+    keyed = {"unique_key": str(UUID(int=random.getrandbits(128)))}
+    return {
+        "kind": chance.choice(["logged", "logged", "logged-thread"]),
+        "queue": chance.choice(["a", "b", "c"]),
+        "payload": {"seconds": seconds, "failures": failures, "point": point},
+        "backoff": {"kind": "fixed", "base_s": 0.3},
+        **later,
+        **(keyed if chance.random() < 0.2 else {}),
+    }
 
 
 async def table(
@@ -159,8 +196,9 @@ async def table(
 
 
 async def add_old_jobs(con: Connection) -> None:
-    """Jobs that succeeded two hours ago."""
+    """Jobs and workflows that succeeded two hours ago."""
     await con.execute(_ADD_OLD, _OLD, _OLD_COUNT)
+    await con.execute(_ADD_OLD_WORKFLOWS, _OLD)
 
 
 async def forget_old_jobs(con: Connection) -> None:

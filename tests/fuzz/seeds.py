@@ -66,8 +66,10 @@ def _of_jobs(admin: str, ids: Sequence[str]) -> list[bytes]:
 
 
 def _others(admin: str) -> list[bytes]:
-    reads = ("/v1/jobs?state=ready&kind=echo&limit=5", "/v1/queues", "/v1/queues/default")
-    reads += ("/v1/workflows?state=running&name=flow&limit=5",)
+    reads = (
+        *("/v1/jobs?state=ready&kind=echo&limit=5", "/v1/queues", "/v1/queues/default"),
+        "/v1/workflows?state=running&name=flow&limit=5",
+    )
     open_ = ("/livez", "/readyz", "/metrics", "/", "/openapi.json")
     upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
     return [

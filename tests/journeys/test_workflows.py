@@ -226,10 +226,11 @@ async def test_a_workflow_in_queues_of_others_is_not_there(api: Api, replica: Re
         assert (status, problem["type"]) == (403, "/problems/forbidden-queue")
         assert [error["pointer"] for error in problem["errors"]] == ["/jobs/1/queue"]
         inner = job("a", kind="workflow", queue="mail", payload={"jobs": closed["jobs"]})
-        for path, body, pointer in (
+        cases: list[tuple[str, Any, str]] = [
             (FLOWS, {"name": "w", "jobs": [inner]}, "/jobs/0/payload/jobs/1/queue"),
             ("/v1/jobs", {n: v for n, v in inner.items() if n != "name"}, "/payload/jobs/1/queue"),
-        ):
+        ]
+        for path, body, pointer in cases:
             status, problem = await ada.call("POST", path, body)
             assert (status, problem["errors"][0]["pointer"]) == (403, pointer)
         # Its jobs are listed by queue, as all others.
@@ -297,6 +298,23 @@ async def test_a_workflow_in_a_job_runs_and_tells_its_holder(api: Api) -> None:
     inner = next(w for w in (await api.get(FLOWS))["items"] if w["id"] != begun["id"])
     part = over["jobs"][0]["id"]
     assert (inner["held_by"], inner["name"], inner["state"]) == (part, part, "succeeded")
+
+
+async def test_results_reach_a_workflow_in_a_job(api: Api) -> None:
+    inner = {
+        "name": "inner",
+        "jobs": [
+            job("x", payload={"$result": "a", "pointer": "/n"}),
+            job("y", "x", payload=[{"$result": "x"}]),
+        ],
+    }
+    begun = await submit(
+        api, job("a", payload={"n": 5}), job("part", "a", kind="workflow", payload=inner)
+    )
+    assert (await ended(api, begun["id"]))["state"] == "succeeded"
+    (found,) = (await api.get(f"{FLOWS}?name=inner"))["items"]
+    jobs = (await api.get(f"/v1/jobs?workflow_id={found['id']}&include=result"))["items"]
+    assert {one["name"]: one["result"] for one in jobs} == {"x": 5, "y": [5]}
 
 
 async def test_lists_filter_and_page(api: Api) -> None:

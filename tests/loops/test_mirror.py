@@ -47,7 +47,7 @@ async def test_what_does_not_wait_leaves_it(still: Still, monkeypatch: pytest.Mo
         await still.submit(queue=queue)
         waiting[queue] = await block(still.db, 4, queue=queue)
         strangers = [making.due(queue=queue) for _ in range(7)]
-        await still.engine.shelves.block(strangers)
+        await still.engine.shelves.enqueue((), blocked=strangers)
         await still.redis.raw.zadd(keys.blocked(queue), {b"none of ours": 7})
     await walk_round(still, 20)
     assert await blocked(still) == waiting
@@ -60,7 +60,7 @@ async def test_it_walks_round_again(still: Still) -> None:
     for _ in range(3):
         waiting = await block(still.db, 2)
         stray = making.due()
-        await still.engine.shelves.block([stray])
+        await still.engine.shelves.enqueue((), blocked=[stray])
         for _ in range(2):
             await one.step()
         assert await blocked(still) == {"default": waiting}

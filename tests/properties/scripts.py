@@ -22,6 +22,7 @@ CALLS = ("none", "none", "none", "add", "cancel a job", "cancel", "add and cance
 _OFTEN = ("all_succeeded",) * 6 + ("all_finished", "none_failed") * 2  # else most are skipped
 _ALWAYS = 1_000_000  # failures
 _LOOSE_MAX = 12
+_DEEP_MAX = 40  # one after the other, and each may wait for what is lost
 NESTED = 0.05  # how many jobs are workflows themselves
 
 
@@ -132,7 +133,8 @@ def script(number: int, size: int, shape: str, rule: str, calls: str, retries: i
     """The one that these stand for."""
     chance = random.Random(number)
     is_loose = rule == "loose"
-    size = min(size, _LOOSE_MAX) if is_loose else size
+    longest = _LOOSE_MAX if is_loose else _DEEP_MAX if shape in ("chain", "diamonds") else size
+    size = min(size, longest)
     may_nest = "cancel" not in calls and not is_loose
     parts = _Drawing(chance, shape, may_nest).parts(size)
     one = Script(

@@ -22,7 +22,7 @@ import click
 
 from tests.chaos.mutants.stage import QUICK
 from tests.properties.scripts import Part, Script, drawn
-from tests.support.figures import figures
+from tests.support.figures import crowded, figures
 from tests.support.scene import Scene, staged
 from tests.support.servers import Servers
 from tests.support.workflow_reference import CANCELLED, Graph, Sets
@@ -63,10 +63,10 @@ class Callers:
     async def _run(self, script: Script) -> None:
         async with self._slots:
             try:
-                async with asyncio.timeout(_LATE_S):
+                async with asyncio.timeout(crowded(_LATE_S)):
                     await (self._loose(script) if script.is_loose else self._workflow(script))
             except TimeoutError:
-                self.tally.wrong.append(f"{script.name}: not over after {_LATE_S:g} s")
+                self._accuse(script, f"not over after {crowded(_LATE_S):.0f} s")
             self.tally.graphs += 1
 
     async def _workflow(self, script: Script) -> None:

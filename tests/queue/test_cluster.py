@@ -113,8 +113,8 @@ async def walk(stand: Stand, shelves: Shelves) -> None:
     assert (await shelves.promote("q", 10)).count == 2
     await shelves.forget([due(stand, 5, 0)])
     await shelves.enqueue([], [Off("q", id_(1), ended=True), Off("q", id_(2))])
-    await shelves.block([due(stand, 7, -5), due(stand, 9, -5), due(stand, 11, -5)])
-    assert await shelves.unlock([due(stand, 7, -5)]) == ["q"]
+    await shelves.enqueue((), blocked=[due(stand, 7, -5), due(stand, 9, -5), due(stand, 11, -5)])
+    assert await shelves.enqueue((), unlocked=[due(stand, 7, -5)]) == ["q"]
     assert await shelves.blocked("q", 1, 5) == [id_(11)]
     await shelves.unblock("q", [id_(11)])
     await holds(

@@ -125,11 +125,13 @@ async def expired(stand: Stand) -> Any:
 
 
 def block(*jobs: int) -> Callable[[Stand], Awaitable[Any]]:
-    return lambda stand: stand.shelves.block([due(stand, n, 0) for n in jobs])
+    return lambda stand: stand.shelves.enqueue((), blocked=[due(stand, n, 0) for n in jobs])
 
 
 def unlock(jobs: dict[int, float]) -> Callable[[Stand], Awaitable[Any]]:
-    return lambda stand: stand.shelves.unlock([due(stand, n, at_s) for n, at_s in jobs.items()])
+    return lambda stand: stand.shelves.enqueue(
+        (), unlocked=[due(stand, n, at_s) for n, at_s in jobs.items()]
+    )
 
 
 def forget(n: int, at_s: float) -> Callable[[Stand], Awaitable[Any]]:
@@ -364,10 +366,10 @@ CASES = {
             "what waits for parents gets on a shelf of its own, whatever its kind",
             {"blocked": {1: 0}, "ready:a": {5: -1}},
             block(1, 2, 3),
-            None,
+            [],
             {"blocked": {1: 0, 2: 0, 3: 0}, "ready:a": {5: -1}},
         ),
-        Case("nothing waits", {}, block(), None, {}),
+        Case("nothing waits", {}, block(), [], {}),
     ],
     "unlock": [
         Case(
@@ -485,14 +487,14 @@ async def test_more_than_one_page_is_enqueued_and_restored_whole(stand: Stand) -
 async def test_more_than_one_page_is_blocked_unlocked_and_forgotten_whole(stand: Stand) -> None:
     count = 2 * CHUNK + 1
     jobs = [due(stand, n, -1 if n % 3 else 60) for n in range(count)]
-    await stand.shelves.block(jobs)
+    await stand.shelves.enqueue((), blocked=jobs)
     assert [len(shelf) for shelf in (await stand.redis.contents()).values()] == [count]
-    await stand.shelves.unlock(jobs)
+    await stand.shelves.enqueue((), unlocked=jobs)
     unlocked = await stand.redis.contents()
     await stand.redis.flush()
     await stand.shelves.enqueue(jobs)
     assert await stand.redis.contents() == unlocked
-    await stand.shelves.block(jobs)
+    await stand.shelves.enqueue((), blocked=jobs)
     await stand.shelves.forget(jobs)
     assert await stand.redis.contents() == {}
 
@@ -501,8 +503,8 @@ async def test_unlocked_jobs_are_in_line_as_they_leave_the_blocked_shelf(stand: 
     """Whoever looks at both shelves at once finds each id on one of them."""
     count = CHUNK + 500
     jobs = [due(stand, n, -1) for n in range(count)]
-    await stand.shelves.block(jobs)
-    unlocking = asyncio.create_task(stand.shelves.unlock(jobs))
+    await stand.shelves.enqueue((), blocked=jobs)
+    unlocking = asyncio.create_task(stand.shelves.enqueue((), unlocked=jobs))
     found = set()
     while not unlocking.done():
         async with stand.redis.raw.pipeline(transaction=True) as pipe:

@@ -20,6 +20,10 @@ from tests.support.database import Database, until_somebody_waits_for_a_lock
 from tests.support.graphing import child_of, held, settled, started, stored
 
 
+async def _keys(db: Database) -> list[bytes]:
+    return [row[0] for row in await db.session.fetch("SELECT unique_id FROM job_unique")]
+
+
 async def _stands(db: Database, id_: JobId) -> str | None:
     return (await db.places([id_]))[0]
 
@@ -96,6 +100,18 @@ async def test_a_job_that_is_a_workflow_is_no_orphan(db: Database) -> None:
     )
     assert await db.workers.orphaning() == []
     assert await Audit(db.postgres).orphans() == []
+
+
+async def test_a_blocked_job_stands_in_a_place_and_keeps_its_unique_key(db: Database) -> None:
+    parent, child = await db.submit(), child_of(making.job_id())
+    waiting = replace(child, parents=(parent[0],), unique_key="k")
+    await stored(db, Submission([waiting]))
+    audit = Audit(db.postgres)
+    assert await db.places([waiting.id]) == ["blocked"]
+    assert not any((await audit.places(bytes(16), 100)).found.values())
+    assert (await audit.keys(bytes(16), 100))[1] == []
+    assert await audit.free(await _keys(db)) == 0
+    assert await db.count("job_unique") == 1
 
 
 async def test_a_job_whose_children_were_all_pruned_can_still_be_cancelled(db: Database) -> None:

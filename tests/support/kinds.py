@@ -60,6 +60,18 @@ async def scripted(payload: Any, ctx: Context) -> Any:
     return payload["seconds"]
 
 
+@handler("spawning")
+async def spawning(payload: Any, ctx: Context) -> None:
+    """Submits `count` jobs of kind `logged` with its own payload, each after the one before. Their
+    tag tells the checker that no caller submitted them."""
+    record(ctx, "start")
+    before: list[str] = []
+    for number in range(payload["count"]):
+        id_ = ctx.submit("logged", payload, queue="a", depends_on=before, tags=["within"])
+        before = [f"{ctx.name}/logged-{number + 1}" if ctx.workflow_id else id_]
+    record(ctx, "end")
+
+
 @handler("logged-thread")
 def logged_thread(payload: Any, ctx: Context) -> Any:
     """The same as a plain function, looking at its cancellation every 10 ms."""

@@ -18,6 +18,8 @@ _TURN_S = 0.02
 _UNDER_WAY_MAX = 500
 _BATCH = 5000
 
+DOOMED = "doomed"  # the tag of jobs that may die
+
 Job = Mapping[str, Any]
 Urls = str | Sequence[str]  # of replicas: who finds nobody at one goes to the next
 
@@ -56,12 +58,22 @@ class Answers(list[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A submission that can be sent again: one job, or a batch."""
+    """A submission that can be sent again: one job, a batch, or a workflow of which `workflow` says
+    all but its jobs."""
 
     jobs: Sequence[Job]
     is_batch: bool
     key: str | None = None
     marker: str = ""
+    workflow: Job | None = None
+
+    def in_order(self) -> Sequence[Job]:
+        """The jobs as their ids are told: those of a workflow in the order of names."""
+        return sorted(self.jobs, key=_name) if self.workflow is not None else self.jobs
+
+
+def _name(job: Job) -> str:
+    return str(job["name"])
 
 
 class Load:
@@ -75,6 +87,7 @@ class Load:
         self.looked = Answers()
         self.changed = Answers()
         self.open: dict[str, Request] = {}
+        self.workflows: list[str] = []  # ids of those that were accepted
 
     @property
     def accepted(self) -> set[str]:
@@ -127,8 +140,9 @@ class Load:
         headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
         status, answer = await self.call(self.submitted, urls, "POST", path, body, headers)
         said = judged(status, answer)
-        items = answer.get("items", (answer,)) if said is Said.OK else ()
-        ids = [str(item["id"]) for item in items]
+        ids = _ids(marked, answer) if said is Said.OK else []
+        if said is Said.OK and marked.workflow is not None:
+            self.workflows.append(str(answer["id"]))
         assert status < 400 or status in (409, 429) or status >= 500, (status, answer)
         self.log.add(
             Submitted(marked.marker, said, len(marked.jobs), tuple(ids), marked.key), status
@@ -141,9 +155,9 @@ class Load:
         status, _ = await self.call(self.looked, urls, "GET", path)
         return status
 
-    async def change(self, urls: Urls, id_: str, verb: str) -> int:
-        """Cancels or retries a job, if that can still be done; the status."""
-        status, _ = await self.call(self.changed, urls, "POST", f"/v1/jobs/{id_}/{verb}")
+    async def change(self, urls: Urls, id_: str, verb: str, of: str = "jobs") -> int:
+        """Cancels or retries a job, or one of `of`, if that can still be done; the status."""
+        status, _ = await self.call(self.changed, urls, "POST", f"/v1/{of}/{id_}/{verb}", {})
         return status
 
     def _keep(self, request: Request, said: Said) -> None:
@@ -180,7 +194,16 @@ class Load:
 def _body(request: Request) -> tuple[str, Job]:
     """The path and the body of a submission, its jobs marked."""
     marked = [{**job, "tags": [request.marker, *job.get("tags", ())]} for job in request.jobs]
+    if request.workflow is not None:
+        return "/v1/workflows", {**request.workflow, "jobs": marked}
     return ("/v1/jobs/batch", {"jobs": marked}) if request.is_batch else ("/v1/jobs", marked[0])
+
+
+def _ids(request: Request, answer: Any) -> list[str]:
+    """Of its jobs, as it was answered; those of a workflow in the order of names."""
+    if request.workflow is not None:
+        return [str(one["id"]) for one in sorted(answer["jobs"], key=_name)]
+    return [str(one["id"]) for one in answer.get("items", (answer,))]
 
 
 @asynccontextmanager

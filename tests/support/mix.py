@@ -1,19 +1,22 @@
 """Mixed load: what callers do all day, drawn by a seed, at so many jobs a second.
 
 Singles and batches, with and without an Idempotency-Key, unique keys, delays, expiries,
-priorities, cancels, retries of dead jobs, looks; jobs from 1 ms to `longest_s`, some of which fail,
-and some (tagged `doomed`) for good. Whoever isn't doomed must not end dead.
+priorities, cancels, retries of dead jobs, looks; workflows and jobs that wait for others; jobs from
+1 ms to `longest_s`, some of which fail, and some (tagged `doomed`) for good. Whoever isn't doomed
+must not end dead.
 """
 
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from tests.support.fleet import Fleet
-from tests.support.load import Job, Load, Request
+from tests.support.graph_mix import edges, workflow
+from tests.support.load import DOOMED, Job, Load, Request
 
-DOOMED = "doomed"
+__all__ = ["DOOMED", "Mix", "Shape", "Weights"]
+
 _ALWAYS = 1_000_000  # failures
 _UNIQUE_KEYS = 20
 _CHOICES_MAX = 2000  # of the jobs that may be cancelled, looked at or retried: the latest
@@ -32,24 +35,31 @@ class Weights:
     cancel: float = 4
     retry: float = 2
     look: float = 6
+    workflow: float = 5
+    keyed_workflow: float = 2
+    waiting: float = 4  # for jobs of before
+    cancel_workflow: float = 1
+    retry_workflow: float = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`batch_max`: jobs of a batch; `longest_s`: of a job."""
+    """`batch_max`: jobs of a batch; `graph_max`: of a workflow; `longest_s`: of a job."""
 
     weights: Weights = Weights()
     batch_max: int = 40
+    graph_max: int = 10
     longest_s: float = 20.0
 
     @property
     def jobs_per_call(self) -> float:
         """The mean."""
         weights = self.weights
-        singles = weights.single + weights.keyed_single + weights.unique
+        singles = weights.single + weights.keyed_single + weights.unique + weights.waiting
         batched = (weights.batch + weights.keyed_batch) * (2 + self.batch_max) / 2
+        in_graphs = (weights.workflow + weights.keyed_workflow) * (1 + self.graph_max) / 2
         calls: float = sum(getattr(weights, one.name) for one in fields(weights))
-        return (singles + batched) / calls
+        return (singles + batched + in_graphs) / calls
 
 
 class Mix:
@@ -71,6 +81,11 @@ class Mix:
             "cancel": lambda: self._change(self._recent, "cancel"),
             "retry": lambda: self._change(self._doomed, "retry"),
             "look": self._look,
+            "workflow": self._workflow,
+            "keyed_workflow": lambda: self._workflow(self._key()),
+            "waiting": self._waiting,
+            "cancel_workflow": lambda: self._change(self._load.workflows, "cancel", "workflows"),
+            "retry_workflow": lambda: self._change(self._load.workflows, "retry", "workflows"),
         }
         self._weights = [getattr(shape.weights, name) for name in self._calls]
 
@@ -115,10 +130,18 @@ class Mix:
         name = f"u-{self._chance.randrange(_UNIQUE_KEYS)}"
         await self._send(Request([{**self.job(), "unique_key": name}], is_batch=False))
 
+    async def _workflow(self, key: str | None = None) -> None:
+        graph = workflow(self._chance, self._chance.randint(1, self._shape.graph_max), self.job)
+        await self._send(replace(graph, key=key))
+
+    async def _waiting(self) -> None:
+        parents = self._chance.sample(self._recent, min(len(self._recent), 3))
+        await self._send(Request([{**self.job(), **edges(self._chance, parents)}], is_batch=False))
+
     async def _send(self, request: Request) -> None:
         ids = await self._load.submit(self._urls(), request)
         self._recent = [*self._recent, *ids][-_CHOICES_MAX:]
-        pairs = zip(ids, request.jobs, strict=False)
+        pairs = zip(ids, request.in_order(), strict=False)
         self._doomed += [id_ for id_, job in pairs if DOOMED in job.get("tags", ())]
         self._doomed = self._doomed[-_CHOICES_MAX:]
 
@@ -126,9 +149,10 @@ class Mix:
         if self._load.open:
             await self._send(self._chance.choice(list(self._load.open.values())))
 
-    async def _change(self, ids: list[str], verb: str) -> None:
+    async def _change(self, ids: list[str], verb: str, of: str = "jobs") -> None:
         if ids:
-            await self._load.change(self._urls(), self._chance.choice(ids), verb)
+            id_ = self._chance.choice(ids[-_CHOICES_MAX:])
+            await self._load.change(self._urls(), id_, verb, of)
 
     async def _look(self) -> None:
         if self._recent:

@@ -85,8 +85,8 @@ async def place(con: "asyncpg.Connection[asyncpg.Record]", jobs: Sequence[Placed
     for job in jobs:
         head = (job.id, job.queue, job.kind)
         spec = (list(job.tags) or None, 5, '{"i":1}', past, 5, 300.0, "retry", "ada")
-        member = (job.workflow, job.workflow and job.id.hex())
-        rows["jobs"].append((*head, *spec, *member))
+        name = None if job.workflow is None else job.id.hex()
+        rows["jobs"].append((*head, *spec, job.workflow, name))
         if job.state in TERMINAL:
             rows["job_ended"].append((*head, job.state, 1, 0, 0, past))
         elif job.state is State.RUNNING:

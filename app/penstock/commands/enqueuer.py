@@ -81,16 +81,14 @@ class Enqueuer:
             await self._shelves.tell(channel, message)
 
     async def _flush(self, batch: Sequence[_Item]) -> None:
-        """What is blocked goes first: a parent may end before its children have been mirrored."""
+        """All of it in one round trip a queue: those who wait for a parent wait for this too."""
         blocked = [one.due for one in batch if isinstance(one, _Blocked)]
         unlocked = [one.due for one in batch if isinstance(one, _Unlocked)]
         due = [one for one in batch if isinstance(one, Due)]
         off = [one for one in batch if isinstance(one, Off)]
         queues = {one.queue for one in (*due, *unlocked)}
         try:
-            await self._shelves.block(blocked)
-            unmarked = {*await self._shelves.unlock(unlocked)}
-            unmarked.update(await self._shelves.enqueue(due, off))
+            unmarked = await self._shelves.enqueue(due, off, unlocked=unlocked, blocked=blocked)
         except QueueUnavailable:
             self._on_missing(queues)
         else:

@@ -25,7 +25,7 @@ class Mirror:
     async def step(self) -> None:
         """One page of job_blocked, and one of a shelf."""
         page, self._after = await self._parts.line.blocked_page(self._after, LAST_ID, _PAGE)
-        await self._parts.shelves.block(page)
+        await self._parts.shelves.enqueue((), blocked=page)
         if len(page) < _PAGE:
             self._after = _START
         await self._take_away()

@@ -142,7 +142,7 @@ class Reconciler:
             await self._tell(queue, found)
             rebuild.restored += found
         else:
-            await self._parts.shelves.block(page.rows)
+            await self._parts.shelves.enqueue((), blocked=page.rows)
         rebuild.after, rebuild.blocked_after = page.after, page.blocked_after
 
     async def _tell(self, queue: str, missing: int) -> None:

@@ -64,9 +64,15 @@ class _Page:
 
     off: list[JobId] = field(default_factory=list)
     ended: list[JobId] = field(default_factory=list)
+    unblocked: list[JobId] = field(default_factory=list)
+    blocked: list[JobId] = field(default_factory=list)
     ready: dict[str, list[Due]] = field(default_factory=lambda: defaultdict(list))
     scheduled: list[Due] = field(default_factory=list)
     size: int = 0
+
+    def place(self, job: Due, now_ms: int) -> None:
+        is_ready = job.ready_ms <= now_ms + 1  # one is rounded up, the other down
+        (self.ready[job.kind] if is_ready else self.scheduled).append(job)
 
 
 class Shelves:
@@ -92,31 +98,42 @@ class Shelves:
         """True while Redis was found to be away: don't count on the shelves."""
         return self._door.is_open
 
-    async def enqueue(self, due: Iterable[Due], off: Iterable[Off] = ()) -> list[str]:
-        """Takes `off` from their leases, then puts `due` in line, and tells of both.
+    async def enqueue(
+        self,
+        due: Iterable[Due],
+        off: Iterable[Off] = (),
+        *,
+        unlocked: Iterable[Due] = (),
+        blocked: Iterable[Due] = (),
+    ) -> list[str]:
+        """Takes `off` from their leases, then puts `due` in line, and tells of both. `unlocked`
+        leaves the blocked shelf and gets in line in one step; `blocked` gets on it, by age.
 
         Answers the queues whose marker is missing: their shelves need a rebuild.
         """
-        return await self._put(_pages(due, off, self._now_ms()), keys.leases)
-
-    async def unlock(self, due: Iterable[Due]) -> list[str]:
-        """Moves what waits for parents no more from the blocked shelf to its line, each in one
-        step, and tells of it. Answers as `enqueue`."""
-        return await self._put(_pages(due, (), self._now_ms(), unlocks=True), keys.blocked)
-
-    async def block(self, due: Iterable[Due]) -> None:
-        """Puts what waits for parents on the blocked shelf, by age."""
-        by_queue: dict[str, list[JobId]] = defaultdict(list)
-        for one in due:
-            by_queue[one.queue].append(one.id)
-        for queue, blocked in by_queue.items():
-            names = [keys.blocked(queue), keys.meta(queue), keys.blocked(queue)]
-            for i in range(0, len(blocked), CHUNK):
-                page = blocked[i : i + CHUNK]
-                args: list[Arg] = ["", "", "", "", 0, len(page)]
-                for id_ in page:
-                    args += [ids.created_ms(id_), id_]
-                await self._door.script("enqueue", names, args)
+        unmarked = set()
+        pages = _pages(due, off, self._now_ms(), unlocked, blocked)
+        for number, (queue, page) in enumerate(pages):
+            if number:
+                await chaos.point("between_enqueues")
+            args: list[Arg] = [keys.WAKE, self._message(queue, page), keys.ENDED]
+            args += [b"".join(page.ended), len(page.off), len(page.unblocked)]
+            args += [*page.off, *page.unblocked, len(page.blocked)]
+            for id_ in page.blocked:
+                args += [ids.created_ms(id_), id_]
+            args.append(len(page.scheduled))
+            for one in page.scheduled:
+                args += [self._due_score(one), member(one)]
+            aging = self._aging_ms(queue)
+            for line in page.ready.values():
+                args.append(len(line))
+                for one in line:
+                    args += [ready_score(one.priority, one.ready_ms, aging), one.id]
+            names = [keys.leases(queue), keys.meta(queue), keys.blocked(queue)]
+            names += [keys.scheduled(queue), *keys.ready(queue, page.ready)]
+            if not await self._door.script("enqueue", names, args):
+                unmarked.add(queue)
+        return sorted(unmarked)
 
     async def blocked(self, queue: str, start: int, count: int) -> list[bytes]:
         """`count` members of the blocked shelf from the `start`th on, oldest first."""
@@ -127,26 +144,6 @@ class Shelves:
     async def unblock(self, queue: str, members: Sequence[bytes]) -> None:
         """Takes members off the blocked shelf, at most 1,000, that have no business there."""
         await self._door.command("ZREM", keys.blocked(queue), *members)
-
-    async def _put(self, pages: list[tuple[str, _Page]], source: Callable[[str], str]) -> list[str]:
-        unmarked = set()
-        for number, (queue, page) in enumerate(pages):
-            if number:
-                await chaos.point("between_enqueues")
-            shelves = [keys.scheduled(queue), *keys.ready(queue, page.ready)]
-            args: list[Arg] = [keys.WAKE, self._message(queue, page), keys.ENDED]
-            args += [b"".join(page.ended), len(page.off), *page.off, len(page.scheduled)]
-            for one in page.scheduled:
-                args += [self._due_score(one), member(one)]
-            aging = self._aging_ms(queue)
-            for line in page.ready.values():
-                args.append(len(line))
-                for one in line:
-                    args += [ready_score(one.priority, one.ready_ms, aging), one.id]
-            names = [source(queue), keys.meta(queue), *shelves]
-            if not await self._door.script("enqueue", names, args):
-                unmarked.add(queue)
-        return sorted(unmarked)
 
     async def restore(self, queue: str, due: Sequence[Due]) -> int:
         """Puts in line what stands on no shelf; answers how many that were."""
@@ -314,10 +311,15 @@ def member(one: Due) -> bytes:
 
 
 def _pages(
-    due: Iterable[Due], off: Iterable[Off], now_ms: int, *, unlocks: bool = False
+    due: Iterable[Due],
+    off: Iterable[Off],
+    now_ms: int,
+    unlocked: Iterable[Due] = (),
+    blocked: Iterable[Due] = (),
 ) -> list[tuple[str, _Page]]:
-    """Splits by queue and to at most CHUNK ids a page; what goes off comes first. An unlock takes
-    an id off and puts it in line by the same page."""
+    """Splits by queue and to at most CHUNK ids a page; what goes off comes first. What is unlocked
+    goes off and in line by the same page; of what is blocked and unlocked, only the latter counts.
+    """
     full: list[tuple[str, _Page]] = []
     current: dict[str, _Page] = {}
 
@@ -334,10 +336,15 @@ def _pages(
         page.off.append(one.id)
         if one.ended:
             page.ended.append(one.id)
-    for job in due:
+    free: set[JobId] = set()
+    for job in unlocked:
+        free.add(job.id)
         page = room(job.queue)
-        if unlocks:
-            page.off.append(job.id)
-        is_ready = job.ready_ms <= now_ms + 1  # one is rounded up, the other down
-        (page.ready[job.kind] if is_ready else page.scheduled).append(job)
+        page.unblocked.append(job.id)
+        page.place(job, now_ms)
+    for job in due:
+        room(job.queue).place(job, now_ms)
+    for job in blocked:
+        if job.id not in free:
+            room(job.queue).blocked.append(job.id)
     return [*full, *current.items()]

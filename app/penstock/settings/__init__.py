@@ -1,6 +1,7 @@
 """Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
 
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.section import Section
 from penstock.settings.sections import (
     Auth,
     Dev,
@@ -13,12 +14,11 @@ from penstock.settings.sections import (
     Queue,
     Redis,
     Retention,
-    Section,
     Settings,
-    Worker,
 )
 from penstock.settings.sources import SettingsError, environment, near_misses, without_settings
 from penstock.settings.values import Role
+from penstock.settings.worker import Worker
 
 __all__ = [
     "Auth",

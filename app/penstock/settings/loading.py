@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from penstock import places
-from penstock.settings.sections import Section, Settings
+from penstock.settings.section import Section
+from penstock.settings.sections import Settings
 from penstock.settings.sources import (
     ENVIRONMENT,
     Found,

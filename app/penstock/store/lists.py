@@ -153,20 +153,20 @@ class _Search:
         share = looks_max // max(sum(places), 1)
         found = []
         if self._live:
-            found.append(await self._line("list_due", share))
+            found.append(await self._line("list_due", "list_due_few", share))
         if self._runs:
             found.append(await self._ask("list_running", share))
         if self._waits:
-            found.append(await self._line("list_blocked", share))
+            found.append(await self._line("list_blocked", "list_blocked_few", share))
         if self._ended:
             found.append(await self._over(share))
         return _merged(found)
 
-    async def _line(self, query: str, looks_max: int) -> _Found:
+    async def _line(self, query: str, query_few: str, looks_max: int) -> _Found:
         """What waits, in a place where others may have a backlog."""
         queues, kinds = self._of.queues, self._of.kinds
         if (queues or kinds) and len(queues or ()) <= _QUEUES_MAX:
-            few = await self._ask_if_few(f"{query}_few", _FEW)
+            few = await self._ask_if_few(query_few, _FEW)
             if few is not None:
                 return few
         return await self._ask(query, looks_max)

@@ -77,6 +77,15 @@ class _Spread:
     stored: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """The last of `count` edges: of which parent, by its place, and to which child."""
+
+    count: int
+    place: int
+    child: JobId
+
+
 class Walk:
     """The order of calls: `lock`, what the verb does, `note` of what ended by it, `finish`."""
 
@@ -196,6 +205,7 @@ class Walk:
 
     async def _tell_children(self) -> None:
         while self._spreads and self._left > 0:
+<<<<<<< HEAD
             parents = [one.parent for one in self._spreads]
             afters = [one.after for one in self._spreads]
             edges = await self._tx.rows("edges_of", parents, afters, self._left)
@@ -204,18 +214,33 @@ class Walk:
                 done = edges[-1][0]
                 told[done].after = JobId(edges[-1][1])
             self._left -= max(len(edges), _ROUND)
+=======
+            told, limit = self._spreads, self._left
+            last, stood = await self._tell(told, limit)
+            done = len(told)
+            if last.count == limit:  # the last of these parents may have more children
+                done = last.place
+                told[done].after = last.child
+            self._left -= last.count
+>>>>>>> main
             await self._forget_spreads(told[:done])
             self._spreads = told[done:]
-            if any(graph == LOOSE for _, _, graph in edges):
-                await self._lock_loose()
-            if edges:
-                await self.judge(await self._count(told, edges))
+            await self.judge(stood)
 
-    async def _count(self, told: Sequence[_Spread], edges: Sequence[Record]) -> list[Record]:
-        counts: dict[JobId, Counts] = {}
-        for place, child, _graph in edges:
-            counts[child] = counts.get(child, Counts()).plus(told[place].state)
-        return await self._tx.rows("count_parents", *count_columns(counts))
+    async def _tell(self, told: Sequence[_Spread], limit: int) -> tuple[_Edge, list[Record]]:
+        """The last edge of those told, and how the children at them stand that are blocked."""
+        columns = (
+            [one.parent for one in told],
+            [one.after for one in told],
+            [one.state for one in told],
+        )
+        while True:
+            found = await self._tx.rows("tell_children", *columns, limit, self._is_loose_locked)
+            head = next(row for row in found if row[2] is None)
+            if head[5]:
+                last = _Edge(count=head[3], place=head[4], child=head[0])
+                return last, [row for row in found if row[2] is not None]
+            await self._lock_loose()
 
     async def _forget_spreads(self, done: Sequence[_Spread]) -> None:
         if stored := [one.parent for one in done if one.stored]:

@@ -50,8 +50,10 @@ SELECT (SELECT count(*) FROM job_due) + (SELECT count(*) FROM job_running)
      + (SELECT count(*) FROM job_blocked) + (SELECT count(*) FROM job_spreads)
      + (SELECT count(*) FROM workflows WHERE state = 'running')
 """
-_NESTED = """
-SELECT j.job_id::text FROM jobs j JOIN workflows w USING (workflow_id) WHERE w.holder_id IS NOT NULL
+# Submitted by jobs: those of workflows in workflows, and those that a handler tells of by a tag.
+_WITHIN = """
+SELECT j.job_id::text FROM jobs j LEFT JOIN workflows w USING (workflow_id)
+WHERE w.holder_id IS NOT NULL OR 'within' = ANY(j.tags)
 """
 
 
@@ -81,8 +83,8 @@ async def check(con: Connection, evidence: Evidence) -> Report:
     found = await _rules_of_postgres(con, evidence)
     outcomes = await _outcomes(con)
     kinds = {str(r[0]): str(r[1]) for r in await con.fetch("SELECT job_id, kind FROM jobs")}
-    nested = {str(r[0]) for r in await con.fetch(_NESTED)}  # submitted by the jobs that hold them
-    found |= records.of_ghosts(evidence, kinds.keys() - nested)
+    within = {str(r[0]) for r in await con.fetch(_WITHIN)}
+    found |= records.of_ghosts(evidence, kinds.keys() - within)
     found |= records.of_log(evidence.events, outcomes, kinds)
     found |= records.of_overlaps(evidence, outcomes)
     found |= await records.of_submissions(con, evidence.submitted)
@@ -94,7 +96,7 @@ async def check(con: Connection, evidence: Evidence) -> Report:
     if broken := {name: offenders for name, offenders in found.items() if offenders}:
         raise Violations(broken)
     overlaps = len(records.overlaps(evidence.events))
-    recovered = len(kinds.keys() - nested - set(evidence.accepted))
+    recovered = len(kinds.keys() - within - set(evidence.accepted))
     return Report(len(kinds), dict(Counter(outcomes.values())), overlaps, recovered, late_s)
 
 

@@ -113,7 +113,8 @@ MOVES = {
     "I9 only what has not been started expires": """
         SELECT m.job_id FROM last_moves m JOIN jobs j USING (job_id)
         WHERE m.note = 'cancelled expired' AND (
-              m.origin <> 'job_due' OR j.expires_at IS NULL OR m.at < j.expires_at
+              m.origin NOT IN ('job_due', 'job_blocked') OR j.expires_at IS NULL
+              OR m.at < j.expires_at
               OR m.attempt > coalesce((SELECT max(l.attempt) FROM last_moves l
                                        WHERE l.job_id = m.job_id AND l.origin = 'job_ended'
                                          AND l.seq < m.seq), 0))""",

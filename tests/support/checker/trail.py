@@ -115,8 +115,9 @@ CREATE TRIGGER switched AFTER UPDATE ON queues FOR EACH ROW
     WHEN (OLD.paused IS DISTINCT FROM NEW.paused) EXECUTE FUNCTION trail_queues();
 
 -- What each transaction did to each job. `origin` null: it came from nowhere. A place that was left
--- or entered twice shows twice ("job_due+job_due"). A stay in job_blocked that one transaction
--- begins and ends is none: the job's parents were over when it came.
+-- or entered twice shows twice ("job_due+job_due"). A stay in job_blocked or job_due that one
+-- transaction begins and ends is none: the job's parents were over when it came, or what unlocked
+-- it stopped its workflow too.
 CREATE VIEW moves AS
 SELECT job_id, xid, min(seq) AS seq,
        string_agg(place, '+' ORDER BY place) FILTER (WHERE op = 'DELETE') AS origin,
@@ -136,9 +137,12 @@ SELECT job_id, xid, min(seq) AS seq,
        min(note) FILTER (WHERE op = 'DELETE') AS note_before,
        min(note) FILTER (WHERE op = 'INSERT') AS note
 FROM (
-    SELECT *, sum(CASE op WHEN 'INSERT' THEN 1 ELSE -1 END) OVER (PARTITION BY job_id, xid, place)
-              AS stays
+    SELECT *, place IN ('job_blocked', 'job_due') AND first_value(op) OVER w = 'INSERT'
+              AND count(*) FILTER (WHERE op = 'INSERT') OVER w
+                  = count(*) FILTER (WHERE op = 'DELETE') OVER w AS is_a_stay
     FROM trail WHERE job_id IS NOT NULL
+    WINDOW w AS (PARTITION BY job_id, xid, place ORDER BY seq
+                 ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)
 ) t
-WHERE place <> 'job_blocked' OR stays <> 0 GROUP BY job_id, xid;
+WHERE NOT is_a_stay GROUP BY job_id, xid;
 """

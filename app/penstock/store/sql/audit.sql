@@ -15,8 +15,7 @@ w AS MATERIALIZED (SELECT job_id FROM job_blocked WHERE job_id > $1 ORDER BY job
 b AS MATERIALIZED (
     SELECT least((SELECT job_id FROM j OFFSET $2 - 1), (SELECT job_id FROM d OFFSET $2 - 1),
                  (SELECT job_id FROM r OFFSET $2 - 1), (SELECT job_id FROM e OFFSET $2 - 1),
-                 (SELECT job_id FROM w OFFSET $2 - 1))
-           AS job_id
+                 (SELECT job_id FROM w OFFSET $2 - 1)) AS job_id
 ),
 n AS (
     SELECT job_id, sum(is_job) AS jobs, sum(1 - is_job) AS places
@@ -72,6 +71,92 @@ WHERE unique_id = ANY($1::uuid[])
       SELECT job_id FROM job_blocked WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))))
 RETURNING unique_id;
 
+-- name: audit_blocked
+-- Of the next $2 blocked jobs after $1 as many as have $3 parents together, but at least one: what they
+-- count, and what they should: how many edges lead there, and from how many parents that are over, by
+-- state, and have told them; whether their workflow is letting them go. All of them: a condition isn't
+-- judged here.
+WITH b AS MATERIALIZED (
+    SELECT job_id, graph_id, run_if, parents, succeeded, dead, cancelled, skipped
+    FROM (SELECT *, sum(parents) OVER (ORDER BY job_id) AS so_far
+          FROM (SELECT * FROM job_blocked WHERE job_id > $1 ORDER BY job_id LIMIT $2) n) s
+    WHERE so_far <= $3 OR so_far = parents
+),
+e AS MATERIALIZED (
+    -- graph_id: else an index-only scan of all of (parent_id, child_id) would seem as cheap
+    SELECT child_id, parent_id, graph_id FROM job_edges
+    WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(job_id) FROM b))
+),
+p AS MATERIALIZED (
+    SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT parent_id FROM e))
+),
+s AS MATERIALIZED (
+    SELECT parent_id, after FROM job_spreads WHERE parent_id = ANY(ARRAY(SELECT parent_id FROM e))
+),
+h AS MATERIALIZED (
+    SELECT workflow_id FROM workflows WHERE halting AND workflow_id = ANY(ARRAY(SELECT graph_id FROM b))
+),
+f AS MATERIALIZED (
+    SELECT child_id, count(*) AS edges,
+           count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'skipped') AS skipped
+    FROM (SELECT e.child_id, CASE WHEN s.after IS NULL OR e.child_id <= s.after THEN p.state END
+                 AS state
+          FROM e LEFT JOIN p ON p.job_id = e.parent_id LEFT JOIN s ON s.parent_id = e.parent_id) t
+    GROUP BY child_id
+)
+SELECT b.job_id, b.run_if, b.parents, b.succeeded, b.dead, b.cancelled, b.skipped,
+       coalesce(f.edges, 0), coalesce(f.succeeded, 0), coalesce(f.dead, 0),
+       coalesce(f.cancelled, 0), coalesce(f.skipped, 0), h.workflow_id IS NOT NULL
+FROM b LEFT JOIN f ON f.child_id = b.job_id LEFT JOIN h ON h.workflow_id = b.graph_id
+ORDER BY b.job_id;
+
+-- name: audit_workflows
+-- Of the next $2 workflows after $1 as many as have $3 jobs together, if they run, but at least one:
+-- those that count other jobs than they have (workflow_counts), and those that run though all of their
+-- jobs are over (stuck_workflow). Of those that don't run, only whether they count all jobs as over.
+-- The row without a rule says where to go on; none: the end is reached.
+WITH w AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT workflow_id, state, halting, total, succeeded, dead, cancelled, skipped,
+               sum(CASE WHEN state = 'running' THEN total ELSE 0 END) OVER (ORDER BY workflow_id)
+               AS so_far, count(*) OVER () AS page, row_number() OVER (ORDER BY workflow_id) AS nth
+        FROM (SELECT * FROM workflows WHERE workflow_id > $1 ORDER BY workflow_id LIMIT $2) n
+    ) s WHERE so_far <= $3 OR nth = 1
+),
+j AS MATERIALIZED (
+    SELECT workflow_id, job_id FROM jobs
+    WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w WHERE state = 'running'))
+),
+e AS MATERIALIZED (
+    SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))
+),
+f AS MATERIALIZED (
+    SELECT workflow_id, count(*) AS total, count(state) AS ended,
+           count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'skipped') AS skipped
+    FROM j LEFT JOIN e USING (job_id) GROUP BY workflow_id
+)
+SELECT workflow_id, 'workflow_counts'
+FROM w LEFT JOIN f USING (workflow_id)
+WHERE CASE WHEN w.state = 'running'
+      THEN (w.total, w.succeeded, w.dead, w.cancelled, w.skipped)
+           IS DISTINCT FROM (coalesce(f.total, 0), coalesce(f.succeeded, 0), coalesce(f.dead, 0),
+                             coalesce(f.cancelled, 0), coalesce(f.skipped, 0))
+      ELSE w.total <> w.succeeded + w.dead + w.cancelled + w.skipped END
+UNION ALL
+SELECT workflow_id, 'stuck_workflow'
+FROM w LEFT JOIN f USING (workflow_id)
+WHERE w.state = 'running' AND NOT w.halting AND coalesce(f.total, 0) = coalesce(f.ended, 0)
+UNION ALL
+SELECT workflow_id, NULL
+FROM (SELECT workflow_id, page, nth, max(nth) OVER () AS last FROM w) l
+WHERE nth = last AND (page = $2 OR nth < page);
+
 -- name: audit_counts
 -- Of the next $2 queues after $1: those whose counts aren't those of job_ended, by state. A queue
 -- that counts more than $3 is passed over, and no more than that is counted of any.
@@ -102,7 +187,8 @@ UNION ALL
 SELECT queue, NULL, NULL, NULL FROM (SELECT queue FROM q OFFSET $2 - 1) last;
 
 -- name: audit_orphans
--- What stands under names that are condemned or gone, at most $1 jobs a name. The reaper is quick:
+-- What stands under names that are condemned or gone, or of workflows that don't run, at most $1 jobs
+-- a name. The reaper is quick:
 -- who is here in two looks isn't reaped.
 WITH RECURSIVE w(worker_id) AS (
     (SELECT worker_id FROM job_running ORDER BY worker_id LIMIT 1)
@@ -118,9 +204,8 @@ FROM (
     SELECT worker_id FROM w WHERE NOT EXISTS (
         SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
     )
-    AND NOT EXISTS (
-        SELECT 1 FROM workflows f WHERE f.workflow_id = w.worker_id AND f.state = 'running'
-    )
+    AND (SELECT f.workflow_id FROM workflows f
+         WHERE f.workflow_id = w.worker_id AND f.state = 'running') IS NULL
 ) o CROSS JOIN LATERAL (
     SELECT job_id FROM job_running WHERE worker_id = o.worker_id LIMIT $1
 ) r;

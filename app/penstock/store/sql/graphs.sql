@@ -28,6 +28,46 @@ CROSS JOIN LATERAL (
 ) e
 ORDER BY s.i, e.child_id LIMIT $3;
 
+-- name: tell_children
+-- blocked stays blocked: the children at the first $4 edges of these ended parents count them, each
+-- after the child that was told last ($2); $3: how the parents ended. One edge that leads to the loose
+-- graph, and none is told, unless that is locked ($5). A row a child that waits: how it stands. And the
+-- one without a condition: the last of those edges (its child and its parent's place in $1, as
+-- `succeeded`), how many they were (as `parents`), whether they were told (1, as `dead`).
+WITH e AS MATERIALIZED (
+    SELECT s.i, s.state, e.child_id, e.graph_id
+    FROM unnest($1::uuid[], $2::uuid[], $3::text[]) WITH ORDINALITY AS s(parent_id, after, state, i)
+    CROSS JOIN LATERAL (
+        SELECT child_id, graph_id FROM job_edges
+        WHERE parent_id = s.parent_id AND child_id > s.after
+        ORDER BY child_id LIMIT $4
+    ) e
+    ORDER BY s.i, e.child_id LIMIT $4
+),
+f AS MATERIALIZED (
+    SELECT count(*) AS n,
+           $5 OR count(*) FILTER (WHERE graph_id = '00000000-0000-0000-0000-000000000000') = 0 AS told
+    FROM e
+),
+v AS MATERIALIZED (
+    SELECT child_id, count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'skipped') AS skipped
+    FROM e WHERE (SELECT told FROM f) GROUP BY child_id
+),
+u AS (
+    UPDATE job_blocked b
+    SET succeeded = b.succeeded + v.succeeded, dead = b.dead + v.dead,
+        cancelled = b.cancelled + v.cancelled, skipped = b.skipped + v.skipped
+    FROM v WHERE b.job_id = ANY(ARRAY(SELECT child_id FROM v)) AND b.job_id = v.child_id
+    RETURNING b.job_id, b.graph_id, b.run_if, b.parents, b.succeeded, b.dead, b.cancelled, b.skipped
+)
+SELECT job_id, graph_id, run_if, parents, succeeded, dead, cancelled, skipped FROM u
+UNION ALL
+SELECT l.child_id, NULL, NULL, f.n::int, l.i::int - 1, f.told::int, 0, 0
+FROM f LEFT JOIN (SELECT child_id, i FROM e ORDER BY i DESC, child_id DESC LIMIT 1) l ON true;
+
 -- name: count_parents
 -- blocked stays blocked: so many more of its parents have succeeded, died, been cancelled, skipped.
 -- What isn't blocked any more is passed over.

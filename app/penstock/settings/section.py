@@ -1,0 +1,19 @@
+"""What a section of the settings is."""
+
+from pydantic import BaseModel, ConfigDict, field_validator
+
+
+class Section(BaseModel):
+    """A group of settings; frozen, and closed to names that it does not know."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", hide_input_in_errors=True, allow_inf_nan=False
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_bool(cls, value: object) -> object:
+        # pydantic's lax mode, which the environment's texts need, would take YAML's `yes` for 1.
+        if isinstance(value, bool):
+            raise ValueError("is a yes or no where a number, a text or a list is wanted")
+        return value
