@@ -205,24 +205,13 @@ class Walk:
 
     async def _tell_children(self) -> None:
         while self._spreads and self._left > 0:
-<<<<<<< HEAD
-            parents = [one.parent for one in self._spreads]
-            afters = [one.after for one in self._spreads]
-            edges = await self._tx.rows("edges_of", parents, afters, self._left)
-            told, done = self._spreads, len(self._spreads)
-            if len(edges) == self._left:  # the last of these may have more
-                done = edges[-1][0]
-                told[done].after = JobId(edges[-1][1])
-            self._left -= max(len(edges), _ROUND)
-=======
             told, limit = self._spreads, self._left
             last, stood = await self._tell(told, limit)
             done = len(told)
             if last.count == limit:  # the last of these parents may have more children
                 done = last.place
                 told[done].after = last.child
-            self._left -= last.count
->>>>>>> main
+            self._left -= max(last.count, _ROUND)
             await self._forget_spreads(told[:done])
             self._spreads = told[done:]
             await self.judge(stood)
