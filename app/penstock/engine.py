@@ -223,7 +223,7 @@ class Engine:
         mine = [*lanes, self._alone] if lanes else []
         self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)
         parents = Parents(self._rooms.postgres, limits.parents_max_bytes)
-        self.fanout = Fanout(self.submitter, parents.ids_of)
+        self.fanout = Fanout(self.submitter, self.jobs, parents.ids_of)
         self.settler.fanout = self.fanout
         self.fanout.on_stored = self.settler.pass_on
         self.hands = Hands(self.pool, self.held, self.settler, self.nester, parents, self._run_of)

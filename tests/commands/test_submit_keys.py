@@ -164,3 +164,16 @@ async def test_a_lost_answer_with_a_unique_key_alone_is_no_duplicate_either(
     assert list(accepted.ids) == [submission.jobs[0].id]
     assert not accepted.holders
     assert await counts(wired) == (2, 2, 2)
+
+
+async def test_what_may_have_been_stored_before_is_passed_over_whoever_has_its_key_now(
+    still: Still,
+) -> None:
+    submission, submit = one(unique_key="a"), still.engine.submitter.submit
+    (id_,) = (await submit(submission)).ids
+    await still.engine.changes.cancel(id_)
+    await submit(one(unique_key="a"))
+    with pytest.raises(DuplicateJob):
+        await submit(submission)
+    assert (await submit(submission, again=True)).ids == [id_]
+    assert await still.db.count("jobs") == 2

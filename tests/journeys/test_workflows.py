@@ -300,6 +300,23 @@ async def test_a_workflow_in_a_job_runs_and_tells_its_holder(api: Api) -> None:
     assert (inner["held_by"], inner["name"], inner["state"]) == (part, part, "succeeded")
 
 
+async def test_results_reach_a_workflow_in_a_job(api: Api) -> None:
+    inner = {
+        "name": "inner",
+        "jobs": [
+            job("x", payload={"$result": "a", "pointer": "/n"}),
+            job("y", "x", payload=[{"$result": "x"}]),
+        ],
+    }
+    begun = await submit(
+        api, job("a", payload={"n": 5}), job("part", "a", kind="workflow", payload=inner)
+    )
+    assert (await ended(api, begun["id"]))["state"] == "succeeded"
+    (found,) = (await api.get(f"{FLOWS}?name=inner"))["items"]
+    jobs = (await api.get(f"/v1/jobs?workflow_id={found['id']}&include=result"))["items"]
+    assert {one["name"]: one["result"] for one in jobs} == {"x": 5, "y": [5]}
+
+
 async def test_lists_filter_and_page(api: Api) -> None:
     made = [(await submit(api, job("a"), name=f"w{n % 2}"))["id"] for n in range(5)]
     for id_ in made:

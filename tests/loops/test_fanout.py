@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from penstock.domain import ids
+from penstock.domain.attempt import LOST
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
@@ -88,27 +89,49 @@ async def test_a_handler_that_fails_submits_nothing(still: Still) -> None:
     assert await still.db.count("jobs") == 1
 
 
+async def run_again(still: Still, job: Started, *children: bytes) -> Started:
+    """Stores these, loses the attempt before it is settled, and starts the job again."""
+    stored, fanout = asyncio.Event(), still.engine.fanout
+    passes_on, fanout.on_stored = fanout.on_stored, lambda _outgoing: stored.set()
+    fanout.put(Outgoing(job, SUCCESS, children=children))
+    await asyncio.wait_for(stored.wait(), 5)
+    fanout.on_stored = passes_on
+    await still.settle((job, LOST))
+    (again,) = await still.engine.jobs.start([job.id], still.engine.me.worker)
+    return again
+
+
 async def test_a_second_run_stores_nothing_twice(still: Still) -> None:
     (job,) = await still.start(kind="fan")
-    for attempt in range(2):
-        kind = b"echo" if not attempt else b"sleep"  # whatever it would submit now
-        one = Outgoing(job, SUCCESS, children=[b'{"kind":"%s"}' % kind, b'{"kind":"echo"}'])
-        await still.engine.settler.settle([one])
+    again = await run_again(still, job, b'{"kind":"echo"}', b'{"kind":"echo"}')
     assert await still.db.count("jobs") == 3
-    assert (await still.db.row("jobs", ids.nth_of(job.id, 1)))["kind"] == "echo"
+    other = [b'{"kind":"gated"}', b'{"kind":"echo"}', b'{"kind":"echo"}']
+    await still.engine.settler.settle([Outgoing(again, SUCCESS, children=other)])
+    assert await still.db.count("jobs") == 4
+    kinds = [(await still.db.row("jobs", ids.nth_of(job.id, n)))["kind"] for n in (1, 2, 3)]
+    assert kinds == ["echo"] * 3, "the first is there already, whatever it would be now"
+    assert await still.db.places([job.id]) == ["succeeded"]
 
 
 async def test_a_second_run_finds_its_own_unique_keys_though_others_have_them_now(
     still: Still,
 ) -> None:
     (job,) = await still.start(kind="fan")
-    child = [b'{"kind":"echo","unique_key":"k"}']
-    await still.engine.settler.settle([Outgoing(job, SUCCESS, children=child)])
+    child = b'{"kind":"echo","unique_key":"k"}'
+    again = await run_again(still, job, child)
     assert (await ended(still, ids.nth_of(job.id, 1)))[0] == "succeeded"
     await still.submit(unique_key="k", kind="gated")
-    again = Outgoing(job, SUCCESS, children=child)
-    await still.engine.settler.settle([again])
-    assert again.ending == SUCCESS
+    await still.engine.settler.settle([Outgoing(again, SUCCESS, children=[child])])
+    assert await still.db.places([job.id]) == ["succeeded"]
+
+
+async def test_an_attempt_that_was_taken_over_submits_nothing(still: Still) -> None:
+    (job,) = await still.start(kind="fan")
+    await still.settle((job, LOST))
+    child = b'{"kind":"echo"}'
+    await still.engine.settler.settle([Outgoing(job, SUCCESS, children=[child])])
+    assert await still.db.count("jobs") == 1
+    assert await still.db.places([job.id]) == ["ready"]
 
 
 async def test_jobs_of_a_workflow_join_it_and_name_one_another(still: Still) -> None:

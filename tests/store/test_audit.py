@@ -6,8 +6,9 @@ import pytest
 
 from penstock.domain import ids
 from penstock.domain.ids import JobId, WorkerId
+from penstock.domain.submission import Submission
 from penstock.store.audit import Audit, Found
-from tests.support import making
+from tests.support import graphing, making
 from tests.support.database import Database, until_somebody_waits_for_a_lock
 from tests.support.making import FAILURE, FINAL_FAILURE, SUCCESS
 
@@ -38,6 +39,7 @@ async def some_jobs(db: Database) -> list[JobId]:
     running = await db.running(9)
     for job, ending in zip(running, (SUCCESS, FAILURE, FINAL_FAILURE), strict=False):
         await db.settle(job, ending)
+    await graphing.workflow(db, {"a": [], "b": ["a"], "c": ["b"]})
     return [*due, *(job.id for job in running)]
 
 
@@ -111,6 +113,16 @@ async def test_a_key_of_no_live_job_is_found_and_freed(db: Database) -> None:
     assert await audit.free(keys) == 1
     assert (await audit.keys(bytes(16), 100))[1] == []
     assert await db.count("job_unique") == 2
+
+
+async def test_a_key_of_a_job_that_waits_for_its_parents_is_not_freed(db: Database) -> None:
+    audit, (parent,) = Audit(db.postgres), await db.submit()
+    child = graphing.child_of(parent, unique_key="one")
+    await graphing.stored(db, Submission([child]))
+    page, keys = await audit.keys(bytes(16), 100)
+    assert (page.found, keys) == ({"leaked_key": []}, [])
+    key: bytes = await db.session.fetchval("SELECT unique_id FROM job_unique")
+    assert await audit.free([key]) == 0
 
 
 async def test_keys_are_walked_in_pages(db: Database) -> None:

@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 
 from penstock.domain.ids import JobId
+from penstock.domain.job import State
 from penstock.domain.submission import Submission
-from penstock.domain.workflow import OnFailure
+from penstock.domain.workflow import LOOSE, OnFailure
 from penstock.store.audit import Audit
 from penstock.store.graphs import Graphs
 from penstock.store.nested import Nested
+from penstock.store.retention import Retention
+from penstock.store.rows import EPOCH
 from tests.support import graphing, making
 from tests.support.database import Database, until_somebody_waits_for_a_lock
 from tests.support.graphing import child_of, held, settled, started, stored
@@ -109,3 +112,16 @@ async def test_a_blocked_job_stands_in_a_place_and_keeps_its_unique_key(db: Data
     assert (await audit.keys(bytes(16), 100))[1] == []
     assert await audit.free(await _keys(db)) == 0
     assert await db.count("job_unique") == 1
+
+
+async def test_a_job_whose_children_were_all_pruned_can_still_be_cancelled(db: Database) -> None:
+    graphs, (parent,) = Graphs(db.postgres), await db.submit()
+    child = child_of(parent)
+    await stored(db, Submission([child]))
+    await graphs.cancel_job(child.id, LOOSE)
+    pruned = await Retention(db.postgres).prune_loose(State.CANCELLED, 0.0, EPOCH, 10)
+    assert (pruned.count, await db.count("job_edges")) == (1, 0)
+    assert await db.jobs.cancel_due(parent) is None, "it stands in the loose graph for good"
+    graph = await graphs.graph_of(parent)
+    assert graph is not None
+    assert await graphs.cancel_job(parent, graph) is not None

@@ -141,6 +141,10 @@ SELECT id, 'w', 'continue', '{}', '', CASE WHEN n % 2 = 0 THEN '{}'::uuid[] ELSE
        'succeeded', 1, now() - interval '1 day' + n * interval '1 ms'
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+WORKFLOWS_RUNNING = """
+INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, total)
+SELECT id, 'w', 'continue', '{}', '', '{}', 1 FROM unnest($1::uuid[]) i(id)
+"""
 OF_THOSE = """
 INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
                   created_by, workflow_id, name)
@@ -295,6 +299,7 @@ HOT = [
     Hot("parents_of", [MEMBERS, CHAINED, DUE], at_once, 2 * THROUGH, of="that wait"),
     Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
     Hot("results_of", [RETURNED], at_once),
+    Hot("running_now", [RUNNING], lambda ids, worker: [(id_, 1, worker) for id_ in ids]),
     Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
     Hot("line_page", [DUE], lambda *_: [FIRST]),
@@ -357,6 +362,19 @@ HOT = [
     Hot("audit_places", [JOBS, DUE], page, answers=1, is_read=True),
     Hot("audit_places", [JOBS, ENDED], page, answers=1, is_read=True, of="that ended"),
     Hot("audit_keys", [DUE_EXPIRED, UNIQUE], page, answers=1, is_read=True),
+    Hot(
+        "audit_blocked",
+        [BLOCKED, CHAINED],
+        lambda *_: [(bytes(16), THROUGH, 10 * THROUGH)],
+        is_read=True,
+    ),
+    Hot(
+        "audit_workflows",
+        [WORKFLOWS_RUNNING, OF_THOSE],
+        lambda *_: [(bytes(16), THROUGH, 10 * THROUGH)],
+        answers=1,
+        is_read=True,
+    ),
     Hot("audit_counts", [ENDED, COUNTED], lambda *_: [("", 20, THROUGH)], 1, is_read=True),
     Hot("audit_orphans", [RUNNING_UNDER_500_NAMES, WORKER], lambda *_: [(1,)], 499, True),
     Hot("audit_heads", [DUE, RUNNING], lambda *_: [(200, 0.0)], 30, is_read=True),

@@ -15,7 +15,7 @@ from penstock.store.retention import Retention
 from penstock.store.rows import EPOCH
 from tests.support import making
 from tests.support.database import Database, until_somebody_waits_for_a_lock
-from tests.support.making import SUCCESS
+from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.weaving import Woven, add, depend, settle, weave
 
 HOUR_S = 3600.0
@@ -319,6 +319,43 @@ async def test_a_workflow_stays_while_a_loose_job_reads_it(
     await age(db)
     await prune_all(retention)
     assert await everything_of_jobs(db) == [0] * 6
+
+
+async def test_a_workflow_is_not_pruned_before_a_loose_job_that_is_being_stored_is_seen(
+    db: Database, retention: Retention
+) -> None:
+    woven = await over(db)
+    await age(db)
+    async with db.session.transaction():
+        await db.session.execute(queries.load()["lock_loose"])
+        pruning = asyncio.create_task(retention.prune_workflows(HOUR_S, 10))
+        await until_somebody_waits_for_a_lock(db)
+        child = making.job_id()
+        await db.session.fetch(queries.load()["add_edges"], [woven.ids["d"]], [child], [LOOSE])
+        await db.session.execute(
+            "INSERT INTO job_due SELECT $1, queue, kind, 5, now(), 0, 0, 0, NULL, NULL, 0, $2"
+            " FROM job_ended LIMIT 1",
+            *(child, LOOSE),
+        )
+    assert await pruning == 0
+
+
+async def test_a_retry_does_not_wait_for_parents_that_are_being_pruned(
+    db: Database, retention: Retention
+) -> None:
+    woven, (other,) = await over(db), await db.submit()
+    child = await depend(db, [woven.ids["d"], other], "any_succeeded")
+    (run,) = await db.jobs.start([child], await db.worker())
+    await settle(db, (run, FINAL_FAILURE))
+    await age(db)
+    assert await retention.prune_workflows(HOUR_S, 10) == 1
+    await db.graphs.retry_job(child)
+    row = await db.row("job_blocked", child)
+    assert (row["parents"], row["succeeded"]) == (1, 0)
+    while (await retention.prune_workflow_jobs(1000)).rows:
+        continue
+    await ended(db, other)
+    assert await db.places([child]) == ["ready"]
 
 
 async def test_loose_jobs_with_many_edges_go_some_at_a_time_but_whole(

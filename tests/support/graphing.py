@@ -69,10 +69,10 @@ async def workflow(
     return made
 
 
-def child_of(*parents: JobId, run_if: str = "all_succeeded") -> NewJob:
+def child_of(*parents: JobId, run_if: str = "all_succeeded", **fields: Any) -> NewJob:
     """A job outside of workflows that waits for these."""
     named = tuple(parent.hex() for parent in parents)
-    return making.new_job(parents=parents, depends_on=named, run_if=run_if)
+    return making.new_job(parents=parents, depends_on=named, run_if=run_if, **fields)
 
 
 async def started(db: Database, *ids: JobId) -> list[Started]:

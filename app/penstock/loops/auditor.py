@@ -1,19 +1,20 @@
 """The auditor: checks in production what the tests' checker holds, and says what it finds.
 
 In: nothing. Out: gauges and log lines; unique keys that no live job holds are freed, nothing else
-is changed. Two walks go through all ids and all keys, a page a step, and begin anew when they come
-to the end; the rest is looked at once a pass, that is every `every_s` or less often. Always holds:
-it takes at most a two-hundredth of the time, on the readers' pool, and of several replicas one does
-it (a lock in Redis: it spares double work, nothing relies on it). If we die here, another begins
-from the start.
+is changed. Four walks go through all ids, all keys, all that waits for parents and all workflows, a
+page a step, and begin anew when they come to the end; the rest is looked at once a pass, that is
+every `every_s` or less often. Always holds: it takes at most a two-hundredth of the time, on the
+readers' pool, and of several replicas one does it (a lock in Redis: it spares double work, nothing
+relies on it). If we die here, another begins from the start.
 What is a matter of time (an attempt that nobody reaps, a job that nobody starts) counts when two
 looks in a row have found it; the rest is seen in one snapshot and counts at once.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from penstock import clock
-from penstock.store.audit import Audit
+from penstock.store.audit import Audit, Page
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -23,7 +24,10 @@ _LOCK_S = 30.0  # after so long without a step, another replica takes over
 _OFF_S = 3600.0
 _QUEUES, _ROWS = 20, 20_000  # queues a pass whose counts are held against at most so many rows
 _SHOWN = 3
-RULES = ("no_place", "two_places", "no_job", "leaked_key", "counts", "orphaned", "stuck")
+RULES = (
+    *("no_place", "two_places", "no_job", "leaked_key", "counts", "orphaned", "stuck"),
+    *("blocked_counts", "stuck_blocked", "workflow_counts", "stuck_workflow"),
+)
 
 log = get_logger(__name__)
 
@@ -43,8 +47,13 @@ class Auditor:
         self._metrics = metrics
         self._every_s = every_s
         self._began = self._ended = clock.monotonic()
-        self._walks = [self._walk_places, self._walk_keys]
-        self._cursors: list[bytes | None] = [bytes(16), bytes(16)]  # None: through
+        self._walks: list[Callable[[bytes], Awaitable[bytes | None]]] = [
+            partial(self._walk, audit.places),
+            self._walk_keys,
+            partial(self._walk, audit.blocked),
+            partial(self._walk, audit.workflows),
+        ]
+        self._cursors: list[bytes | None] = [bytes(16) for _ in self._walks]  # None: through
         self._looked = False  # at what is looked at once a pass
         self._queue = ""  # of the last page of counts
         self._found: dict[str, int] = {}
@@ -74,8 +83,10 @@ class Auditor:
         self._begin()
         return max(pause_s, (_SHARE - 1) * (clock.monotonic() - began))
 
-    async def _walk_places(self, after: bytes) -> bytes | None:
-        page = await self._audit.places(after, _PAGE)
+    async def _walk(
+        self, look: Callable[[bytes, int], Awaitable[Page]], after: bytes
+    ) -> bytes | None:
+        page = await look(after, _PAGE)
         for rule, found in page.found.items():
             self._report(rule, found)
         return page.next
@@ -126,4 +137,5 @@ class Auditor:
 
     def _begin(self) -> None:
         self._began = clock.monotonic()
-        self._cursors, self._looked, self._found = [bytes(16), bytes(16)], False, {}
+        self._cursors = [bytes(16) for _ in self._walks]
+        self._looked, self._found = False, {}

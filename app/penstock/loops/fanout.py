@@ -35,6 +35,7 @@ from penstock.domain.job import NewJob, Started
 from penstock.domain.submission import Submission
 from penstock.handlers.gathered import REFUSED
 from penstock.handlers.text import cut, one_line
+from penstock.store.jobs import Jobs
 from penstock.telemetry.logs import get_logger
 
 if TYPE_CHECKING:
@@ -66,8 +67,9 @@ class Fanout:
     """`ids_of(workflow, names)` are the ids of jobs that a workflow has. `read` makes a submission
     of what a job submitted, or raises ValueError; it may be called in a thread."""
 
-    def __init__(self, submitter: Submitter, ids_of: IdsOf) -> None:
+    def __init__(self, submitter: Submitter, jobs: Jobs, ids_of: IdsOf) -> None:
         self._submitter = submitter
+        self._jobs = jobs
         self._ids_of = ids_of
         self.read: Read  # these two are set by who wires us
         self.on_stored: Callable[[Outgoing], None]
@@ -109,7 +111,7 @@ class Fanout:
         job = outgoing.job
         try:
             submission = await self._read_all(job, children)
-            await self._submit_until_answered(submission)
+            await self._submit_until_answered(job, submission)
         except (WrongWorkflowState, WorkflowNotFound) as error:
             outgoing.logs = [*outgoing.logs, _dropped(job, len(children), error)]
         except (PenstockError, ValueError) as error:
@@ -129,11 +131,14 @@ class Fanout:
         submission = self.read(job, [orjson.loads(child) for child in children])
         return replace(submission, jobs=numbered(job.id, submission.jobs))
 
-    async def _submit_until_answered(self, submission: Submission) -> None:
+    async def _submit_until_answered(self, job: Started, submission: Submission) -> None:
+        """An attempt that isn't ours any more submits nothing: whoever has the job now does."""
         failures = 0
         while True:
             try:
                 await chaos.point("before_children")
+                if not await self._jobs.still_runs(job):
+                    return
                 linked = await self._linked(submission)
                 # Always as if for the second time: an earlier attempt may have stored them.
                 await self._submitter.submit(linked, again=True)

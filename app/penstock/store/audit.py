@@ -10,11 +10,14 @@ from fnmatch import fnmatchcase
 
 from penstock.domain import ids
 from penstock.domain.ids import JobId
+from penstock.domain.workflow import Counts, Decision, RunIf, decide
 from penstock.store.postgres import Postgres
 
 _WORKERS = 1000
 _LINES = 200
 _JOBS = 100  # of one dead name
+_EDGES_A_ROW = 5  # read for a page of blocked jobs, for each of its rows
+_JOBS_A_ROW = 5  # the same of workflows that run
 
 Found = dict[str, list[str]]  # rule -> who breaks it
 
@@ -57,6 +60,30 @@ class Audit:
         found = {"leaked_key": [ids.text(JobId(id_)) for _, id_ in leaked]}
         cursor = next((row[0] for row in rows if row[1] is None), None)
         return Page(found, cursor), [key for key, _ in leaked]
+
+    async def blocked(self, after: bytes, rows_max: int) -> Page:
+        """Blocked jobs that count other parents than are over, and those whose condition says that
+        they should wait no more. What an unfinished spread has still to tell isn't counted yet."""
+        rows = await self._pg.read("audit_blocked", after, rows_max, _EDGES_A_ROW * rows_max)
+        found: Found = {"blocked_counts": [], "stuck_blocked": []}
+        for id_, run_if, parents, *numbers, is_let_go in rows:
+            kept, edges, real = numbers[:4], numbers[4], numbers[5:]
+            if (parents, kept) != (edges, real):
+                found["blocked_counts"].append(ids.text(JobId(id_)))
+            decision = decide(RunIf(run_if), Counts(*real), edges)
+            if decision is not Decision.WAIT and not is_let_go:
+                found["stuck_blocked"].append(ids.text(JobId(id_)))
+        return Page(found, rows[-1][0] if rows else None)
+
+    async def workflows(self, after: bytes, rows_max: int) -> Page:
+        """Workflows that count other jobs than they have, and those that run though all of their
+        jobs are over."""
+        rows = await self._pg.read("audit_workflows", after, rows_max, _JOBS_A_ROW * rows_max)
+        found: Found = {"workflow_counts": [], "stuck_workflow": []}
+        for id_, rule in rows:
+            if rule is not None:
+                found[rule].append(ids.text(JobId(id_)))
+        return Page(found, next((row[0] for row in rows if row[1] is None), None))
 
     async def free(self, keys: Sequence[bytes]) -> int:
         """Deletes those of these keys that still have no live job; how many. If we die before the

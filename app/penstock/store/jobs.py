@@ -86,6 +86,10 @@ class Jobs:
         ours = {(s.job.id, s.job.attempt) for s in batch}  # not the attempts before
         return {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if (r[0], r[1]) in ours}
 
+    async def still_runs(self, job: Started) -> bool:
+        """Whether this attempt still runs under its worker's name."""
+        return bool(await self._pg.rows("running_now", job.id, job.attempt, job.worker))
+
     async def running_of(
         self,
         workers: Sequence[WorkerId],

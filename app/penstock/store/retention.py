@@ -62,11 +62,10 @@ class Retention:
     async def prune_workflows(self, older_s: float, rows_max: int) -> int:
         """Takes out the oldest workflows that ended more than `older_s` seconds ago; how many.
         From here on there are no such workflows; their jobs go by `prune_workflow_jobs`."""
-        return int(
-            await self._pg.value(
-                "prune_workflows", older_s, rows_max, point="after_prune_workflows"
-            )
-        )
+        async with self._pg.transaction(after="after_prune_workflows") as transaction:
+            # Else a loose child that is stored amid it, and wants a result, would not be seen.
+            await transaction.rows("lock_loose")
+            return int((await transaction.rows("prune_workflows", older_s, rows_max))[0][0])
 
     async def prune_workflow_jobs(self, rows_max: int) -> PrunedJobs:
         """Deletes the next of what is left of workflows that were taken out."""

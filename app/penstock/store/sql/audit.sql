@@ -71,6 +71,82 @@ WHERE unique_id = ANY($1::uuid[])
       SELECT job_id FROM job_blocked WHERE job_id = ANY(ARRAY(SELECT job_id FROM u))))
 RETURNING unique_id;
 
+-- name: audit_blocked
+-- Of the next $2 blocked jobs after $1 as many as have $3 parents together, but at least one: what they
+-- count, and what they should: how many edges lead there, and from how many parents that are over, by
+-- state, and have told them; whether their workflow is letting them go. All of them: a condition isn't
+-- judged here.
+WITH b AS MATERIALIZED (
+    SELECT job_id, graph_id, run_if, parents, succeeded, dead, cancelled, skipped
+    FROM (SELECT *, sum(parents) OVER (ORDER BY job_id) AS so_far
+          FROM (SELECT * FROM job_blocked WHERE job_id > $1 ORDER BY job_id LIMIT $2) n) s
+    WHERE so_far <= $3 OR so_far = parents
+)
+SELECT b.job_id, b.run_if, b.parents, b.succeeded, b.dead, b.cancelled, b.skipped,
+       f.edges, f.succeeded, f.dead, f.cancelled, f.skipped,
+       coalesce((SELECT halting FROM workflows w WHERE w.workflow_id = b.graph_id), false)
+FROM b CROSS JOIN LATERAL (
+    SELECT count(*) AS edges,
+           count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
+           count(*) FILTER (WHERE state = 'dead') AS dead,
+           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
+           count(*) FILTER (WHERE state = 'skipped') AS skipped
+    FROM (
+        SELECT CASE WHEN coalesce(e.child_id <= (SELECT after FROM job_spreads s
+                                                 WHERE s.parent_id = e.parent_id), true)
+               THEN (SELECT state FROM job_ended p WHERE p.job_id = e.parent_id) END AS state
+        FROM job_edges e
+        WHERE uuid_send(e.child_id) = uuid_send(b.job_id)
+          -- always so; else an index-only scan of all of (parent_id, child_id) would seem as cheap
+          AND uuid_send(e.graph_id) = uuid_send(b.graph_id)
+        OFFSET 0
+    ) t
+) f
+ORDER BY b.job_id;
+
+-- name: audit_workflows
+-- Of the next $2 workflows after $1 as many as have $3 jobs together, if they run, but at least one:
+-- those that count other jobs than they have (workflow_counts), and those that run though all of their
+-- jobs are over (stuck_workflow). Of those that don't run, only whether they count all jobs as over.
+-- The row without a rule says where to go on; none: the end is reached.
+WITH w AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT workflow_id, state, halting, total, succeeded, dead, cancelled, skipped,
+               sum(CASE WHEN state = 'running' THEN total ELSE 0 END) OVER (ORDER BY workflow_id)
+               AS so_far, count(*) OVER () AS page, row_number() OVER (ORDER BY workflow_id) AS nth
+        FROM (SELECT * FROM workflows WHERE workflow_id > $1 ORDER BY workflow_id LIMIT $2) n
+    ) s WHERE so_far <= $3 OR nth = 1
+),
+j AS MATERIALIZED (
+    SELECT workflow_id, job_id FROM jobs
+    WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w WHERE state = 'running'))
+),
+n AS MATERIALIZED ( -- grouped, not joined: an empty table's plan would compare each with each
+    SELECT workflow_id, max(state) AS state, bool_or(halting) AS halting,
+           ARRAY[max(total), max(succeeded), max(dead), max(cancelled), max(skipped)] AS kept,
+           ARRAY[count(*) FILTER (WHERE is_job), count(*) FILTER (WHERE over = 'succeeded'),
+                 count(*) FILTER (WHERE over = 'dead'), count(*) FILTER (WHERE over = 'cancelled'),
+                 count(*) FILTER (WHERE over = 'skipped')]::int[] AS found, count(over) AS ended
+    FROM (SELECT workflow_id, state, halting, total, succeeded, dead, cancelled, skipped,
+                 false AS is_job, NULL AS over FROM w
+          UNION ALL
+          SELECT workflow_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true, NULL FROM j
+          UNION ALL
+          SELECT graph_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, state
+          FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))) u
+    GROUP BY workflow_id
+)
+SELECT workflow_id, 'workflow_counts' FROM n
+WHERE CASE WHEN state = 'running' THEN kept <> found
+           ELSE kept[1] <> kept[2] + kept[3] + kept[4] + kept[5] END
+UNION ALL
+SELECT workflow_id, 'stuck_workflow' FROM n
+WHERE state = 'running' AND NOT halting AND found[1] = ended
+UNION ALL
+SELECT workflow_id, NULL
+FROM (SELECT workflow_id, page, nth, max(nth) OVER () AS last FROM w) l
+WHERE nth = last AND (page = $2 OR nth < page);
+
 -- name: audit_counts
 -- Of the next $2 queues after $1: those whose counts aren't those of job_ended, by state. A queue
 -- that counts more than $3 is passed over, and no more than that is counted of any.
@@ -101,7 +177,8 @@ UNION ALL
 SELECT queue, NULL, NULL, NULL FROM (SELECT queue FROM q OFFSET $2 - 1) last;
 
 -- name: audit_orphans
--- What stands under names that are condemned or gone, at most $1 jobs a name. The reaper is quick:
+-- What stands under names that are condemned or gone, or of workflows that don't run, at most $1 jobs
+-- a name. The reaper is quick:
 -- who is here in two looks isn't reaped.
 WITH RECURSIVE w(worker_id) AS (
     (SELECT worker_id FROM job_running ORDER BY worker_id LIMIT 1)
@@ -117,9 +194,8 @@ FROM (
     SELECT worker_id FROM w WHERE NOT EXISTS (
         SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
     )
-    AND NOT EXISTS (
-        SELECT 1 FROM workflows f WHERE f.workflow_id = w.worker_id AND f.state = 'running'
-    )
+    AND (SELECT f.workflow_id FROM workflows f
+         WHERE f.workflow_id = w.worker_id AND f.state = 'running') IS NULL
 ) o CROSS JOIN LATERAL (
     SELECT job_id FROM job_running WHERE worker_id = o.worker_id LIMIT $1
 ) r;

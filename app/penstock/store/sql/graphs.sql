@@ -246,13 +246,15 @@ ORDER BY w.workflow_id LIMIT $1;
 
 -- name: expired_in_graphs
 -- Jobs of graphs that have expired before they started, at most $1: job, graph, whether it is blocked.
+-- Of those in line it looks at the first $1 only: the others before them are ended by expire_due.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now)
 (SELECT job_id, graph_id, true FROM job_blocked WHERE expires_at <= (SELECT now FROM t)
  ORDER BY expires_at LIMIT $1)
 UNION ALL
-(SELECT job_id, graph_id, false FROM job_due
- WHERE expires_at <= (SELECT now FROM t) AND graph_id IS NOT NULL
- ORDER BY expires_at LIMIT $1)
+(SELECT job_id, graph_id, false
+ FROM (SELECT job_id, graph_id FROM job_due WHERE expires_at <= (SELECT now FROM t)
+       ORDER BY expires_at LIMIT $1) d
+ WHERE graph_id IS NOT NULL)
 LIMIT $1;
 
 -- name: add_workflow
@@ -374,13 +376,25 @@ WHERE e.job_id = ANY($1::uuid[]);
 -- Which workflows these jobs belong to, and whether they have parents; a job without a row isn't there.
 SELECT job_id, workflow_id, run_if IS NOT NULL, name FROM jobs WHERE job_id = ANY($1::uuid[]);
 
+-- name: graph_of
+-- The graph that a job stands in, by its place. No row: there is no such job.
+SELECT graph_id FROM job_due WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_running WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_blocked WHERE job_id = $1
+UNION ALL SELECT graph_id FROM job_ended WHERE job_id = $1;
+
 -- name: has_edges
 SELECT EXISTS (SELECT 1 FROM job_edges WHERE parent_id = $1)
     OR (SELECT graph_id FROM job_edges WHERE uuid_send(child_id) = uuid_send($1) LIMIT 1) IS NOT NULL;
 
 -- name: names_taken
--- Which jobs of a workflow have these names.
-SELECT name, job_id FROM jobs WHERE workflow_id = $1 AND name = ANY($2::text[]);
+-- Which jobs of a workflow have these names. (One by one: by = ANY, a plan made on an empty table would
+-- compare each of its jobs with each name.)
+SELECT j.name, j.job_id
+FROM unnest($2::text[]) AS n(name)
+CROSS JOIN LATERAL (
+    SELECT name, job_id FROM jobs WHERE workflow_id = $1 AND name = n.name LIMIT 1
+) j;
 
 -- name: edge_count
 SELECT coalesce(sum(cardinality(depends_on)), 0)::int FROM jobs WHERE workflow_id = $1;
@@ -464,9 +478,10 @@ SELECT job_id, queue, kind, priority, t.now, is_due, state FROM m, t;
 
 -- name: give_to_workflow
 -- running stays running: this attempt is the workflow $4 from now on, which holds no slot. No row: it
--- isn't ours any more, or was asked to stop.
+-- isn't ours any more, or was asked to stop. ("IS TRUE": else it might go through all that the worker
+-- runs.)
 UPDATE job_running SET worker_id = $4
-WHERE job_id = $1 AND attempt = $2 AND worker_id = $3 AND cancel_requested_at IS NULL
+WHERE job_id = $1 AND attempt = $2 AND (worker_id = $3) IS TRUE AND cancel_requested_at IS NULL
 RETURNING graph_id;
 
 -- name: nested_in
@@ -483,4 +498,7 @@ WHERE job_id = ANY($1::uuid[]) AND succeeded + dead + cancelled + skipped > 0;
 
 -- name: running_now
 -- Whether this attempt still runs under this worker's name.
-SELECT job_id FROM job_running WHERE job_id = $1 AND attempt = $2 AND worker_id = $3;
+WITH r AS MATERIALIZED ( -- else it might go through all that the worker runs
+    SELECT job_id, attempt, worker_id FROM job_running WHERE job_id = $1
+)
+SELECT job_id FROM r WHERE attempt = $2 AND worker_id = $3;

@@ -59,7 +59,9 @@ SELECT worker_id FROM w
 WHERE NOT EXISTS (
     SELECT 1 FROM workers l WHERE l.worker_id = w.worker_id AND l.condemned_at IS NULL
 )
-AND NOT EXISTS (SELECT 1 FROM workflows f WHERE f.workflow_id = w.worker_id AND f.state = 'running');
+-- Not EXISTS: that would be a join with all workflows that run.
+AND (SELECT f.workflow_id FROM workflows f
+     WHERE f.workflow_id = w.worker_id AND f.state = 'running') IS NULL;
 
 -- name: leave
 -- A worker that handed back all it had.
