@@ -54,6 +54,7 @@ class Callers:
         self._directory = directory
         self._numbers = itertools.count(1)
         self._slots = asyncio.Semaphore(AT_ONCE)
+        self._late_s = crowded(_LATE_S)
         self.accepted: set[str] = set()
         self.tally = Tally()
 
@@ -63,10 +64,10 @@ class Callers:
     async def _run(self, script: Script) -> None:
         async with self._slots:
             try:
-                async with asyncio.timeout(crowded(_LATE_S)):
+                async with asyncio.timeout(self._late_s):
                     await (self._loose(script) if script.is_loose else self._workflow(script))
             except TimeoutError:
-                self._accuse(script, f"not over after {crowded(_LATE_S):.0f} s")
+                self._accuse(script, f"not over after {self._late_s:.0f} s")
             self.tally.graphs += 1
 
     async def _workflow(self, script: Script) -> None:
