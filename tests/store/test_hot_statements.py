@@ -352,7 +352,8 @@ HOT = [
         lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH)],
         answers=1,
     ),
-    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot("old_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)]),
+    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], at_once, answers=1),
     Hot(
         "prune_workflow_jobs",
         [WORKFLOWS_LONG_AGO, OF_THOSE, PRUNED, CHAINED],

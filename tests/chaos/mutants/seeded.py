@@ -199,7 +199,7 @@ LINE = [
     Mutant(
         "a lease is never taken off",
         scenes.calm,
-        "I8 what stands on a shelf is due or running",
+        "I8 what stands on a shelf is live",
         [
             Patch(
                 "loops/settle.py",

@@ -30,7 +30,7 @@ QUICK = {  # so that much happens in little time
     "queue__lease_s": 3,
     "queue__renew_s": 1,
 }
-_INDEX_S = 8.0  # a lease and two rounds of the surveyor; lost answers hold acks back for longer
+_INDEX_S = 20.0  # leases, rounds of the surveyor and, for what was blocked, of the mirror
 _FDS_MAX = 150
 
 
