@@ -336,9 +336,10 @@ HOT = [
     Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
     Hot("results_of", [RETURNED], at_once),
     Hot("lock_workflows", [WORKFLOWS_RUNNING], at_once),
-    Hot("tell_children", [BLOCKED, CHAINED], telling),
+    # The last job of all has no child.
+    Hot("tell_children", [BLOCKED, CHAINED], telling, answers=None),
     Hot("count_parents", [BLOCKED], counting),
-    Hot("edges_of", [CHAINED], edges, answers=THROUGH - 1),
+    Hot("edges_of", [CHAINED], edges, answers=None),
     Hot("edges_into", [CHAINED], at_once),
     Hot("unlock_blocked", [BLOCKED], at_once),
     Hot("end_blocked", [BLOCKED], lambda ids, _: [(ids, "skipped", None, False)]),
