@@ -184,7 +184,7 @@ async def test_what_is_slow_of_one_state_is_not_hurried_by_another(still: Still)
 
     asked = []
     for _ in range(3):
-        await one._bounded(None, quick)
+        await one._bounded("answers", quick)
         asked.append(one._rows.get(State.DEAD, 100))
         await one._bounded(State.DEAD, slow)
     assert asked == [100, 50, 25]

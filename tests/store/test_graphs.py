@@ -167,6 +167,18 @@ async def test_skips_of_a_wide_graph_go_in_steps_too(db: Database) -> None:
     assert (await woven.row())["skipped"] == count + 1
 
 
+async def test_skips_of_a_long_chain_go_in_steps_too(db: Database) -> None:
+    """Each takes some round trips, and all of that time nobody else moves in its graph."""
+    count = 250
+    woven = await weave(db, {str(n): [str(n - 1)] if n else [] for n in range(count)})
+    moved, steps = await woven.fail("0"), 1
+    while moved.unfinished:
+        moved, steps = await db.graphs.advance(woven.id), steps + 1
+    assert steps == 3
+    assert await db.count("job_blocked") == 0
+    assert [state for _, state in moved.workflows] == ["failed"]
+
+
 async def test_a_wide_workflow_is_cancelled_in_steps(db: Database) -> None:
     names = [f"n{i}" for i in range(2200)]
     woven = await weave(db, {"root": [], **{name: ["root"] for name in names}})

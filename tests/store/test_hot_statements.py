@@ -8,6 +8,7 @@ of jobs are after each peak: then PostgreSQL believes them large and without row
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -159,6 +160,20 @@ SELECT id, '00000000-0000-0000-0000-000000000000', 'default', 'kind-' || n % 3, 
        'all_succeeded', 1, 0, 0, 0, 0, 0
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+# Of one workflow, which has more jobs than any may have.
+BLOCKED_IN_ONE = """
+INSERT INTO job_blocked (job_id, graph_id, queue, kind, priority, run_at, run_if, parents,
+                         succeeded, dead, cancelled, skipped, attempt)
+SELECT id, md5('0')::uuid, 'default', 'echo', 5, now(), 'all_succeeded', 1, 0, 0, 0, 0, 0
+FROM unnest($1::uuid[]) i(id)
+"""
+DUE_IN_GRAPHS = """
+INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses, expires_at,
+                     graph_id)
+SELECT id, 'default', 'echo', 5, now() - interval '1 h', 0, 0, 0, now() - interval '1 m',
+       md5((n / 1000)::text)::uuid
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 ATTEMPTS = """
 INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
 SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
@@ -273,11 +288,32 @@ def reports(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(ids, [1] * n, [60.0] * n, ["a message"] * n, [2e9] * n)]
 
 
+def telling(ids: list[JobId], _worker: WorkerId) -> Calls:
+    count = len(ids)
+    return [(ids, [bytes(16)] * count, ["succeeded"] * count, 2 * count, True)]
+
+
+def edges(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(ids, [bytes(16)] * len(ids), 2 * len(ids))]
+
+
+def counting(ids: list[JobId], _worker: WorkerId) -> Calls:
+    ones, noughts = [1] * len(ids), [0] * len(ids)
+    return [(ids, ones, noughts, noughts, noughts)]
+
+
+def writing(ids: list[JobId], _worker: WorkerId) -> Calls:
+    many, nought = len(ids), [0] * len(ids)
+    states = (["running"] * many, nought, nought, nought, nought, nought, [None] * many)
+    return [(ids, *states, [False] * many)]
+
+
 def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
     """The first ids of a walk: what comes back is where to go on."""
     return [(bytes(16), THROUGH)]
 
 
+ONE = hashlib.md5(b"0", usedforsecurity=False).digest()
 LAST_ID = b"\xff" * 16
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), LAST_ID, THROUGH)
 
@@ -299,6 +335,20 @@ HOT = [
     Hot("parents_of", [MEMBERS, CHAINED, DUE], at_once, 2 * THROUGH, of="that wait"),
     Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
     Hot("results_of", [RETURNED], at_once),
+    Hot("lock_workflows", [WORKFLOWS_RUNNING], at_once),
+    # The last job of all has no child.
+    Hot("tell_children", [BLOCKED, CHAINED], telling, answers=None),
+    Hot("count_parents", [BLOCKED], counting),
+    Hot("edges_of", [CHAINED], edges, answers=None),
+    Hot("edges_into", [CHAINED], at_once),
+    Hot("unlock_blocked", [BLOCKED], at_once),
+    Hot("end_blocked", [BLOCKED], lambda ids, _: [(ids, "skipped", None, False)]),
+    Hot("end_due", [DUE_IN_GRAPHS], lambda ids, _: [(ids, "requested", False)]),
+    Hot("halt_next", [BLOCKED_IN_ONE, DUE], lambda *_: [(ONE, False, THROUGH, [])]),
+    Hot("ended_parents", [RETURNED], at_once),
+    Hot("graphs_of", [MEMBERS], at_once),
+    Hot("expired_in_graphs", [DUE_IN_GRAPHS], lambda *_: [(THROUGH,)]),
+    Hot("write_workflows", [WORKFLOWS_RUNNING], writing, answers=0),
     Hot("running_now", [RUNNING], lambda ids, worker: [(id_, 1, worker) for id_ in ids]),
     Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
@@ -352,7 +402,8 @@ HOT = [
         lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH)],
         answers=1,
     ),
-    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot("old_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)]),
+    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], at_once, answers=1),
     Hot(
         "prune_workflow_jobs",
         [WORKFLOWS_LONG_AGO, OF_THOSE, PRUNED, CHAINED],
