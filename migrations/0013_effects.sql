@@ -34,6 +34,7 @@ CREATE TABLE effects (
 CREATE INDEX effects_line ON effects (channel, endpoint, due_at, effect_id);
 CREATE INDEX effects_job ON effects (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX effects_workflow ON effects (workflow_id) WHERE workflow_id IS NOT NULL;
+CREATE INDEX effects_age ON effects (at, uuid_send(effect_id)); -- for lists; not as ids: pitfalls.md, A1
 
 -- An effect that is over.
 CREATE TABLE deliveries (
@@ -56,7 +57,9 @@ CREATE TABLE deliveries (
 );
 
 CREATE INDEX deliveries_age ON deliveries (finished_at);
+CREATE INDEX deliveries_list ON deliveries (at, uuid_send(effect_id));
 CREATE INDEX deliveries_job ON deliveries (job_id) WHERE job_id IS NOT NULL;
+CREATE INDEX deliveries_workflow ON deliveries (workflow_id) WHERE workflow_id IS NOT NULL;
 
 -- Endpoints that fail, since when; those that were given up. An endpoint that works has no row.
 CREATE TABLE endpoints (
@@ -79,10 +82,13 @@ CREATE TABLE dead_letters (
     reason      text,
     died_at     timestamptz NOT NULL,
     resolved_at timestamptz,
-    resolution  text,                       -- replayed, discarded
+    resolution  text,                       -- replayed, retried, discarded, pruned
     resolved_by text,
     PRIMARY KEY (job_id, attempt)
 );
 
-CREATE INDEX dead_letters_open ON dead_letters (uuid_send(job_id)) WHERE resolved_at IS NULL;
-CREATE INDEX dead_letters_group ON dead_letters (fingerprint, died_at) WHERE resolved_at IS NULL;
+-- For lists, newest first: those that are open, and all.
+CREATE INDEX dead_letters_open ON dead_letters (died_at, uuid_send(job_id), attempt)
+    WHERE resolved_at IS NULL;
+CREATE INDEX dead_letters_all ON dead_letters (died_at, uuid_send(job_id), attempt);
+CREATE INDEX dead_letters_resolved ON dead_letters (resolved_at) WHERE resolved_at IS NOT NULL;

@@ -3,15 +3,14 @@
 Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attributes here.
 """
 
+import asyncio
 import math
 import os
 import random
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from penstock import VERSION, clock
 from penstock.api.door import Defaults, Recipe
@@ -19,6 +18,7 @@ from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
+from penstock.commands.letters import DeadLetters
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -29,19 +29,17 @@ from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.domain.workflow import KIND
-from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.gathered import Bounds
-from penstock.handlers.registry import Handler, Registry
+from penstock.handlers.registry import Handler
 from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
-from penstock.loops.children import Child, Children
+from penstock.loops.children import Child, Children, setup_of
 from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
 from penstock.loops.fanout import Fanout
-from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
 from penstock.loops.judge import Judge
@@ -65,20 +63,22 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
+from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue.listener import Listener
-from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
+from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
+from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
-from penstock.store.health import Health
 from penstock.store.jobs import Jobs
+from penstock.store.letters import Letters
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.nested import Nested
 from penstock.store.parents import Parents
-from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
@@ -86,23 +86,8 @@ from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
-from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """The opened doors that an engine works with."""
-
-    dsn: str
-    limits: Limits
-    postgres: Postgres
-    health: Health
-    redis: RedisDoor
-    egress: Egress
-    registry: Registry
-    metrics: Metrics
 
 
 class Engine:
@@ -129,7 +114,8 @@ class Engine:
         return tuple(self._lanes)
 
     async def drain(self) -> None:
-        """Ends all work of this replica; see `loops/drain.py`."""
+        """Ends all work of this replica; see `loops/drain.py`. Meanwhile what is being delivered
+        comes to its end."""
         drain = Drain(
             self._settings.worker,
             self.me,
@@ -138,11 +124,14 @@ class Engine:
             self.workers,
             self.enqueuer.drained,
         )
-        await drain.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(drain.run())
+            group.create_task(self.relays.drain())
 
     async def close(self) -> None:
         """After the loops have ended: what they held open."""
         self.keeper.stop()
+        await self.relays.close()
         await self.children.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         await self.listener.close()
@@ -158,7 +147,8 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.policy = Policy()
+        self.policy = Policy(dead_letter_endpoint(settings), rules_of(settings))
+        self.reach = reach_of(settings)
         kept_s = settings.retention.idempotency_s
         self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)
         self.effects = Effects(postgres)
@@ -168,7 +158,12 @@ class Engine:
         self.reads = Reads(postgres, self._rooms.health)
         self.lists = Lists(postgres, self._rooms.health)
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
+        self.letters = Letters(postgres, self._rooms.health)
+        self.deliveries = Deliveries(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
+        sources = Sources.of(postgres, self.effects, self.workflow_reads)
+        outlets = outlets_of(settings, self._rooms.hooks)
+        self.relays = Relays(settings, outlets, sources, self.metrics)
 
     def _build_queue(self) -> None:
         origin = secrets.token_hex(8)
@@ -193,6 +188,9 @@ class Engine:
         places = Places(self.jobs, self.graphs)
         self.changes = Changes(places, self.queues, self.sequel, rooms.health, self.metrics)
         self.workflows = Workflows(self.graphs, self.sequel, rooms.health)
+        self.dead_letters = DeadLetters(
+            self.letters, self.changes, self.queues, self.sequel, rooms.health
+        )
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
@@ -204,7 +202,8 @@ class Engine:
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
         self._bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
-        self.children = self._children()
+        setup = setup_of(self._settings, self._bounds)
+        self.children = Children(setup, limits.children, limits.child_start_max_s, self.metrics)
         self._alone = Lane("children", (), limits.children, self.children)
         self._services = Services(self._rooms.egress, self._bounds)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
@@ -232,24 +231,6 @@ class Engine:
         self.settler.fanout = self.fanout
         self.fanout.on_stored = self.settler.pass_on
         self.hands = Hands(self.pool, self.held, self.settler, self.nester, parents, self._run_of)
-
-    def _children(self) -> Children:
-        settings, limits = self._settings, self._settings.worker
-        setup = Setup(
-            modules=settings.handlers.modules,
-            path=tuple(sys.path),
-            egress_allow=settings.egress.allow,
-            connect_timeout_s=settings.egress.connect_timeout_s,
-            response_max_bytes=settings.egress.response_max_bytes,
-            result_max_bytes=limits.result_max_bytes,
-            log_lines_max=limits.log_lines_max,
-            log_bytes_max=limits.log_bytes_max,
-            log_level=settings.log.level,
-            log_format=settings.log.format,
-            memory_max_bytes=limits.child_memory_max_bytes,
-            bounds=self._bounds,
-        )
-        return Children(setup, limits.children, limits.child_start_max_s, self.metrics)
 
     def _build_loops(self) -> None:
         settings = self._settings
@@ -315,6 +296,8 @@ class Engine:
             yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
             yield Loop("auditor", self.auditor.step)
+        if "relay" in self._settings.roles:
+            yield from self.relays.loops()
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
             yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
@@ -328,11 +311,13 @@ class Engine:
     def _wire(self) -> None:
         """Who hears what from whom, and who reads what for whom."""
         defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
-        within = Within(Recipe(defaults, self._minter().mint, registry.payload_errors))
+        recipe = Recipe(defaults, self._minter().mint, registry.payload_errors, self.reach)
+        within = Within(recipe)
         self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
         self.sequel.on_unfinished = self.spreader.wake.set
+        self.sequel.on_effects = self.relays.wake
         self.changes.on_settings = self.book.wake.set
         self.ears.on_ready = self.worker.heat
         self.ears.on_due = self._on_due

@@ -18,9 +18,11 @@ import jwt
 import orjson
 
 from penstock.api.routes import ROUTES
+from penstock.domain import ids
 from penstock.domain.caller import Role
 from penstock.server import Replica
 from tests.support.api import Api
+from tests.support.outbox import Outbox, opened
 from tests.support.replica import SECRET
 
 Call = tuple[str, str]
@@ -53,6 +55,22 @@ def more(_queue: str) -> dict[str, Any]:
     return {"jobs": [{"name": "more", **job(OWN)}]}
 
 
+def wanted(queue: str) -> dict[str, Any]:
+    return {"filter": {"queue": [queue]}, "dry_run": True}
+
+
+def dying(queue: str) -> dict[str, Any]:
+    return {"kind": "fail", "queue": queue, "payload": {"retryable": False}}
+
+
+def nowhere(_queue: str) -> dict[str, Any]:
+    return {"endpoint": "nowhere"}
+
+
+def probe(_queue: str) -> dict[str, Any]:
+    return {"webhook": "https://example.invalid/"}
+
+
 @dataclass(frozen=True)
 class Row:
     """What a call answers, and to whom."""
@@ -63,6 +81,8 @@ class Row:
     lists: bool = False  # the answer holds what is his, and nothing else
     body: Callable[[str], Any] | None = None  # what to send, by queue
     ended: bool = False  # the job that the path names must have ended
+    dead: bool = False  # the job must be dead
+    told: bool = False  # the path names a delivery that tells of the job
     path: str | None = None  # to call, where what varies is neither a job nor a queue
 
 
@@ -85,6 +105,17 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/v1/queues/{name}"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/queues/{name}/pause"): Row(OPERATORS, foreign=404),
     ("POST", "/v1/queues/{name}/resume"): Row(OPERATORS, foreign=404),
+    ("GET", "/v1/dead-letters"): Row(VIEWERS, lists=True),
+    ("GET", "/v1/dead-letters/groups"): Row(VIEWERS),
+    ("POST", "/v1/dead-letters/replay"): Row(OPERATORS, body=wanted),
+    ("POST", "/v1/dead-letters/{id}/replay"): Row(OPERATORS, foreign=404, dead=True),
+    ("DELETE", "/v1/dead-letters/{id}"): Row(OPERATORS, foreign=404, dead=True),
+    ("GET", "/v1/deliveries"): Row(VIEWERS),
+    ("GET", "/v1/deliveries/{id}"): Row(VIEWERS, foreign=404, told=True),
+    ("POST", "/v1/deliveries/{id}/resend"): Row(OPERATORS, foreign=404, told=True),
+    ("GET", "/v1/endpoints"): Row(VIEWERS),
+    ("POST", "/v1/endpoints/enable"): Row(OPERATORS, 404, body=nowhere),
+    ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=probe),
     ("GET", "/v1/workers"): Row(VIEWERS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
@@ -150,10 +181,13 @@ def gaps(routes: Iterable[Call], rows: Iterable[Call]) -> list[str]:
 class Stage:
     """A replica with an own and a foreign queue, and jobs as they are needed."""
 
-    def __init__(self, url: str, admin: Api, session: aiohttp.ClientSession) -> None:
+    def __init__(
+        self, url: str, admin: Api, session: aiohttp.ClientSession, outbox: Outbox
+    ) -> None:
         self._url = url
         self._admin = admin
         self._session = session
+        self._outbox = outbox
 
     async def check(self, call: Call, row: Row, asker: Asker, queue: str) -> str | None:
         """Makes one call; what is wrong about its answer, or None."""
@@ -179,6 +213,14 @@ class Stage:
         """The path of what the call is about, and that of the call."""
         if "{name}" in path:
             return f"/v1/queues/{queue}", path.replace("{name}", queue)
+        if row.told:
+            id_ = await self._admin.submit(**job(queue))
+            told = await self._outbox.over(job_id=ids.parse(id_))
+            return f"/v1/jobs/{id_}", path.replace("{id}", ids.text(told))
+        if row.dead:
+            id_ = await self._admin.submit(**dying(queue))
+            await self._admin.ended(id_)
+            return f"/v1/jobs/{id_}", path.replace("{id}", id_)
         if path.startswith("/v1/jobs/{id}"):
             id_ = await self._admin.submit(**job(queue))
             if row.ended:
@@ -207,14 +249,15 @@ class Stage:
 
 
 async def test_every_role_gets_what_the_contract_says_of_every_call(
-    replica: Replica, api: Api
+    replica: Replica, api: Api, dsn: str
 ) -> None:
     calls = [(route.method, route.path) for route in ROUTES]
     assert not gaps(calls, ROWS), "\n".join(gaps(calls, ROWS))
     for queue in (OWN, FOREIGN):
         await api.submit(**job(queue))
-    async with aiohttp.ClientSession() as session:
-        stage = Stage(replica.url, api, session)
+        await api.ended(await api.submit(**dying(queue)))
+    async with aiohttp.ClientSession() as session, opened(dsn) as outbox:
+        stage = Stage(replica.url, api, session, outbox)
         cells = itertools.product(calls, ASKERS, (OWN, FOREIGN))
         wrong = [await stage.check(call, ROWS[call], asker, queue) for call, asker, queue in cells]
     assert not any(wrong), "\n".join(text for text in wrong if text)

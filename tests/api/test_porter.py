@@ -254,7 +254,7 @@ async def test_a_body_without_a_type_is_415(served: Served, token: MakeToken) ->
         (b"", 400, "not-json"),
         (b"[]", 422, "validation-failed"),
         (b"{}", 422, "validation-failed"),
-        (b'{"kind": "echo", "notify": []}', 422, "not-supported-yet"),
+        (b'{"kind": "echo", "concurrency_key": 1}', 422, "not-supported-yet"),
     ],
 )
 async def test_bad_bodies(

@@ -229,7 +229,7 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
         "/tags/2": "must be a string",
         "/backoff/base_s": "must be a number",
         "/state": "is set by the server",
-        "/notify": "is not supported yet",
+        "/notify": "must be a list",
         "/traceparent": "is taken from the header of that name",
         "/a~1b": "is not a known field",
         "/run_at": "must be an RFC 3339 time with its zone",
@@ -240,7 +240,7 @@ def test_all_bad_fields_are_named_at_once(door: Door) -> None:
 
 @pytest.mark.parametrize(
     "field",
-    ["concurrency_key", "notify"],
+    ["concurrency_key"],
 )
 def test_what_is_not_built_is_refused_as_such(door: Door, field: str) -> None:
     taker = intake(door)
@@ -253,7 +253,7 @@ def test_what_is_not_built_is_refused_as_such(door: Door, field: str) -> None:
 
 def test_one_other_fault_makes_it_a_broken_rule(door: Door) -> None:
     taker = intake(door)
-    taker.take({"kind": "echo", "notify": [], "priority": 11})
+    taker.take({"kind": "echo", "concurrency_key": "k", "priority": 11})
     problem = taker.refusal()
     assert problem is not None
     assert problem.slug == "validation-failed"

@@ -48,7 +48,7 @@ FIELDS = (
     "id, kind, queue, state, priority, payload, result, error, attempt, failures, crashes, "
     "max_attempts, on_lost, backoff, timeout_s, run_at, expires_at, created_at, started_at, "
     "finished_at, unique_key, concurrency_key, tags, workflow_id, name, depends_on, run_if, "
-    "progress, cancel_reason, worker, traceparent, created_by"
+    "progress, cancel_reason, worker, traceparent, created_by, notify"
 )
 
 

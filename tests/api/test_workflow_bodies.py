@@ -74,7 +74,7 @@ def test_what_is_wrong_with_a_workflow_itself_is_named_at_once() -> None:
         "/jobs": f"must have 1 to {JOBS_MAX} jobs, has 0",
     }
     assert head({"name": "a\nb", "jobs": [1]}) == {"/name": "must have no control characters"}
-    body = {"name": "w", "jobs": [1], "notify": []}
+    body = {"name": "w", "jobs": [1], "concurrency_key": "k"}
     with pytest.raises(Problem) as caught:
         listed(body, JOBS_MAX, head_faults(body, HEAD))
     assert caught.value.slug == "not-supported-yet"
@@ -154,7 +154,7 @@ async def test_a_workflow_in_a_payload_is_held_to_the_same(door: Door) -> None:
     }
     assert await faults(door, job("a", kind="workflow", payload=bad)) == {
         "/jobs/0/payload/name": "must have at least 1 character",
-        "/jobs/0/payload/notify": "is not supported yet",
+        "/jobs/0/payload/notify": "is not a known field",
     }
     del bad["name"], bad["notify"]
     assert await faults(door, job("a", kind="workflow", payload=bad)) == {

@@ -364,7 +364,7 @@ HOT = [
     # One row a call: 500 calls sent together, in one transaction.
     Hot("cancel_due", [JOBS, DUE], each),
     Hot("cancel_running", [JOBS, RUNNING], each),
-    Hot("retry_ended", [JOBS, ENDED], each),
+    Hot("retry_ended", [JOBS, ENDED], lambda ids, _: [(id_, 0.0) for id_ in ids]),
     Hot("state_of", [JOBS, DUE], each),
     Hot("jobs", [JOBS, DUE], these, is_read=True, of="that are due"),
     Hot("jobs", [JOBS, RUNNING, PROGRESS], these, is_read=True, of="that run"),

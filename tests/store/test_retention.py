@@ -153,7 +153,7 @@ async def test_a_job_in_its_second_life_stays(db: Database, retention: Retention
 async def test_a_retry_that_came_first_keeps_the_job(db: Database, retention: Retention) -> None:
     (id_,) = await ended(db)
     async with db.session.transaction():
-        await db.session.fetch(queries.load()["retry_ended"], id_)
+        await db.session.fetch(queries.load()["retry_ended"], id_, 0.0)
         assert await prune(retention) == 0, "it waits for nobody"
     assert await prune(retention) == 0
     assert await db.places([id_]) == ["ready"]

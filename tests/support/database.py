@@ -17,6 +17,7 @@ from penstock.domain.verdict import Patience, decide
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
 from penstock.store.jobs import Attempt, Jobs, Settled, Settlement
+from penstock.store.letters import Letters
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.postgres import Limits, Postgres
@@ -33,7 +34,7 @@ DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
     *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
-    *("effects", "deliveries", "endpoints", "dead_letters"),
+    *("effects", "deliveries", "endpoints", "dead_letters", "rule_marks"),
     *("workflows", "job_edges", "job_blocked", "job_spreads"),
     "pruned_workflows",
 )
@@ -56,6 +57,7 @@ class Database:
     reads: Reads
     lists: Lists
     workflow_reads: WorkflowReads
+    letters: Letters
 
     async def empty(self) -> None:
         """As after the migrations, but for the counters of the tables' statistics."""
@@ -154,6 +156,7 @@ async def opened(
             Reads(postgres, health),
             Lists(postgres, health),
             WorkflowReads(postgres, health),
+            Letters(postgres, health),
         )
     finally:
         await session.close()

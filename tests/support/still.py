@@ -17,10 +17,11 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, Started
 from penstock.domain.submission import Submission
 from penstock.egress.client import Egress
-from penstock.engine import Engine, Rooms
+from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops.settle import Outgoing
 from penstock.queue.redis import RedisDoor
+from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.health import Health
 from penstock.store.postgres import Limits, Postgres
@@ -108,10 +109,12 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
     postgres, health = Postgres(dsn, limits), Health(dsn, limits)
     door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
     registry = Registry.load(settings.handlers.modules)
-    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), registry, Metrics())
+    hooks = Egress(settings.egress.allow)
+    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), hooks, registry, Metrics())
     await postgres.open()
     engine = Engine(settings, rooms)
     runs = asyncio.create_task(_run(engine))
+    await hooks.__aenter__()
     try:
         await engine.registrar.step()
         async with database.opened(db_dsn) as db, redis_shelves.opened(redis_url) as redis:
@@ -121,6 +124,7 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
         runs.cancel()
         await asyncio.wait([runs], timeout=3)
         await engine.close()
+        await hooks.__aexit__()
         await door.close()
         health.close()
         postgres.close()

@@ -22,7 +22,7 @@ _SET_BY_SERVER = {
     *("worker", "created_at", "created_by", "started_at", "finished_at", "workflow_id"),
     *("cancel_reason", "counts", "halt", "held_by"),
 }
-_NOT_BUILT = {"concurrency_key", "notify"}
+_NOT_BUILT = {"concurrency_key"}
 
 
 def blamed(error: ValidationError, at: str) -> list[Fault]:
@@ -58,12 +58,20 @@ def head_faults(body: Mapping[str, Any], adapter: TypeAdapter[Any]) -> list[Faul
     """What is wrong with the fields of a workflow, its jobs aside."""
     head = {name: value for name, value in body.items() if name != "jobs"}
     if len(head) > NAMES_MAX:
-        return strangers(head, frozenset({"name", "on_failure"}), "")
+        return strangers(head, frozenset({"name", "on_failure", "notify"}), "")
     try:
         adapter.validator.validate_python(head)
     except ValidationError as error:
         return blamed(error, "")
     return []
+
+
+def validated(adapter: TypeAdapter[Any], body: Any) -> Any:
+    """The fields of a small body. Raises 422."""
+    try:
+        return adapter.validator.validate_python(body)
+    except ValidationError as error:
+        raise refusal(blamed(error, "")) from None
 
 
 def refusal(faults: Sequence[Fault]) -> Problem:

@@ -8,12 +8,16 @@ from penstock.api.auth import Verifier
 from penstock.api.pace import Pace
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
+from penstock.commands.letters import DeadLetters
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
+from penstock.domain.effect import Channel
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
 from penstock.settings import Jobs
+from penstock.store.deliveries import Deliveries
+from penstock.store.letters import Letters
 from penstock.store.lists import Lists
 from penstock.store.reads import Reads
 from penstock.store.workflow_reads import WorkflowReads
@@ -63,15 +67,23 @@ class Defaults:
 
 
 PayloadErrors = Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
+Reach = Callable[[Channel, str], str | None]  # why an endpoint can't be told of ends, or None
+
+
+def no_reach(_channel: Channel, _endpoint: str) -> str | None:
+    """Of a door that nobody told whom the server can reach."""
+    return "can't be served here"
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a body needs to become a job: the defaults, an id, and what is known of kinds."""
+    """What a body needs to become a job: the defaults, an id, what is known of kinds and of those
+    who may be told."""
 
     defaults: Defaults
     mint: Callable[[], bytes]
     payload_errors: PayloadErrors
+    reach: Reach = no_reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,9 @@ class Door:
     lists: Lists
     workflows: Workflows
     workflow_reads: WorkflowReads
+    letters: Letters
+    dead_letters: DeadLetters
+    deliveries: Deliveries
     waiters: Waiters
     minter: Minter
     verifier: Verifier
@@ -97,7 +112,8 @@ class Door:
     defaults: Defaults = field(default_factory=Defaults)
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
+    reach: Reach = no_reach
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.defaults, self.minter.mint, self.payload_errors)
+        return Recipe(self.defaults, self.minter.mint, self.payload_errors, self.reach)

@@ -22,6 +22,9 @@ Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Printable = Annotated[str, Field(min_length=1, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 JobRef = Annotated[str, Field(pattern=ID_PATTERN)]
 Tag = Annotated[Printable, Field(max_length=64)]
+ErrorType = Annotated[Printable, Field(max_length=200)]
+MARK_PATTERN = r"^[0-9a-f]{16}$"
+Fingerprint = Annotated[str, Field(pattern=MARK_PATTERN)]
 
 
 def instant(value: object, hint: str = "") -> datetime:
@@ -60,6 +63,7 @@ _DETAILS = {
     "less_than_equal": "must be at most {le}",
     "string_too_short": "must have at least {min_length} character",
     "string_too_long": "must have at most {max_length} characters",
+    "too_short": "must have at least {min_length} item",
     "too_long": "must have at most {max_length} items",
     "literal_error": "must be {expected}",
     "enum": "must be {expected}",
@@ -68,6 +72,7 @@ _DETAILS = {
 
 
 _FORMS = {NAME_PATTERN: f"must match {NAME_PATTERN}", ID_PATTERN: "must be an id"}
+_FORMS[MARK_PATTERN] = "must be 16 hexadecimal digits"
 
 
 def said_of(error: Mapping[str, Any]) -> str:

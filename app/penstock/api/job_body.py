@@ -24,6 +24,7 @@ from typing_extensions import TypedDict
 
 from penstock.api.bodies import DEPTH_MAX
 from penstock.api.fields import JobRef, Name, Printable, Tag, instant, whole
+from penstock.api.notices import WISHES_MAX, Notify
 from penstock.domain.graph import LOOSE_PARENTS_MAX, NAME_CHARS_MAX, PARENTS_MAX
 
 AHEAD_MAX_S = 1827 * 86_400  # five years, two of them leap years
@@ -175,6 +176,7 @@ class _Fields(TypedDict, total=False):
         _says("At most one job of the queue that isn't over has this key."),
     ]
     tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
+    notify: Annotated[Notify, _few(WISHES_MAX)]
 
     run_if: Annotated[
         RunIfName,

@@ -13,6 +13,7 @@ from penstock.api.waiting import until_over
 from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL
+from penstock.domain.letter import Renewal
 from penstock.domain.view import JobView
 
 _NUMBER = struct.Struct(">i")  # positions in lists: an attempt,
@@ -22,7 +23,7 @@ _LINE = struct.Struct(">ii")  # and a line of one
 async def show(ask: Ask) -> web.Response:
     """The job as it stands; with `Prefer: wait=N` when it is over or the time is up."""
     wait_s = prefer.wait_s(ask.request.headers)
-    view = await _own(ask)
+    view = await own_job(ask)
     if wait_s and view.state not in TERMINAL:
         view = await end_of(ask, view.id, wait_s) or view
     ask.room.foresee(view.size)
@@ -37,7 +38,7 @@ async def attempts(ask: Ask) -> web.Response:
     assert isinstance(query, PageQuery)
     cursors = Cursors(f"attempts {ask.key}", query, ask.caller)
     (after,) = _NUMBER.unpack(cursors.position(_NUMBER.size) or _NUMBER.pack(0))
-    job = await _own(ask)
+    job = await own_job(ask)
     found = await ask.door.reads.attempts(job.id, after, query.limit + 1)
     following = cut(query, found, lambda view: _NUMBER.pack(view.attempt))
     items = [views.attempt(one) for one in found]
@@ -50,7 +51,7 @@ async def logs(ask: Ask) -> web.Response:
     assert isinstance(query, PageQuery)
     cursors = Cursors(f"logs {ask.key}", query, ask.caller)
     attempt, seq = _LINE.unpack(cursors.position(_LINE.size) or _LINE.pack(0, 0))
-    job = await _own(ask)
+    job = await own_job(ask)
     found = await ask.door.reads.logs(job.id, (attempt, seq), query.limit + 1)
     following = cut(query, found, lambda view: _LINE.pack(view.attempt, view.seq))
     items = [views.log_line(line) for line in found]
@@ -58,21 +59,21 @@ async def logs(ask: Ask) -> web.Response:
 
 
 async def cancel(ask: Ask) -> web.Response:
-    job = await _own(ask)
+    job = await own_job(ask)
     ask.room.foresee(job.size)  # before it's done: then it can't be refused any more
     await ask.door.changes.cancel(job.id)
-    return views.answer(views.job(await _own(ask)))
+    return views.answer(views.job(await own_job(ask)))
 
 
 async def retry(ask: Ask) -> web.Response:
     """A new life for a job that is dead, cancelled or skipped."""
-    job = await _own(ask)
+    job = await own_job(ask)
     ask.room.foresee(job.size)
-    await ask.door.changes.retry(job.id)
-    return views.answer(views.job(await _own(ask)))
+    await ask.door.changes.retry(job.id, Renewal(by=ask.caller.sub))
+    return views.answer(views.job(await own_job(ask)))
 
 
-async def _own(ask: Ask) -> JobView:
+async def own_job(ask: Ask) -> JobView:
     """The job that the path names; one in a queue that the caller doesn't see isn't there."""
     id_ = ids.parse(ask.key)
     view = await ask.door.reads.job(id_) if id_ is not None else None

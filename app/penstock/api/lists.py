@@ -31,7 +31,7 @@ async def jobs(ask: Ask) -> web.Response:
     assert isinstance(query, JobsQuery)
     cursors = Cursors("jobs", query, ask.caller)
     position = cursors.position(_ID_BYTES)
-    queues = await _queues(ask, query)
+    queues = await queues_among(ask, query.queue)
     if queues is not None and not queues:
         return views.page([])
     included = set(query.include.split(",")) if query.include else set()
@@ -82,9 +82,9 @@ def _filter(query: JobsQuery, queues: Sequence[str] | None, position: bytes | No
     )
 
 
-async def _queues(ask: Ask, query: JobsQuery) -> list[str] | None:
-    """The queues to look in; None for all of them."""
-    caller, asked = ask.caller, one_of(query.queue)
+async def queues_among(ask: Ask, names: Sequence[str]) -> list[str] | None:
+    """The queues to look in where these are asked for; None for all of them."""
+    caller, asked = ask.caller, one_of(names)
     if asked is not None:
         return [queue for queue in asked if caller.sees(queue)]
     return await own_queues(ask, caller)

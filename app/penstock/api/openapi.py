@@ -16,8 +16,10 @@ from pydantic import TypeAdapter
 from penstock import VERSION
 from penstock.api import openapi_parts as parts
 from penstock.api import openapi_problems, shapes
+from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
 from penstock.api.door import Limits
 from penstock.api.job_body import JOB_BODY
+from penstock.api.letter_body import REPLAY_BODY, REPLAYS_BODY
 from penstock.api.openapi_calls import CALLS, TAGS
 from penstock.api.openapi_parts import Call, Gives
 from penstock.api.openapi_schemas import Json, Schemas, without_null
@@ -29,6 +31,10 @@ _BODIES: Mapping[Takes, TypeAdapter[Any]] = {
     Takes.WORKFLOW: WORKFLOW_BODY,
     Takes.MORE: MORE_BODY,
     Takes.RETRY: RETRY_BODY,
+    Takes.REPLAY: REPLAY_BODY,
+    Takes.REPLAYS: REPLAYS_BODY,
+    Takes.ENDPOINT: ENDPOINT_BODY,
+    Takes.TEST: TEST_BODY,
 }
 _VARYING = re.compile(r"\{(\w+)\}")
 
@@ -131,7 +137,7 @@ class _Maker:
             schema = _batch_of(schema, self._limits.batch_jobs_max)
         samples = {name: {"value": value} for name, value in call.samples.items()}
         content = {"application/json": {"schema": schema, "examples": samples}}
-        return {"required": takes is not Takes.RETRY, "content": content}
+        return {"required": not takes.is_optional, "content": content}
 
     def _given(self, gives: Gives, route: Route, call: Call) -> Json:
         headers = ["X-Request-Id", *gives.headers]

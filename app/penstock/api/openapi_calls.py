@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
+from penstock.api.openapi_deliveries import CALLS_OF_DELIVERIES
+from penstock.api.openapi_letters import CALLS_OF_LETTERS
 from penstock.api.openapi_parts import Call, Gives
 from penstock.api.openapi_workflows import CALLS_OF_WORKFLOWS
 from penstock.api.routes import Handler
@@ -15,6 +17,8 @@ from penstock.api.routes import Handler
 TAGS = {
     "jobs": "Submit work, follow it, stop it, run it again.",
     "workflows": "Jobs that depend on one another, as one.",
+    "dead letters": "Jobs that died, until somebody deals with it.",
+    "notifications": "Who is told of ends, and whether it arrived.",
     "queues": "The lines in which jobs stand.",
     "workers": "Who runs the jobs.",
     "operations": "What machines and people ask of one replica. No token is needed.",
@@ -150,6 +154,8 @@ CALLS: Mapping[Handler, Call] = {
         problems=("wrong-state", "duplicate-job"),
     ),
     **CALLS_OF_WORKFLOWS,
+    **CALLS_OF_LETTERS,
+    **CALLS_OF_DELIVERIES,
     queues.list_all: Call(
         "listQueues",
         "queues",

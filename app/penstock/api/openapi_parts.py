@@ -22,7 +22,7 @@ def _header(description: str, example: str, **schema: Any) -> dict[str, Any]:
 
 PATH_PARAMETERS: Mapping[str, dict[str, Any]] = {
     "id": {
-        "description": "The id of the job or workflow.",
+        "description": "The id of the job, workflow or delivery.",
         "schema": {"type": "string", "format": "uuid"},
         "example": "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa",
     },

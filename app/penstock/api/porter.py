@@ -43,7 +43,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _VERSIONS = (HttpVersion11, HttpVersion10)
 _NOTHING_MAX_BYTES = 1024  # of the body of a call that takes none: an empty object with spaces
 _UNROUTED = "none"  # the metric's route for paths that don't exist
-_READ = {Takes.NOTHING: expect_nothing, Takes.RETRY: read_optional}  # else read_object
+_READ = {  # else read_object
+    Takes.NOTHING: expect_nothing,
+    **{takes: read_optional for takes in Takes if takes.is_optional},
+}
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -138,6 +141,10 @@ def _terms(door: Door) -> dict[Takes, Terms]:
         Takes.WORKFLOW: graph_,
         Takes.MORE: graph_,
         Takes.RETRY: one,
+        Takes.REPLAY: one,
+        Takes.REPLAYS: one,
+        Takes.ENDPOINT: one,
+        Takes.TEST: one,
     }
 
 

@@ -9,7 +9,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from typing import Annotated, Any, Literal, get_origin
 from urllib.parse import unquote_to_bytes
@@ -18,10 +18,12 @@ import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from penstock.api.fields import JobRef, Name, Tag, instant, said_of
+from penstock.api.fields import ErrorType, Fingerprint, JobRef, Name, Tag, instant, said_of
 from penstock.api.problems import Problem
 from penstock.api.workflow_body import WorkflowName
 from penstock.domain.caller import Caller
+from penstock.domain.delivery import Outcome
+from penstock.domain.effect import Channel
 from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
 
@@ -30,6 +32,8 @@ REPEATS_MAX = 100  # values of one name
 _ECHO_MAX = 64  # characters of a caller's own names that we repeat
 _BOUND_BYTES = 8  # of a cursor: the query that it belongs to
 _POSITION_MAX = 64  # bytes of a cursor: where the last page ended
+
+_EPOCH, _US, _US_MAX = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1), 2**57
 
 _BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _NUMBER = re.compile(r"[0-9]{1,6}")
@@ -75,6 +79,38 @@ class WorkflowsQuery(PageQuery):
     name: list[WorkflowName] = Field(
         [], max_length=REPEATS_MAX, description="called one of these names"
     )
+
+
+class GroupsQuery(PageQuery):
+    """Filters of groups of dead letters."""
+
+    queue: list[Name] = Field([], max_length=REPEATS_MAX, description="died in one of these queues")
+    kind: list[Name] = Field([], max_length=REPEATS_MAX, description="of one of these kinds")
+    error_type: list[ErrorType] = Field(
+        [], max_length=REPEATS_MAX, description="of one of these types of error"
+    )
+
+
+class LettersQuery(GroupsQuery):
+    """Filters of dead letters."""
+
+    fingerprint: list[Fingerprint] = Field(
+        [], max_length=REPEATS_MAX, description="of one of these groups"
+    )
+    which: Literal["open", "resolved", "all"] = Field(
+        "open", description="those that nobody dealt with (`open`), or also others"
+    )
+
+
+class DeliveriesQuery(PageQuery):
+    """Filters of deliveries."""
+
+    job_id: JobRef | None = Field(None, description="of this job")
+    workflow_id: JobRef | None = Field(None, description="of this workflow itself")
+    channel: list[Channel] = Field(
+        [], max_length=REPEATS_MAX, description="by one of these channels"
+    )
+    outcome: list[Outcome] = Field([], max_length=REPEATS_MAX, description="that stand like this")
 
 
 class JobsQuery(PageQuery):
@@ -182,3 +218,13 @@ def _decoded(text: str) -> str:
 def one_of(values: Sequence[str]) -> list[str] | None:
     """The values of a filter, each once; None when it isn't used."""
     return sorted(set(values)) or None
+
+
+def us_of(at: datetime) -> int:
+    """Microseconds since 1970, for positions in cursors."""
+    return (at - _EPOCH) // _US
+
+
+def instant_of(us: int) -> datetime:
+    """The instant again; a forged cursor may name none that can be told."""
+    return _EPOCH + _US * min(max(us, 0), _US_MAX)

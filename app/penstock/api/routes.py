@@ -14,11 +14,29 @@ from urllib.parse import unquote
 from aiohttp import web
 from pydantic import BaseModel
 
-from penstock.api import docs, health, jobs, lists, queues, submit, workers, workflows
+from penstock.api import (
+    deliveries,
+    docs,
+    health,
+    jobs,
+    letters,
+    lists,
+    queues,
+    submit,
+    workers,
+    workflows,
+)
 from penstock.api.ask import Ask
 from penstock.api.gate import Traffic
 from penstock.api.problems import Problem, not_found
-from penstock.api.queries import JobsQuery, PageQuery, WorkflowsQuery
+from penstock.api.queries import (
+    DeliveriesQuery,
+    GroupsQuery,
+    JobsQuery,
+    LettersQuery,
+    PageQuery,
+    WorkflowsQuery,
+)
 from penstock.domain.caller import Role
 
 Handler = Callable[[Ask], Awaitable[web.Response]]
@@ -33,6 +51,14 @@ class Takes(Enum):
     WORKFLOW = "workflow"
     MORE = "more"  # jobs for a workflow
     RETRY = "retry"  # of a workflow; may be left out
+    REPLAY = "replay"  # of a dead letter; may be left out
+    REPLAYS = "replays"  # of those that a filter wants
+    ENDPOINT = "endpoint"  # to take back
+    TEST = "test"  # whom to send a message to
+
+    @property
+    def is_optional(self) -> bool:
+        return self in (Takes.RETRY, Takes.REPLAY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +113,17 @@ ROUTES = (
     Route("GET", "/v1/queues/{name}", Role.VIEWER, queues.show),
     Route("POST", "/v1/queues/{name}/pause", Role.OPERATOR, queues.pause),
     Route("POST", "/v1/queues/{name}/resume", Role.OPERATOR, queues.resume),
+    Route("GET", "/v1/dead-letters", Role.VIEWER, letters.list_all, asks=LettersQuery),
+    Route("GET", "/v1/dead-letters/groups", Role.VIEWER, letters.groups, asks=GroupsQuery),
+    Route("POST", "/v1/dead-letters/replay", Role.OPERATOR, letters.replay_all, Takes.REPLAYS),
+    Route("POST", "/v1/dead-letters/{id}/replay", Role.OPERATOR, letters.replay, Takes.REPLAY),
+    Route("DELETE", "/v1/dead-letters/{id}", Role.OPERATOR, letters.discard),
+    Route("GET", "/v1/deliveries", Role.VIEWER, deliveries.list_all, asks=DeliveriesQuery),
+    Route("GET", "/v1/deliveries/{id}", Role.VIEWER, deliveries.show),
+    Route("POST", "/v1/deliveries/{id}/resend", Role.OPERATOR, deliveries.resend),
+    Route("GET", "/v1/endpoints", Role.VIEWER, deliveries.endpoints, asks=PageQuery),
+    Route("POST", "/v1/endpoints/enable", Role.OPERATOR, deliveries.enable, Takes.ENDPOINT),
+    Route("POST", "/v1/notifications/test", Role.OPERATOR, deliveries.test, Takes.TEST),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),

@@ -61,6 +61,14 @@ class Progress(TypedDict):
     message: Annotated[str | None, says("What it is doing.", "2 of 5 pages")]
 
 
+class Notice(TypedDict):
+    """Who is told of which ends."""
+
+    on: Annotated[list[str], says("The ends that are told of.", ["dead"])]
+    webhook: NotRequired[Annotated[str, says("The URL.", "https://example.com/hook")]]
+    email: NotRequired[Annotated[str, says("Or the address.", "ops@example.com")]]
+
+
 class _JobBasics(TypedDict):
     id: Annotated[Id, says("UUIDv7, made by the server.", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa")]
     kind: Annotated[Name, says("The handler that runs it.", "echo")]
@@ -97,6 +105,7 @@ class _JobBasics(TypedDict):
         list[str], says("The jobs that it waits for: names in its workflow, else ids.", [])
     ]
     run_if: Annotated[str | None, says("What must have become of those.", None)]
+    notify: Annotated[list[Notice], says("Who is told when it is over.", [])]
     progress: Annotated[Progress | None, says("How far it has come.", None)]
     cancel_reason: Annotated[
         Literal["requested", "expired", "workflow-stopped"] | None,

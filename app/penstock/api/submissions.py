@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from penstock.api import notices
 from penstock.api.blame import (
     blamed,
     contradictions,
@@ -133,6 +134,7 @@ class Intake:
         wrong = [*contradictions(body, at), *self._too_late(body, at)]
         if self._form is JOB and "depends_on" in body:
             wrong += parents_twice([id_.lower() for id_ in body["depends_on"]], at)
+        wrong += notices.faults(body.get("notify", ()), at, self._recipe.reach)
         self.faults.extend(wrong)
         if wrong or payload is None:
             return None
@@ -168,6 +170,7 @@ class Intake:
             depends_on=tuple(map(str.lower, parents)) if is_loose and parents else parents,
             parents=tuple(map(_id, parents)) if is_loose and parents else (),
             run_if=body.get("run_if", RunIf.ALL_SUCCEEDED.value),
+            notify=notices.text(body["notify"]) if "notify" in body else None,
         )
 
     def _queue(self, body: Mapping[str, Any]) -> str:

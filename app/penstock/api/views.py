@@ -77,6 +77,7 @@ def job(view: JobView) -> dict[str, Any]:
         "name": view.name,
         "depends_on": view.depends_on,
         "run_if": view.run_if,
+        "notify": _notify(view.notify),
         **_UNSET,
     }
 
@@ -137,6 +138,7 @@ def submitted(new: NewJob, at: datetime, stands: State | None = None) -> dict[st
             name=new.name,
             depends_on=new.depends_on,
             run_if=new.run_if if new.depends_on else None,
+            notify=new.notify,
         )
     )
 
@@ -154,6 +156,7 @@ def workflow(view: WorkflowView) -> dict[str, Any]:
         "created_at": rfc3339(created_at),
         "finished_at": _time(view.finished_at),
         "held_by": _id(view.held_by),
+        "notify": _notify(view.notify),
         "traceparent": view.traceparent,
         "created_by": view.created_by,
     }
@@ -245,6 +248,10 @@ def _backoff(backoff: Backoff) -> dict[str, Any]:
 
 def _progress(view: ProgressView | None) -> dict[str, Any] | None:
     return None if view is None else {"percent": view.percent, "message": view.message}
+
+
+def _notify(text: str | None) -> orjson.Fragment | list[Any]:
+    return [] if text is None else orjson.Fragment(text)
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

@@ -67,6 +67,7 @@ def begun(workflow: NewWorkflow) -> WorkflowView:
         created_by=workflow.created_by,
         traceparent=workflow.traceparent,
         finished_at=None,
+        notify=workflow.notify,
     )
 
 

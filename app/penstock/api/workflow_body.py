@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from penstock.api.fields import Printable
 from penstock.api.job_body import JobName, MemberBody
+from penstock.api.notices import Notify
 from penstock.domain.graph import EDGES_MAX, JOBS_MAX, NAME_CHARS_MAX
 
 FROM_MAX = 1000  # names that a retry takes
@@ -43,6 +44,7 @@ class Head(TypedDict):
             ),
         ]
     ]
+    notify: NotRequired[Notify]
 
 
 @with_config(_CLOSED)

@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from penstock.api.fields import Name
-from penstock.api.shapes import Count, Counts, Id, NextCursor, Time, says
+from penstock.api.shapes import Count, Counts, Id, NextCursor, Notice, Time, says
 from penstock.domain.job import State
 from penstock.domain.workflow import Halt, OnFailure, WorkflowState
 
@@ -33,6 +33,7 @@ class _WorkflowBasics(TypedDict):
     created_at: Annotated[Time, says("When it was submitted.", "2026-11-18T11:06:40.000Z")]
     finished_at: Annotated[Time | None, says("When all its jobs were over.", None)]
     held_by: Annotated[Id | None, says("The job of kind `workflow` whose work it is.", None)]
+    notify: Annotated[list[Notice], says("Who is told when it is over.", [])]
     traceparent: Annotated[
         str | None,
         says(

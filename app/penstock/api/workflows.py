@@ -11,13 +11,12 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
-from penstock.api import prefer, views
+from penstock.api import notices, prefer, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
-from penstock.api.blame import blamed, head_faults, refusal
+from penstock.api.blame import head_faults, refusal, validated
 from penstock.api.gate import PLACE
 from penstock.api.idempotency import request_key
 from penstock.api.job_body import MEMBER
@@ -34,6 +33,7 @@ from penstock.domain import graph, ids
 from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
+from penstock.domain.letter import Renewal
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import WorkflowView
 from penstock.domain.workflow import NewWorkflow, OnFailure, RetryPlan, WorkflowState
@@ -50,7 +50,10 @@ async def create(ask: Ask) -> web.Response:
     """A workflow with its jobs; with `Prefer: wait=N` answered when it is over or the time is
     up."""
     body = ask.body.value
-    values = listed(body, graph.JOBS_MAX, head_faults(body, HEAD))
+    wrong = head_faults(body, HEAD) or list(
+        notices.faults(body.get("notify", ()), "", ask.door.reach)
+    )
+    values = listed(body, graph.JOBS_MAX, wrong)
     head = {name: value for name, value in body.items() if name != "jobs"}
     workflow = NewWorkflow(
         JobId(ask.door.minter.mint()),
@@ -58,6 +61,7 @@ async def create(ask: Ask) -> web.Response:
         OnFailure(head.get("on_failure", OnFailure.CONTINUE)),
         ask.caller.sub,
         traceparent(ask.request.headers),
+        notify=notices.text(head.get("notify", ())),
     )
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
     taken = await accept(ask, [head, *values], _PLACE, partial(_taken, ask, values, workflow.id))
@@ -136,15 +140,14 @@ async def cancel(ask: Ask) -> web.Response:
 
 async def retry(ask: Ask) -> web.Response:
     """Runs again what didn't succeed; a dry run only tells."""
-    try:
-        asked = RETRY_BODY.validator.validate_python(ask.body.value)
-    except ValidationError as error:
-        raise refusal(blamed(error, "")) from None
+    asked = validated(RETRY_BODY, ask.body.value)
     view = await _own(ask)
     names, dry_run = asked.get("from_"), asked.get("dry_run", False)
     if names is not None:
         await _check_names(ask, view.id, names)
-    plan = await ask.door.workflows.retry(view.id, names, dry_run=dry_run)
+    plan = await ask.door.workflows.retry(
+        view.id, names, Renewal(by=ask.caller.sub), dry_run=dry_run
+    )
     if dry_run:
         return views.answer({"dry_run": True, **_told(plan)})
     return await shown(ask, await _own(ask), _told(plan))

@@ -18,6 +18,7 @@ from penstock.domain.errors import (
 )
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, State
+from penstock.domain.letter import RETRY, Renewal
 from penstock.queue import keys
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -83,18 +84,18 @@ class Changes:
             await self._sequel.play(moved)
         return moved is not None
 
-    async def retry(self, id_: JobId) -> None:
+    async def retry(self, id_: JobId, renewal: Renewal = RETRY) -> None:
         """Gives an ended job that didn't succeed a new life; in a workflow, also what lies
-        downstream of it and didn't. JobNotFound, WrongState, or DuplicateJob where another job has
-        its unique key by now."""
+        downstream of it and didn't; `renewal` says on whose behalf. JobNotFound, WrongState,
+        or DuplicateJob where another job has its unique key by now."""
         with self._health.watch():
             async with self._lanes:
-                await self._sequel.play(await self._retry(id_))
+                await self._sequel.play(await self._retry(id_, renewal))
 
-    async def _retry(self, id_: JobId) -> Moved:
+    async def _retry(self, id_: JobId, renewal: Renewal) -> Moved:
         for _ in range(_TRIES_MAX):
             try:
-                if (moved := await self._graphs.retry_job(id_)) is not None:
+                if (moved := await self._graphs.retry_job(id_, renewal)) is not None:
                     return moved
             except Contended:
                 await self._finish_graph(id_)

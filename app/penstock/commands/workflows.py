@@ -9,6 +9,7 @@ import asyncio
 from penstock.commands.sequel import Sequel
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
+from penstock.domain.letter import Renewal
 from penstock.domain.workflow import RetryPlan
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -36,7 +37,7 @@ class Workflows:
                     await self._sequel.play(moved)
 
     async def retry(
-        self, id_: JobId, names: list[str] | None = None, *, dry_run: bool = False
+        self, id_: JobId, names: list[str] | None, renewal: Renewal, *, dry_run: bool = False
     ) -> RetryPlan:
         """Runs again what didn't succeed: all of it, or what stands at and below `names`. A dry
         run only tells. WorkflowNotFound, WrongWorkflowState, DuplicateJob, Contended."""
@@ -44,7 +45,9 @@ class Workflows:
             async with self._lanes:
                 for _ in range(_TRIES_MAX):
                     try:
-                        plan, moved = await self._graphs.retry_workflow(id_, names, dry_run=dry_run)
+                        plan, moved = await self._graphs.retry_workflow(
+                            id_, names, renewal, dry_run=dry_run
+                        )
                     except Contended:
                         await self._sequel.play(await self._graphs.advance(id_))
                         continue

@@ -53,11 +53,12 @@ class JobView:
     name: str | None = None
     depends_on: tuple[str, ...] = ()
     run_if: str | None = None  # null where it depends on nothing
+    notify: str | None = None  # JSON text of its wishes; null: none
 
     @property
     def size(self) -> int:
         """Bytes of the JSON texts and of the names in it."""
-        texts = [text for text in (self.payload, self.result, self.error) if text]
+        texts = [text for text in (self.payload, self.result, self.error, self.notify) if text]
         return sum(map(_bytes, texts)) + names_size(self.depends_on)
 
 
@@ -102,6 +103,7 @@ class WorkflowView:
     created_by: str
     traceparent: str | None
     finished_at: datetime | None
+    notify: str | None = None  # JSON text
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,10 @@ class Pruner:
         self._rows_max = settings.step_max
         self._keys_s = settings.idempotency_s
         self._workflows_s = settings.workflows_s
+        self._others: dict[str, tuple[float, Callable[[float, int], Awaitable[int]]]] = {
+            "letters": (settings.letters_s, retention.prune_letters),
+            "deliveries": (settings.deliveries_s, retention.prune_deliveries),
+        }
         wanted = {
             State.SUCCEEDED: settings.succeeded_s,
             State.DEAD: settings.dead_s,
@@ -59,6 +63,9 @@ class Pruner:
             more |= await self._bounded("workflows", self._prune_workflows)
         more |= await self._bounded("jobs of workflows", self._prune_workflow_jobs)
         more |= await self._bounded("answers", self._prune_answers)
+        for what, (kept_s, prune) in self._others.items():
+            if kept_s:
+                more |= await self._bounded(what, partial(prune, kept_s))
         if not more:
             return _REST_S * random.uniform(0.75, 1.25)
         return (_SHARE - 1) * (clock.monotonic() - began)

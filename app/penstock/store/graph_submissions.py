@@ -24,8 +24,8 @@ from penstock.domain.job import NewJob, State
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import LOOSE, Counts, NewWorkflow, WorkflowState
 from penstock.store import rows
-from penstock.store.graphs import is_told
 from penstock.store.jobs import ROWS_MAX
+from penstock.store.lives import is_told
 from penstock.store.postgres import Transaction
 from penstock.store.walk import Moved, Walk
 

@@ -7,40 +7,42 @@ only Redis and waiters were not told.
 """
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
 
-from penstock.domain import ids
 from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.errors import (
-    Contended,
-    DuplicateJob,
     WorkflowNotFound,
     WrongState,
     WrongWorkflowState,
 )
-from penstock.domain.ids import BYTES, JobId
-from penstock.domain.job import Due, Started, State
-from penstock.domain.retry_plan import Again, Node, plan_retry
+from penstock.domain.ids import JobId
+from penstock.domain.job import Started, State
+from penstock.domain.letter import RETRY, Renewal
+from penstock.domain.retry_plan import plan_retry
 from penstock.domain.workflow import (
     LOOSE,
-    Counts,
-    Decision,
     Halt,
     RetryPlan,
-    RunIf,
     Workflow,
     WorkflowState,
-    decide,
 )
-from penstock.store import rows
-from penstock.store.jobs import ROWS_MAX, Settlement, Settlements, settlement, settlements
-from penstock.store.postgres import Postgres, Transaction
-from penstock.store.walk import Moved, Over, Walk, count_columns
+from penstock.store.jobs import Settlement, Settlements, settlement, settlements
+from penstock.store.lives import (
+    StaysError,
+    change,
+    check_retry,
+    homes_of_parents,
+    nodes_of,
+    plan_of,
+    renew_linked,
+    renew_plain,
+    reopen,
+)
+from penstock.store.postgres import Postgres
+from penstock.store.walk import Moved, Over, Walk
 
 _GRAPHS_MAX = 20  # looked for at once
-_EDGES_MAX = 10_000  # untold by one statement
 
 
 class Graphs:
@@ -143,41 +145,43 @@ class Graphs:
         self,
         id_: JobId,
         names: Sequence[str] | None,
+        renewal: Renewal = RETRY,
         *,
         dry_run: bool = False,
-        only: JobId | None = None,
     ) -> tuple[RetryPlan, Moved]:
         """Runs again what of a workflow didn't succeed, of `names` and what is downstream of them
-        or of all. A dry run moves nothing, and nor does one whose plan is without `only`.
+        or of all. A dry run moves nothing, and nor does one whose plan is without `renewal.only`.
         WorkflowNotFound, WrongWorkflowState, DuplicateJob; Contended while it is unfinished."""
         async with self._pg.transaction(after="after_retry_workflow") as transaction:
             walk = Walk(transaction, self._policy)
             found = await _locked(walk, id_)
-            _check_retry(found)
+            check_retry(found)
             nodes = await nodes_of(transaction, id_)
             again = await asyncio.to_thread(plan_retry, nodes, names)  # of 10,000 it takes 0.3 s
-            plan = _told(nodes, again)
-            if dry_run or (only is not None and only not in plan.ids):
+            plan = plan_of(nodes, again)
+            if dry_run or (renewal.only is not None and renewal.only not in plan.ids):
                 return plan, walk.moved
             if not again:
                 raise WrongWorkflowState(found.state, "nothing in it can run again")
-            await reopen(transaction, walk, found, again)
+            await change(transaction, renewal)
+            await reopen(transaction, walk, found, again, renewal)
             return plan, await walk.finish()
 
-    async def retry_job(self, id_: JobId) -> Moved | None:
+    async def retry_job(self, id_: JobId, renewal: Renewal = RETRY) -> Moved | None:
         """A new life for a job that is over and didn't succeed; None: it can't be moved from where
         it stands. In a workflow it is a retry from that job. WrongState where its condition can't
         hold, WrongWorkflowState, DuplicateJob; Contended while its graph is unfinished."""
         found = await self._pg.rows("graphs_of", [id_])
         if not found:
             return None
+        renewal = replace(renewal, only=id_)
         _id, workflow_id, _has_parents, name = found[0]
         if workflow_id is None:
-            return await self._retry_loose(id_)
+            return await self._retry_loose(id_, renewal)
         state = await self._ended_state(id_)
         if state is None or state is State.SUCCEEDED:
             return None
-        plan, moved = await self.retry_workflow(JobId(workflow_id), [name], only=id_)
+        plan, moved = await self.retry_workflow(JobId(workflow_id), [name], renewal)
         if id_ not in plan.ids:
             raise WrongState(state, "its run_if can't hold as its parents stand: retry those first")
         return moved
@@ -186,30 +190,18 @@ class Graphs:
         found = await self._pg.rows("ended_parents", [id_])
         return State(found[0][1]) if found else None
 
-    async def _retry_loose(self, id_: JobId) -> Moved | None:
-        async with self._pg.transaction(after="after_retry") as transaction:
-            walk = Walk(transaction, self._policy)
-            homes = await _homes_of_parents(transaction, id_)
-            await walk.lock({LOOSE, *homes.values()})
-            if not (await transaction.rows("has_edges", id_))[0][0]:
-                found = await transaction.rows("retry_ended", id_)
-                return Moved(due=[_due(id_, *row) for row in found]) if found else None
-            pruned = {one for one, home in homes.items() if home not in walk.workflows}
-            again = await _loose_again(transaction, id_, pruned)
-            if again is None:
-                return None
-            await _reopen(transaction, walk, [again], LOOSE)
-            return await walk.finish()
-
-
-def _due(id_: JobId, queue: str, kind: str, priority: int, ready_at: datetime) -> Due:
-    return Due(id_, queue, kind, priority, rows.ms(ready_at))
-
-
-def is_told(child: JobId, after: JobId | None) -> bool:
-    """Whether a child counts a parent that is over, whose spread, if it has one, has come so far:
-    else the spread will tell it."""
-    return after is None or child <= after
+    async def _retry_loose(self, id_: JobId, renewal: Renewal) -> Moved | None:
+        try:
+            async with self._pg.transaction(after="after_retry") as transaction:
+                walk = Walk(transaction, self._policy)
+                homes = await homes_of_parents(transaction, id_)
+                await walk.lock({LOOSE, *homes.values()})
+                if not (await transaction.rows("has_edges", id_))[0][0]:
+                    return await renew_plain(transaction, id_, renewal)
+                pruned = {one for one, home in homes.items() if home not in walk.workflows}
+                return await renew_linked(transaction, walk, id_, renewal, pruned)
+        except StaysError:
+            return None
 
 
 def _graph(job: Started) -> JobId:
@@ -222,160 +214,3 @@ async def _locked(walk: Walk, id_: JobId) -> Workflow:
     if id_ not in walk.workflows:
         raise WorkflowNotFound
     return walk.workflows[id_]
-
-
-def _check_retry(found: Workflow) -> None:
-    if found.state is WorkflowState.RUNNING and found.halt is Halt.CANCEL:
-        raise WrongWorkflowState(found.state, "it is being cancelled: wait until that is over")
-    if found.state is not WorkflowState.RUNNING and found.holder is not None:
-        why = f"it was an attempt of the job {ids.text(found.holder)}: retry that job"
-        raise WrongWorkflowState(found.state, why)
-
-
-def _unfinished() -> Contended:
-    """What is still to be told would be told twice, or of a life that is over."""
-    return Contended("the graph is still telling of earlier ends")
-
-
-async def nodes_of(transaction: Transaction, id_: JobId) -> list[Node]:
-    """The jobs of a locked workflow."""
-    found = await transaction.rows("nodes_of", id_)
-    parents = await _parents_of(transaction, [JobId(row[0]) for row in found if row[2]])
-    return [
-        Node(
-            JobId(job),
-            name,
-            RunIf(run_if) if run_if else None,
-            tuple(parents.get(JobId(job), ())),
-            State(state) if state else None,
-        )
-        for job, name, run_if, state in found
-    ]
-
-
-async def _parents_of(
-    transaction: Transaction, children: Sequence[JobId]
-) -> dict[JobId, list[JobId]]:
-    found: dict[JobId, list[JobId]] = {}
-    if children:
-        for child, parent, _graph in await transaction.rows("edges_into", children):
-            found.setdefault(JobId(child), []).append(JobId(parent))
-    return found
-
-
-def _told(nodes: Iterable[Node], again: Sequence[Again]) -> RetryPlan:
-    runs = {one.id for one in again}
-    return RetryPlan(
-        again=[node.name for node in nodes if node.id in runs],
-        reused=[node.name for node in nodes if node.id not in runs and node.state is not None],
-        ids=[one.id for one in again],
-    )
-
-
-async def reopen(
-    transaction: Transaction, walk: Walk, found: Workflow, again: Sequence[Again]
-) -> None:
-    """Gives jobs of a locked workflow a new life. DuplicateJob, Contended."""
-    if found.halting or await transaction.rows("spreads_of", found.id, 1):
-        raise _unfinished()
-    await _reopen(transaction, walk, again, found.id)
-    counts = found.counts
-    for one in again:
-        counts = counts.plus(one.was, -1)
-    running = WorkflowState.RUNNING
-    walk.change(replace(found, state=running, counts=counts, halt=None, halting=False))
-
-
-async def _reopen(
-    transaction: Transaction, walk: Walk, again: Sequence[Again], graph: JobId
-) -> None:
-    """Moves them, and takes back what blocked children were told of their last lives."""
-    for start in range(0, len(again), ROWS_MAX):
-        part = again[start : start + ROWS_MAX]
-        found = await transaction.rows("reopen_jobs", *_again_columns(part), graph)
-        if len(found) < len(part):
-            await _refuse_duplicates(transaction, part, {row[0] for row in found})
-        for id_, queue, kind, priority, at, is_due, _state in found:
-            due = Due(JobId(id_), queue, kind, priority, rows.ms(at))
-            (walk.moved.due if is_due else walk.moved.blocked).append(due)
-    await _untell(transaction, again)
-
-
-def _again_columns(part: Sequence[Again]) -> list[list[object]]:
-    return [
-        [one.id for one in part],
-        [one.is_due for one in part],
-        [one.parents for one in part],
-        [one.counts.succeeded for one in part],
-        [one.counts.dead for one in part],
-        [one.counts.cancelled for one in part],
-        [one.counts.skipped for one in part],
-    ]
-
-
-async def _untell(transaction: Transaction, again: Sequence[Again]) -> None:
-    """Those that run again have their counts made anew; other blocked children lose a count."""
-    ours = {one.id for one in again}
-    left = [(one, bytes(BYTES)) for one in again]
-    while left:
-        parents, afters = [one.id for one, _ in left], [after for _, after in left]
-        edges = await transaction.rows("edges_of", parents, afters, _EDGES_MAX)
-        if any(graph == LOOSE for _, _, graph in edges):
-            await transaction.rows("lock_loose")
-        counts: dict[JobId, Counts] = {}
-        for place, child, _graph in edges:
-            if child not in ours:
-                counts[child] = counts.get(child, Counts()).plus(left[place][0].was, -1)
-        if counts:
-            await transaction.rows("count_parents", *count_columns(counts))
-        if len(edges) < _EDGES_MAX:
-            return
-        place, after, _graph = edges[-1]
-        left = [(left[place][0], after), *left[place + 1 :]]
-
-
-async def _refuse_duplicates(
-    transaction: Transaction, part: Sequence[Again], moved: set[bytes]
-) -> None:
-    left = [one.id for one in part if one.id not in moved]
-    held: dict[int, JobId] = {}
-    for place, id_ in enumerate(left):
-        found = await transaction.rows("state_of", id_)
-        if found and found[0][1] is not None:
-            held[place] = JobId(found[0][1])
-    if held:
-        raise DuplicateJob(held)
-    raise Contended("jobs of the graph keep moving")
-
-
-async def _homes_of_parents(transaction: Transaction, id_: JobId) -> dict[JobId, JobId]:
-    """Those of its parents that stand in a workflow, with it: they may be retried meanwhile."""
-    parents = (await _parents_of(transaction, [id_])).get(id_, [])
-    found = await transaction.rows("graphs_of", parents) if parents else []
-    return {JobId(row[0]): JobId(row[1]) for row in found if row[1] is not None}
-
-
-async def _loose_again(
-    transaction: Transaction, id_: JobId, pruned: Collection[JobId]
-) -> Again | None:
-    """The new life of an ended job of the loose graph, by where its parents stand now; those that
-    are being pruned with their workflow count no more."""
-    found = await transaction.rows("ended_parents", [id_])
-    if not found or found[0][1] == State.SUCCEEDED:
-        return None
-    was = State(found[0][1])
-    all_parents = (await _parents_of(transaction, [id_])).get(id_, [])
-    parents = [one for one in all_parents if one not in pruned]
-    if not parents:
-        return Again(id_, was, parents=0, counts=Counts(), is_due=True)
-    counts = Counts()
-    for _id, state, after in await transaction.rows("ended_parents", parents):
-        if is_told(id_, after):
-            counts = counts.plus(State(state))
-    run_if = RunIf((await transaction.rows("run_if_of", id_))[0][0])
-    match decide(run_if, counts, len(parents)):
-        case Decision.SKIP:
-            why = f"its run_if {run_if} can't hold as its parents stand: retry those first"
-            raise WrongState(was, why)
-        case decision:
-            return Again(id_, was, len(parents), counts, is_due=decision is Decision.RUN)

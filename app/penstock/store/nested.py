@@ -18,7 +18,7 @@ from penstock.domain.submission import Submission
 from penstock.domain.workflow import LOOSE, WorkflowState
 from penstock.store import rows
 from penstock.store.graph_submissions import store_workflow
-from penstock.store.graphs import nodes_of, reopen
+from penstock.store.lives import nodes_of, reopen
 from penstock.store.postgres import Postgres, Transaction
 from penstock.store.submissions import first_ready_at, holders_of
 from penstock.store.walk import Moved, Walk

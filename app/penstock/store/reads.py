@@ -198,4 +198,5 @@ def job_view(row: Record) -> JobView:
         name=row["name"],
         depends_on=tuple(row["depends_on"] or ()),
         run_if=row["run_if"],
+        notify=row["notify"],
     )

@@ -1,5 +1,6 @@
-"""What is kept for a time: ended jobs with all that belongs to them, answers of requests.
+"""What is kept for a time: ended jobs with all that belongs to them, answers, letters, deliveries.
 
+What is still to leave the house keeps what it tells of.
 Jobs without parents and children go one by one; loose ones when no child waits for them or reads
 their results; those of a workflow only with it, however old they are. A workflow's row goes first
 (`prune_workflows`), which nobody can undo: who retries it holds the row, or finds no such workflow.
@@ -77,3 +78,11 @@ class Retention:
     async def prune_idempotency_keys(self, older_s: float, rows_max: int) -> int:
         """Deletes the oldest stored answers; how many it were."""
         return int(await self._pg.value("prune_idempotency_keys", older_s, rows_max))
+
+    async def prune_letters(self, older_s: float, rows_max: int) -> int:
+        """Deletes the dead letters that were resolved first; how many it were."""
+        return int(await self._pg.value("prune_letters", older_s, rows_max))
+
+    async def prune_deliveries(self, older_s: float, rows_max: int) -> int:
+        """Deletes what was delivered or given up first; how many it were."""
+        return int(await self._pg.value("prune_deliveries", older_s, rows_max))

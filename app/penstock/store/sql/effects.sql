@@ -110,7 +110,6 @@ RETURNING disabled_at IS NOT NULL;
 -- name: endpoint_works
 DELETE FROM endpoints WHERE endpoint = $1;
 
--- name: endpoints
--- Endpoints that fail or were given up.
-SELECT endpoint, channel, failing_since, failures, disabled_at, error FROM endpoints
-WHERE endpoint > $1 ORDER BY endpoint LIMIT $2;
+-- name: endpoint
+-- One that fails or was given up; no row: it works.
+SELECT failing_since, disabled_at, error FROM endpoints WHERE endpoint = $1;

@@ -301,14 +301,15 @@ SELECT job_id FROM job_running WHERE worker_id = $1 AND cancel_requested_at IS N
 -- name: retry_ended
 -- ended (dead, cancelled, skipped) -> due: a new life, its budget fresh, attempts going on. Takes
 -- the job's unique key again, and moves nothing where another job holds it. An expiry that has
--- passed is forgotten: who retries wants it run.
+-- passed is forgotten: who retries wants it run. Not before $2 seconds from now. Its queue is the one that
+-- `jobs` has by now (change_job); it is counted out of the one it ended in.
 -- (state <> …, not state IN …: PostgreSQL 18 would skip-scan the list index for the latter.)
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 k AS MATERIALIZED (
     SELECT job_id FROM job_ended WHERE job_id = $1 AND state <> 'succeeded' FOR UPDATE
 ),
 j AS MATERIALIZED (
-    SELECT job_id, priority, job_unique_id(queue, unique_key) AS unique_id,
+    SELECT job_id, queue, priority, job_unique_id(queue, unique_key) AS unique_id,
            CASE WHEN expires_at > t.now THEN expires_at END AS expires_at
     FROM jobs, t WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
 ),
@@ -329,7 +330,8 @@ e AS (
 d AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
                          unique_id, expires_at)
-    SELECT e.job_id, e.queue, e.kind, j.priority, t.now, e.attempt, 0, 0, j.unique_id, j.expires_at
+    SELECT e.job_id, j.queue, e.kind, j.priority, t.now + make_interval(secs => $2), e.attempt, 0, 0,
+           j.unique_id, j.expires_at
     FROM e JOIN j USING (job_id), t
     RETURNING job_id, queue, kind, priority, ready_at
 ),

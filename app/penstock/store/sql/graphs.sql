@@ -424,7 +424,8 @@ WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(id) FROM unnest($1::uuid[
 -- name: reopen_jobs
 -- ended (dead, cancelled, skipped) -> due or blocked: a new life, its budget fresh, attempts going on.
 -- $2: no parents to wait for; $3 on: how many parents there are and what has become of how many.
--- Takes unique keys again; who doesn't get his isn't moved, and the caller must roll back.
+-- Takes unique keys again; who doesn't get his isn't moved, and the caller must roll back. Not before $9
+-- seconds from now; queues as in retry_ended.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 v AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::bool[], $3::int[], $4::int[], $5::int[], $6::int[], $7::int[])
@@ -435,7 +436,7 @@ k AS MATERIALIZED (
     ORDER BY job_id FOR UPDATE
 ),
 j AS MATERIALIZED (
-    SELECT job_id, priority, run_if, job_unique_id(queue, unique_key) AS unique_id,
+    SELECT job_id, queue, priority, run_if, job_unique_id(queue, unique_key) AS unique_id,
            CASE WHEN expires_at > t.now THEN expires_at END AS expires_at
     FROM jobs, t WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
 ),
@@ -454,28 +455,29 @@ e AS (
     RETURNING job_id, queue, kind, state, attempt
 ),
 m AS MATERIALIZED (
-    SELECT e.job_id, e.queue, e.kind, e.state, e.attempt, j.priority, j.run_if, j.unique_id,
+    SELECT e.job_id, j.queue, e.queue AS was_in, e.kind, e.state, e.attempt, j.priority, j.run_if, j.unique_id,
            j.expires_at, v.is_due, v.parents, v.succeeded, v.dead, v.cancelled, v.skipped
     FROM e JOIN j USING (job_id) JOIN v USING (job_id)
 ),
 d AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
                          unique_id, expires_at, graph_id)
-    SELECT job_id, queue, kind, priority, t.now, attempt, 0, 0, unique_id, expires_at, $8
+    SELECT job_id, queue, kind, priority, t.now + make_interval(secs => $9), attempt, 0, 0, unique_id,
+           expires_at, $8
     FROM m, t WHERE is_due
 ),
 b AS (
     INSERT INTO job_blocked (job_id, graph_id, queue, kind, priority, run_at, run_if, parents,
                              succeeded, dead, cancelled, skipped, attempt, unique_id, expires_at)
-    SELECT job_id, $8, queue, kind, priority, t.now, run_if, parents, succeeded, dead, cancelled,
+    SELECT job_id, $8, queue, kind, priority, t.now + make_interval(secs => $9), run_if, parents, succeeded, dead, cancelled,
            skipped, attempt, unique_id, expires_at
     FROM m, t WHERE NOT is_due
 ),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, (SELECT now FROM t), -count(*) FROM m GROUP BY queue, state
+    SELECT was_in, state, (SELECT now FROM t), -count(*) FROM m GROUP BY was_in, state
 )
-SELECT job_id, queue, kind, priority, t.now, is_due, state FROM m, t;
+SELECT job_id, queue, kind, priority, t.now + make_interval(secs => $9), is_due, state FROM m, t;
 
 -- name: give_to_workflow
 -- running stays running: this attempt is the workflow $4 from now on, which holds no slot. No row: it

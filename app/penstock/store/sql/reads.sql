@@ -25,7 +25,7 @@ SELECT j.job_id, j.queue, j.kind,
        coalesce(d.ready_at, r.ready_at, b.run_at, least(j.run_at, a.started_at)) AS run_at,
        coalesce(r.started_at, a.started_at) AS started_at, e.finished_at, e.reason,
        coalesce(r.worker_id, a.worker_id) AS worker_id, j.tags, j.traceparent, j.created_by,
-       j.unique_key, j.expires_at, j.workflow_id, j.name, j.run_if,
+       j.unique_key, j.expires_at, j.workflow_id, j.name, j.run_if, j.notify,
        CASE WHEN $2 THEN j.depends_on END AS depends_on, p.percent, p.message
 FROM jobs j
 LEFT JOIN job_due d USING (job_id)

@@ -5,12 +5,12 @@
 -- ended -> nothing: all that there is of the oldest $4 jobs of state $1 that ended more than $2
 -- seconds ago, not before $3, and are part of no graph: they have neither parents nor children.
 -- Whoever gives such a job a new life, or a child, first keeps it, whoever is second finds no such
--- job.
+-- job. What is still to be told of keeps it as well. Its open dead letter is resolved: it can't be replayed.
 WITH k AS MATERIALIZED (
-    SELECT job_id FROM job_ended
+    SELECT job_id FROM job_ended p
     WHERE graph_id IS NULL AND state = $1 AND finished_at >= $3
       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-    -- Here will stand: AND no effect that still has to leave the house refers to it.
+      AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ),
 e AS (
@@ -21,6 +21,11 @@ j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
 a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
 l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
 p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
+d AS (
+    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
+    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM k))
+      AND coalesce(resolved_at, 'infinity') = 'infinity'
+),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
@@ -42,6 +47,7 @@ WITH k AS MATERIALIZED (
                   OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id) IS NOT NULL
                   OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id) IS NOT NULL)
            LIMIT 1) IS NULL
+      AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ),
 n AS (
@@ -64,6 +70,11 @@ j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+d AS (
+    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
+    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM g))
+      AND coalesce(resolved_at, 'infinity') = 'infinity'
+),
 x AS (DELETE FROM job_edges WHERE parent_id = ANY(ARRAY(SELECT job_id FROM g))),
 y AS (
     DELETE FROM job_edges WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(job_id) FROM g))
@@ -76,8 +87,8 @@ SELECT count(*), max(finished_at) FROM e;
 
 -- name: old_workflows
 -- Locks the oldest $2 workflows that are nested in none and ended more than $1 seconds ago, but for
--- those that a loose job waits for or reads. Whoever locks such a row first, to run the workflow again
--- or to add to it, keeps it.
+-- those that a loose job waits for or reads, and those of which, or of one of whose jobs, something is
+-- still to be told. Whoever locks such a row first, to run the workflow again or to add to it, keeps it.
 WITH q AS MATERIALIZED ( -- no loose job is live: then none need be looked for
     SELECT (SELECT job_id FROM job_blocked
             WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
@@ -85,7 +96,8 @@ WITH q AS MATERIALIZED ( -- no loose job is live: then none need be looked for
                 WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
            AND (SELECT job_id FROM job_running
                 WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
-           AS is_quiet
+           AS is_quiet,
+           (SELECT effect_id FROM effects WHERE job_id IS NOT NULL LIMIT 1) IS NULL AS is_told
 )
 SELECT workflow_id FROM workflows w
 WHERE finished_at IS NOT NULL AND ancestors = '{}'
@@ -103,6 +115,12 @@ WHERE finished_at IS NOT NULL AND ancestors = '{}'
                          OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id)
                              IS NOT NULL)
                   LIMIT 1) IS NOT NULL
+           LIMIT 1) IS NULL)
+  AND (SELECT f.effect_id FROM effects f WHERE f.workflow_id = w.workflow_id LIMIT 1) IS NULL
+  AND ((SELECT is_told FROM q)
+       OR (SELECT j.job_id FROM jobs j
+           WHERE j.workflow_id = w.workflow_id
+             AND (SELECT f.effect_id FROM effects f WHERE f.job_id = j.job_id LIMIT 1) IS NOT NULL
            LIMIT 1) IS NULL)
 ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED;
 
@@ -153,6 +171,10 @@ j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
 p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
+d AS (
+    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
+    WHERE job_id = ANY(ARRAY(SELECT job_id FROM g)) AND coalesce(resolved_at, 'infinity') = 'infinity'
+),
 c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
@@ -179,5 +201,35 @@ WITH k AS MATERIALIZED (
 d AS (
     DELETE FROM idempotency_keys WHERE key_id = ANY(ARRAY(SELECT key_id FROM k))
     RETURNING key_id
+)
+SELECT count(*) FROM d;
+
+-- name: prune_letters
+-- The oldest $2 dead letters that were resolved more than $1 seconds ago. Open ones go with their jobs, which
+-- resolves them.
+WITH k AS MATERIALIZED (
+    SELECT job_id, attempt FROM dead_letters
+    WHERE resolved_at IS NOT NULL
+      AND resolved_at < (SELECT clock_timestamp() - make_interval(secs => $1))
+    ORDER BY resolved_at LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM dead_letters
+    WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+      AND (job_id, attempt) IN (SELECT job_id, attempt FROM k)
+    RETURNING job_id
+)
+SELECT count(*) FROM d;
+
+-- name: prune_deliveries
+-- The oldest $2 deliveries that were over more than $1 seconds ago.
+WITH k AS MATERIALIZED (
+    SELECT effect_id FROM deliveries
+    WHERE finished_at < (SELECT clock_timestamp() - make_interval(secs => $1))
+    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM deliveries WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id
 )
 SELECT count(*) FROM d;

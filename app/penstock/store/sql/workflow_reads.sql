@@ -67,7 +67,7 @@ UNION ALL
 -- name: workflows
 -- These workflows, in this order, with their jobs counted.
 SELECT w.workflow_id, w.name, w.state, w.on_failure, w.queues, w.halt, w.holder_id, w.created_by,
-       w.traceparent, w.finished_at, w.total, w.succeeded, w.dead, w.cancelled, w.skipped,
+       w.traceparent, w.finished_at, w.notify, w.total, w.succeeded, w.dead, w.cancelled, w.skipped,
        d.ready, d.scheduled, r.running
 FROM unnest($1::uuid[]) WITH ORDINALITY AS i(workflow_id, n)
 CROSS JOIN LATERAL (

@@ -1,0 +1,134 @@
+"""Deliveries at the door: what left the house or is still to, whom it went to, sending it again.
+
+A delivery is seen by who sees the queue of its job, or all queues of its workflow; what tells of
+neither, and the endpoints that fail, by who sees all queues.
+"""
+
+import struct
+from dataclasses import replace
+
+from aiohttp import web
+
+from penstock.api import letter_views, notices, views
+from penstock.api.ask import Ask
+from penstock.api.blame import refusal, validated
+from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
+from penstock.api.lists import cut, own_queues, page
+from penstock.api.problems import Problem, not_found
+from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
+from penstock.domain import ids
+from penstock.domain.delivery import DeliveryView
+from penstock.domain.ids import BYTES
+from penstock.store.deliveries import DeliveryFilter
+
+_PLACE = struct.Struct(f">q{BYTES}s")  # microseconds since 1970, id
+
+
+async def list_all(ask: Ask) -> web.Response:
+    """What is to be delivered or was, the newest ends first."""
+    query = ask.query
+    assert isinstance(query, DeliveriesQuery)
+    cursors = Cursors("deliveries", query, ask.caller)
+    position = cursors.position(_PLACE.size)
+    of = DeliveryFilter(
+        queues=await own_queues(ask, ask.caller),
+        channels=one_of(query.channel),
+        outcomes=frozenset(query.outcome) or None,
+        job=ids.parse(query.job_id) if query.job_id else None,
+        workflow=ids.parse(query.workflow_id) if query.workflow_id else None,
+    )
+    if not await _may_see(ask, of.job, of.workflow) and (of.job or of.workflow):
+        return views.page([])
+    if position is not None:
+        at, id_ = _PLACE.unpack(position)
+        of = replace(of, below=(instant_of(at), id_))
+    found = await ask.door.deliveries.page(of, query.limit)
+    following = None
+    if found.next is not None:
+        following = cursors.cursor(_PLACE.pack(us_of(found.next[0]), found.next[1]))
+    return page(ask, [letter_views.delivery(one) for one in found.items], following)
+
+
+async def show(ask: Ask) -> web.Response:
+    """One, as it stands."""
+    return views.answer(letter_views.delivery(await _own(ask)))
+
+
+async def resend(ask: Ask) -> web.Response:
+    """Sends one again, at once, under the id that its receiver knows."""
+    view = await _own(ask)
+    await _check_told_of(ask, view)
+    await ask.door.deliveries.send_again(view.id)
+    return views.answer(letter_views.delivery(await _own(ask)))
+
+
+async def endpoints(ask: Ask) -> web.Response:
+    """Endpoints that fail or were given up."""
+    query = ask.query
+    assert isinstance(query, PageQuery)
+    cursors = Cursors("endpoints", query, ask.caller)
+    after = cursors.position()
+    if ask.caller.queues is not None:
+        return views.page([])
+    found = await ask.door.deliveries.endpoints(after, query.limit + 1)
+    following = cut(query, found, letter_views.endpoint_key)
+    items = [letter_views.endpoint(one) for one in found]
+    return page(ask, items, None if following is None else cursors.cursor(following))
+
+
+async def enable(ask: Ask) -> web.Response:
+    """Takes an endpoint back that was given up: what waits for it is tried at once."""
+    body = validated(ENDPOINT_BODY, ask.body.value)
+    if ask.caller.queues is not None:
+        raise not_found()
+    found = await ask.door.deliveries.enable(body["endpoint"])
+    if found is None:
+        raise not_found()
+    return views.answer(letter_views.enabled(*found))
+
+
+async def test(ask: Ask) -> web.Response:
+    """Sends a message that tells of nothing, to see whether it arrives."""
+    body = validated(TEST_BODY, ask.body.value)
+    faults = list(notices.endpoint_faults(body, "", ask.door.reach))
+    if faults:
+        raise refusal(faults)
+    id_ = ask.door.minter.mint()
+    await ask.door.deliveries.add_test(id_, *notices.endpoint_of(body))
+    view = await ask.door.deliveries.delivery(id_)
+    assert view is not None, "deliveries are kept for a minute at least"
+    return views.answer(letter_views.delivery(view), 202)
+
+
+async def _own(ask: Ask) -> DeliveryView:
+    """The delivery that the path names; 404 where the caller may not see it."""
+    id_ = ids.parse(ask.key)
+    view = await ask.door.deliveries.delivery(id_) if id_ is not None else None
+    if view is None or not await _may_see(ask, view.job, view.workflow):
+        raise not_found()
+    return view
+
+
+async def _may_see(ask: Ask, job: ids.JobId | None, workflow: ids.JobId | None) -> bool:
+    """Whether what tells of this job or workflow is for this caller."""
+    caller = ask.caller
+    if caller.queues is None:
+        return True
+    if job is not None:
+        queue = (await ask.door.reads.queues_of([job])).get(job)
+        if queue is None or not caller.sees(queue):
+            return False
+    if workflow is not None:
+        view = await ask.door.workflow_reads.workflow(workflow)
+        if view is None or not all(map(caller.sees, view.queues)):
+            return False
+    return job is not None or workflow is not None
+
+
+async def _check_told_of(ask: Ask, view: DeliveryView) -> None:
+    """410 where what it tells of is deleted: there would be nothing to send."""
+    gone = view.job is not None and not await ask.door.reads.queues_of([view.job])
+    if view.workflow is not None:
+        gone = await ask.door.workflow_reads.workflow(view.workflow) is None
+    if gone:
+        raise Problem("gone", "the job or workflow that it tells of is deleted")

@@ -1,0 +1,37 @@
+"""What is sent about deliveries: an endpoint to take back, somebody to send a test to."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from penstock.api.fields import Printable
+from penstock.api.notices import URL_MAX, Email, Webhook
+
+_CLOSED = ConfigDict(extra="forbid", strict=True)
+
+
+def _one(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [{"required": ["webhook"]}, {"required": ["email"]}]
+
+
+@with_config(_CLOSED)
+class EndpointBody(TypedDict):
+    """Which endpoint to take back."""
+
+    endpoint: Annotated[
+        Printable,
+        Field(max_length=URL_MAX, description="Its `id`, or the whole URL or address."),
+    ]
+
+
+@with_config(ConfigDict(**_CLOSED, json_schema_extra=_one))
+class TestBody(TypedDict, total=False):
+    """Whom to send a test to: a webhook or an e-mail address."""
+
+    webhook: Webhook
+    email: Email
+
+
+ENDPOINT_BODY: TypeAdapter[EndpointBody] = TypeAdapter(EndpointBody)
+TEST_BODY: TypeAdapter[TestBody] = TypeAdapter(TestBody)

@@ -1,0 +1,96 @@
+"""Dead letters and deliveries as they are answered."""
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from penstock.clock import rfc3339
+from penstock.domain import ids
+from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
+from penstock.domain.letter import GroupView, LetterView
+
+
+def letter(view: LetterView) -> dict[str, Any]:
+    return {
+        "job_id": ids.text(view.job),
+        "attempt": view.attempt,
+        "queue": view.queue,
+        "kind": view.kind,
+        "error": _fragment(view.error),
+        "error_type": view.error_type,
+        "fingerprint": view.fingerprint,
+        "reason": view.reason,
+        "died_at": rfc3339(view.died_at),
+        "resolved_at": _time(view.resolved_at),
+        "resolution": view.resolution,
+        "resolved_by": view.resolved_by,
+        "delivery": view.message,
+    }
+
+
+def group(view: GroupView) -> dict[str, Any]:
+    sample = {
+        "job_id": ids.text(view.job),
+        "attempt": view.attempt,
+        "queue": view.queue,
+        "error": _fragment(view.error),
+    }
+    return {
+        "fingerprint": view.fingerprint,
+        "kind": view.kind,
+        "error_type": view.error_type,
+        "count": view.count,
+        "first_at": rfc3339(view.first),
+        "last_at": rfc3339(view.last),
+        "sample": sample,
+    }
+
+
+def delivery(view: DeliveryView) -> dict[str, Any]:
+    return {
+        "id": ids.text(view.id),
+        "channel": view.channel,
+        "endpoint": masked(view.endpoint),
+        "endpoint_id": endpoint_id(view.endpoint),
+        "message_id": view.dedupe,
+        "event": view.event,
+        "job_id": None if view.job is None else ids.text(view.job),
+        "workflow_id": None if view.workflow is None else ids.text(view.workflow),
+        "attempt": view.attempt,
+        "state": view.state,
+        "rule": view.rule,
+        "created_at": rfc3339(view.at),
+        "tries": view.tries,
+        "outcome": view.outcome,
+        "error": view.error,
+        "next_try_at": _time(view.due_at),
+        "finished_at": _time(view.finished_at),
+    }
+
+
+def endpoint(view: EndpointView) -> dict[str, Any]:
+    return {
+        **enabled(view.endpoint, view.channel),
+        "failing_since": rfc3339(view.failing_since),
+        "failures": view.failures,
+        "disabled_at": _time(view.disabled_at),
+        "error": view.error,
+    }
+
+
+def enabled(endpoint: str, channel: str) -> dict[str, Any]:
+    return {"id": endpoint_id(endpoint), "endpoint": masked(endpoint), "channel": channel}
+
+
+def endpoint_key(view: EndpointView) -> bytes:
+    """Where it stands in the list: cursors hold no URLs."""
+    return bytes.fromhex(endpoint_id(view.endpoint))
+
+
+def _fragment(text: str | None) -> orjson.Fragment | None:
+    return None if text is None else orjson.Fragment(text)
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else rfc3339(at)

@@ -1,0 +1,145 @@
+"""Replay and discard dead letters.
+
+One is replayed on the same road as a retry. Many are replayed oldest first: jobs of no graph by the
+hundred in one statement, those of graphs one by one, for some seconds at most; what is left is said
+so, and is left to another call. If we die amid it, what was moved is in line or found by the
+reconciler, and the rest stays dead.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from penstock import clock
+from penstock.commands.change import Changes
+from penstock.commands.sequel import Sequel
+from penstock.domain.errors import (
+    Contended,
+    DuplicateJob,
+    JobNotFound,
+    WrongState,
+    WrongWorkflowState,
+)
+from penstock.domain.ids import JobId
+from penstock.domain.letter import Renewal, Resolution
+from penstock.store.health import Health
+from penstock.store.letters import OLDEST, Candidates, LetterFilter, Letters, beyond
+from penstock.store.queues import Queues
+from penstock.store.walk import Moved
+
+REPLAYS_MAX = 10_000  # by one call
+_AT_ONCE = 500  # by one statement
+_TIME_MAX_S = 10.0
+_SEARCHES_MAX = 10  # of 20,000 letters each
+_STAYS = (WrongState, WrongWorkflowState, DuplicateJob, JobNotFound, Contended)
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What came of a replay by filter: letters that were wanted, jobs that run again, jobs that
+    couldn't; and whether there is more that wasn't looked at."""
+
+    matched: int = 0
+    replayed: int = 0
+    more: bool = False
+
+
+@dataclass(slots=True)
+class _Course:
+    """A replay under way. `spacing_s`: seconds between two jobs."""
+
+    by: str
+    spacing_s: float
+    until: float
+    done: Replayed = field(default_factory=Replayed)
+    seen: set[JobId] = field(default_factory=set)
+
+    @property
+    def is_late(self) -> bool:
+        return clock.monotonic() > self.until
+
+
+class DeadLetters:
+    def __init__(
+        self, letters: Letters, changes: Changes, queues: Queues, sequel: Sequel, health: Health
+    ) -> None:
+        self._letters = letters
+        self._changes = changes
+        self._queues = queues
+        self._sequel = sequel
+        self._health = health
+        self._lane = asyncio.Semaphore(1)  # replays of many: one at a time
+
+    async def replay(self, id_: JobId, renewal: Renewal) -> None:
+        """Gives the job of an open letter a new life. JobNotFound, WrongState, DuplicateJob,
+        TooManyQueues."""
+        if renewal.queue is not None and (new := self._queues.unknown([renewal.queue])):
+            with self._health.watch():
+                await self._queues.add(new)
+        await self._changes.retry(id_, replace(renewal, how=Resolution.REPLAYED))
+
+    async def discard(self, id_: JobId, by: str) -> bool:
+        """Resolves a job's open letter; it stays dead. Whether there was one."""
+        with self._health.watch():
+            return await self._letters.discard(id_, by)
+
+    async def count(self, of: LetterFilter) -> Replayed:
+        """What `replay_all` would find."""
+        async with self._lane:
+            course = _Course("", 0.0, clock.monotonic() + _TIME_MAX_S)
+            async for found in self._found(of, course):
+                course.done.matched += len(found.plain) + len(found.in_graphs)
+            return course.done
+
+    async def replay_all(self, of: LetterFilter, by: str, rate_per_s: float | None) -> Replayed:
+        """Replays what a filter wants, the oldest first, 10,000 at most; with a rate, so many a
+        second begin. What can't run again stays."""
+        async with self._lane:
+            spacing_s = 1.0 / rate_per_s if rate_per_s else 0.0
+            course = _Course(by, spacing_s, clock.monotonic() + _TIME_MAX_S)
+            async for found in self._found(of, course):
+                await self._replay_plain(found.plain, course)
+                for id_ in found.in_graphs:
+                    if course.is_late:
+                        course.done.more = True
+                        break
+                    await self._replay_one(id_, course)
+            return course.done
+
+    async def _found(self, of: LetterFilter, course: _Course) -> AsyncIterator[Candidates]:
+        """Page by page; what dies again meanwhile is left out."""
+        of = replace(of, start=OLDEST)
+        searches = 0
+        while True:
+            found = await self._letters.to_replay(of, _AT_ONCE)
+            new = found.without(course.seen)
+            course.seen.update(new.plain, new.in_graphs)
+            searches += not (new.plain or new.in_graphs)
+            yield new
+            if found.next is None:
+                return
+            if course.is_late or len(course.seen) >= REPLAYS_MAX or searches >= _SEARCHES_MAX:
+                course.done.more = True
+                return
+            of = beyond(of, found.next)
+
+    async def _replay_plain(self, ids: Sequence[JobId], course: _Course) -> None:
+        if not ids:
+            return
+        first = course.done.matched
+        delays_s = [course.spacing_s * (first + n) for n in range(len(ids))]
+        course.done.matched += len(ids)
+        with self._health.watch():
+            due = await self._letters.replay_plain(ids, delays_s, course.by)
+        course.done.replayed += len(due)
+        await self._sequel.play(Moved(due=due))
+
+    async def _replay_one(self, id_: JobId, course: _Course) -> None:
+        delay_s = course.spacing_s * course.done.matched
+        course.done.matched += 1
+        renewal = Renewal(course.by, Resolution.REPLAYED, delay_s=delay_s)
+        try:
+            await self._changes.retry(id_, renewal)
+        except _STAYS:
+            return
+        course.done.replayed += 1

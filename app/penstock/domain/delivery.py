@@ -1,0 +1,67 @@
+"""What is shown of effects and of the endpoints that they go to. Pure."""
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+from penstock.domain.effect import Channel
+from penstock.domain.ids import JobId
+
+
+class Outcome(StrEnum):
+    """Where an effect stands."""
+
+    PENDING = "pending"  # to be tried, or tried again
+    DELIVERED = "delivered"
+    FAILED = "failed"  # given up
+    DROPPED = "dropped"  # there was nothing to tell of any more
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryView:
+    """An effect, pending or over. `dedupe` is the id that its receiver sees."""
+
+    id: bytes
+    at: datetime
+    channel: Channel
+    endpoint: str
+    dedupe: str
+    event: str
+    job: JobId | None
+    workflow: JobId | None
+    attempt: int
+    state: str
+    reason: str | None
+    rule: str | None
+    tries: int
+    outcome: Outcome
+    error: str | None
+    due_at: datetime | None
+    finished_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointView:
+    """An endpoint that fails, or was given up."""
+
+    endpoint: str
+    channel: str
+    failing_since: datetime
+    failures: int
+    disabled_at: datetime | None
+    error: str
+
+
+def endpoint_id(endpoint: str) -> str:
+    """Names an endpoint to those who mayn't see all of it: 16 hexadecimal digits."""
+    return hashlib.sha256(endpoint.encode()).hexdigest()[:16]
+
+
+def masked(endpoint: str) -> str:
+    """An endpoint as it is shown: of a URL only where it leads, the rest may be a secret."""
+    if "://" not in endpoint:
+        return endpoint
+    parts = urlsplit(endpoint)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
