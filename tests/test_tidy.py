@@ -43,9 +43,10 @@ MAY_IMPORT = {
     "store": {"domain", "telemetry", "clock", "chaos", "places"},
     "queue": {"domain", "telemetry", "clock", "chaos"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
+    "outlets": {"egress", "domain", "telemetry", "clock", "settings"},
     "examples": {"handlers", "egress", "clock"},
     "commands": {"store", "queue", *EVERYBODY},
-    "loops": {"commands", "store", "queue", "handlers", *EVERYBODY},
+    "loops": {"commands", "store", "queue", "handlers", "outlets", *EVERYBODY},
     "child": {"loops", "handlers", "egress", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},
     "dev": {"domain", "settings", "clock"},
@@ -56,6 +57,9 @@ DOORS = {
     "asyncpg": ("store/",),
     "redis": ("queue/",),
     "aiohttp": ("api/", "egress/"),
+    "aiosmtplib": ("outlets/",),
+    "jinja2": ("outlets/",),
+    "standardwebhooks": ("outlets/",),
     "jwt": ("api/", "cli/", "keys.py"),
     "cryptography": ("keys.py",),
     "yaml": ("settings/", "cli/"),
@@ -63,6 +67,8 @@ DOORS = {
     "structlog": ("telemetry/",),
     "click": ("cli/", "__main__.py"),
     "psutil": ("dev/",),
+    "aiokafka": ("outlets/",),
+    "aio_pika": ("outlets/",),
 }
 
 

@@ -3,12 +3,12 @@
 Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attributes here.
 """
 
+import asyncio
 import math
 import os
 import random
 import secrets
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,20 +30,18 @@ from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.domain.workflow import KIND
-from penstock.egress import networks
 from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.gathered import Bounds
 from penstock.handlers.registry import Handler, Registry
 from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
-from penstock.loops.children import Child, Children
+from penstock.loops.children import Child, Children, setup_of
 from penstock.loops.claims import Claims
 from penstock.loops.drain import Drain
 from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
 from penstock.loops.fanout import Fanout
-from penstock.loops.frames import Setup
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
 from penstock.loops.judge import Judge
@@ -67,10 +65,11 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
-from penstock.outlets.reach import Reach
+from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue.listener import Listener
 from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
+from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
 from penstock.settings import Settings
 from penstock.store.audit import Audit
 from penstock.store.deliveries import Deliveries
@@ -106,6 +105,7 @@ class Rooms:
     health: Health
     redis: RedisDoor
     egress: Egress
+    hooks: Egress  # of webhooks: jobs that call out must not hold them up, nor they the jobs
     registry: Registry
     metrics: Metrics
 
@@ -134,7 +134,8 @@ class Engine:
         return tuple(self._lanes)
 
     async def drain(self) -> None:
-        """Ends all work of this replica; see `loops/drain.py`."""
+        """Ends all work of this replica; see `loops/drain.py`. Meanwhile what is being delivered
+        comes to its end."""
         drain = Drain(
             self._settings.worker,
             self.me,
@@ -143,11 +144,14 @@ class Engine:
             self.workers,
             self.enqueuer.drained,
         )
-        await drain.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(drain.run())
+            group.create_task(self.relays.drain())
 
     async def close(self) -> None:
         """After the loops have ended: what they held open."""
         self.keeper.stop()
+        await self.relays.close()
         await self.children.close()
         self.threads.shutdown(wait=False, cancel_futures=True)
         await self.listener.close()
@@ -163,8 +167,8 @@ class Engine:
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
-        self.policy = Policy()
-        self.reach = Reach(networks(settings.egress.allow))
+        self.policy = Policy(dead_letter_endpoint(settings), rules_of(settings))
+        self.reach = reach_of(settings)
         kept_s = settings.retention.idempotency_s
         self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)
         self.effects = Effects(postgres)
@@ -177,6 +181,9 @@ class Engine:
         self.letters = Letters(postgres, self._rooms.health)
         self.deliveries = Deliveries(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
+        sources = Sources.of(postgres, self.effects, self.workflow_reads)
+        outlets = outlets_of(settings, self._rooms.hooks)
+        self.relays = Relays(settings, outlets, sources, self.metrics)
 
     def _build_queue(self) -> None:
         origin = secrets.token_hex(8)
@@ -215,7 +222,8 @@ class Engine:
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
         self._bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
-        self.children = self._children()
+        setup = setup_of(self._settings, self._bounds)
+        self.children = Children(setup, limits.children, limits.child_start_max_s, self.metrics)
         self._alone = Lane("children", (), limits.children, self.children)
         self._services = Services(self._rooms.egress, self._bounds)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
@@ -243,24 +251,6 @@ class Engine:
         self.settler.fanout = self.fanout
         self.fanout.on_stored = self.settler.pass_on
         self.hands = Hands(self.pool, self.held, self.settler, self.nester, parents, self._run_of)
-
-    def _children(self) -> Children:
-        settings, limits = self._settings, self._settings.worker
-        setup = Setup(
-            modules=settings.handlers.modules,
-            path=tuple(sys.path),
-            egress_allow=settings.egress.allow,
-            connect_timeout_s=settings.egress.connect_timeout_s,
-            response_max_bytes=settings.egress.response_max_bytes,
-            result_max_bytes=limits.result_max_bytes,
-            log_lines_max=limits.log_lines_max,
-            log_bytes_max=limits.log_bytes_max,
-            log_level=settings.log.level,
-            log_format=settings.log.format,
-            memory_max_bytes=limits.child_memory_max_bytes,
-            bounds=self._bounds,
-        )
-        return Children(setup, limits.children, limits.child_start_max_s, self.metrics)
 
     def _build_loops(self) -> None:
         settings = self._settings
@@ -326,6 +316,8 @@ class Engine:
             yield Loop("pruner", self.pruner.step)
             yield Loop("counts", self.upkeep.fold_counts)
             yield Loop("auditor", self.auditor.step)
+        if "relay" in self._settings.roles:
+            yield from self.relays.loops()
         if self._is_worker:
             yield Loop("worker", self.worker.step, self.worker.wake)
             yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
@@ -345,6 +337,7 @@ class Engine:
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
         self.sequel.on_unfinished = self.spreader.wake.set
+        self.sequel.on_effects = self.relays.wake
         self.changes.on_settings = self.book.wake.set
         self.ears.on_ready = self.worker.heat
         self.ears.on_due = self._on_due

@@ -39,6 +39,7 @@ EXIT_INTERRUPTED = 130
 _BOOT_PAUSE_S = 0.5
 _LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
 _SLACK_S = 1.0
+_HOOKS_MAX, _HOOKS_PER_HOST_MAX = 512, 32  # webhooks under way, more than the relay ever begins
 # Objects that were made and are still there before the youngest are looked through, which takes
 # some 2 ms; Python's 700 do so while a request is under way, again and again (12 % of our time).
 _GC_THRESHOLDS = (20_000, 10, 10)
@@ -224,10 +225,16 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         connect_timeout_s=settings.egress.connect_timeout_s,
         response_max_bytes=settings.egress.response_max_bytes,
     )
+    hooks = Egress(
+        settings.egress.allow,
+        connect_timeout_s=settings.egress.connect_timeout_s,
+        connections_max=_HOOKS_MAX,
+        connections_per_host_max=_HOOKS_PER_HOST_MAX,
+    )
     await store.open()
     try:
-        async with egress:
-            yield Rooms(dsn, limits, store, health, door, egress, registry, Metrics())
+        async with egress, hooks:
+            yield Rooms(dsn, limits, store, health, door, egress, hooks, registry, Metrics())
     finally:
         await door.close()
         health.close()
@@ -331,6 +338,7 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []
+    degraded += engine.relays.away()
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)
 

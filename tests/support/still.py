@@ -108,10 +108,12 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
     postgres, health = Postgres(dsn, limits), Health(dsn, limits)
     door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
     registry = Registry.load(settings.handlers.modules)
-    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), registry, Metrics())
+    hooks = Egress(settings.egress.allow)
+    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), hooks, registry, Metrics())
     await postgres.open()
     engine = Engine(settings, rooms)
     runs = asyncio.create_task(_run(engine))
+    await hooks.__aenter__()
     try:
         await engine.registrar.step()
         async with database.opened(db_dsn) as db, redis_shelves.opened(redis_url) as redis:
@@ -121,6 +123,7 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
         runs.cancel()
         await asyncio.wait([runs], timeout=3)
         await engine.close()
+        await hooks.__aexit__()
         await door.close()
         health.close()
         postgres.close()

@@ -17,7 +17,8 @@ from penstock.telemetry.metrics import Metrics
 
 class Sequel:
     """`on_ended(ids)` hears of jobs and workflows that are over, `on_cancel(id)` of running ones
-    that should stop, `on_unfinished()` that more is to be done."""
+    that should stop, `on_unfinished()` that more is to be done, `on_effects()` that something is to
+    leave the house."""
 
     def __init__(self, enqueuer: Enqueuer, metrics: Metrics) -> None:
         self.enqueuer = enqueuer
@@ -25,6 +26,7 @@ class Sequel:
         self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
         self.on_cancel: Callable[[JobId], None] = lambda _id: None
         self.on_unfinished: Callable[[], None] = lambda: None
+        self.on_effects: Callable[[], None] = lambda: None
 
     async def play(self, moved: Moved, but: Collection[JobId] = ()) -> None:
         """`but`: ended jobs of which the caller tells himself."""

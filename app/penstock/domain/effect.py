@@ -8,7 +8,7 @@ sees the same one however often it is sent; one that dies again after a replay h
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -27,7 +27,8 @@ class Channel(StrEnum):
 
 
 class On(StrEnum):
-    """What may be told of. The last two look at what was told before: the relay decides them."""
+    """What may be told of. The last two are for rules alone, and look at what came before, by queue
+    and kind: the relay decides the first of them, and looks for the second."""
 
     SUCCEEDED = "succeeded"
     DEAD = "dead"
@@ -70,13 +71,15 @@ def wishes_from(text: str | None) -> tuple[Wish, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A wish of the configuration, for jobs of these queues, kinds (globs) and tags; none: all."""
+    """A wish of the configuration, for jobs of these queues, kinds (globs) and tags; none: all.
+    `throttle_s`: at most one message of a queue and kind in so many seconds."""
 
     name: str
     wish: Wish
     queues: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
+    throttle_s: float = 0.0
 
     def covers(self, queue: str, kind: str, tags: Sequence[str]) -> bool:
         return (
@@ -84,6 +87,11 @@ class Rule:
             and _any_of(self.kinds, kind)
             and (not self.tags or not set(self.tags).isdisjoint(tags))
         )
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether what was told before counts."""
+        return On.FIRST_FAILURE in self.wish.on or On.RECOVERY in self.wish.on
 
 
 def _any_of(globs: Sequence[str], name: str) -> bool:
@@ -132,7 +140,7 @@ _STATE_OF = {
     On.DEAD: State.DEAD,
     On.CANCELLED: State.CANCELLED,
     On.FIRST_FAILURE: State.DEAD,
-    On.RECOVERY: State.SUCCEEDED,
+    On.RECOVERY: State.DEAD,  # it begins what a success ends: successes would be a row each
 }
 
 
@@ -163,6 +171,18 @@ class Policy:
 
 
 TELLS_NOTHING = Policy()
+
+RECOVERED = "penstock.job.recovered.v1"
+
+
+def of_recovery(job: EndedJob, rule: Rule) -> NewEffect:
+    """A success after a death, told by a rule."""
+    return replace(
+        _of_job(job, rule.wish, rule.name),
+        event=RECOVERED,
+        dedupe=f"{ids.text(job.id)}:{job.attempt}:{RECOVERED}:{_told_to(rule.wish, rule.name)}",
+    )
+
 
 _WORKFLOW_ON = {
     WorkflowState.SUCCEEDED: On.SUCCEEDED,
@@ -213,8 +233,7 @@ def _event(state: State) -> str:
 
 def _of_job(job: EndedJob, wish: Wish, rule: str | None) -> NewEffect:
     event = _event(job.state)
-    told = _short(wish.endpoint if rule is None else f"{rule} {wish.endpoint}")
-    dedupe = f"{ids.text(job.id)}:{job.attempt}:{event}:{told}"
+    dedupe = f"{ids.text(job.id)}:{job.attempt}:{event}:{_told_to(wish, rule)}"
     return NewEffect(
         wish.channel,
         wish.endpoint,
@@ -239,6 +258,10 @@ def _dead_letter(job: EndedJob, topic: str) -> NewEffect:
         attempt=job.attempt,
         reason=job.reason,
     )
+
+
+def _told_to(wish: Wish, rule: str | None) -> str:
+    return _short(wish.endpoint if rule is None else f"{rule} {wish.endpoint}")
 
 
 def _short(endpoint: str) -> str:
@@ -281,6 +304,7 @@ class Fate(StrEnum):
     LATER = "later"  # it may work another time
     NEVER = "never"  # this message can't be delivered there
     GONE = "gone"  # nothing can any more: the endpoint says so itself
+    DROPPED = "dropped"  # nobody wants it: it was not tried
 
 
 @dataclass(frozen=True, slots=True)

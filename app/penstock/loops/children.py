@@ -22,6 +22,7 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.handlers.context import Context
 from penstock.handlers.errors import PermanentError
+from penstock.handlers.gathered import Bounds
 from penstock.handlers.text import cut, one_line
 from penstock.loops.frames import (
     SLACK_BYTES,
@@ -37,6 +38,7 @@ from penstock.loops.frames import (
     submitted_of,
 )
 from penstock.loops.nursery import Born, CanNotStart, Nursery
+from penstock.settings import Settings
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -269,3 +271,22 @@ def last_lines(said: bytearray) -> list[str]:
         lines[start:][:_LAST_LINES] if start < len(lines) - _LAST_LINES else lines[-_LAST_LINES:]
     )
     return [cut(one_line(line), _LAST_LINE_BYTES) for line in shown]
+
+
+def setup_of(settings: Settings, bounds: Bounds) -> Setup:
+    """What children need of the settings; they import from where we do."""
+    limits, egress = settings.worker, settings.egress
+    return Setup(
+        modules=settings.handlers.modules,
+        path=tuple(sys.path),
+        egress_allow=egress.allow,
+        connect_timeout_s=egress.connect_timeout_s,
+        response_max_bytes=egress.response_max_bytes,
+        result_max_bytes=limits.result_max_bytes,
+        log_lines_max=limits.log_lines_max,
+        log_bytes_max=limits.log_bytes_max,
+        log_level=settings.log.level,
+        log_format=settings.log.format,
+        memory_max_bytes=limits.child_memory_max_bytes,
+        bounds=bounds,
+    )

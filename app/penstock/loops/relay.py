@@ -2,7 +2,8 @@
 
 In: effects that are due, claimed by lease. Out: messages at their receivers, and what came of them.
 Always holds: no transaction is open while something is sent; an endpoint that hangs or refuses
-takes one lane, and delays nothing of another's. If we die after a send and before it was written
+takes one lane, and delays nothing of another's; what is for one that was given up is not tried, but
+dropped, and says so. If we die after a send and before it was written
 down, the lease ends and it is sent again under the same id: at least once.
 """
 
@@ -17,23 +18,26 @@ from penstock import chaos, clock
 from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, wait_s
 from penstock.domain.errors import StoreUnavailable
 from penstock.outlets import Outlet
-from penstock.store.effects import Effects
+from penstock.store.effects import Effects, Failing
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
-_LANES = 32  # endpoints that are delivered to at once
+_LANES = 64  # endpoints that are delivered to at once
 _CLAIM_MAX = 500
 _LEASE_S = 60.0
 _TICK_S = 1.0
+PATIENT_S = 3e9  # a hundred years: such an endpoint is never given up
 
 log = get_logger(__name__)
 
-Compose = Callable[[Sequence[Effect]], Awaitable[list[Message | None]]]
+Compose = Callable[[Sequence[Effect]], Awaitable[list[Message | Delivery]]]
+Over = tuple[bytes, str, str | None]  # id, outcome, error
+Late = tuple[bytes, float, str | None]  # id, seconds, error
 
 
 class Relay:
-    """`compose(effects)` makes messages of them, None where what they tell of is gone.
-    `patience_s`: for so long an endpoint may fail before it is given up."""
+    """`compose(effects)` makes messages of them, or says why not. `patience_s`: for so long an
+    endpoint may fail before it is given up."""
 
     def __init__(
         self,
@@ -48,17 +52,22 @@ class Relay:
         self._effects = effects
         self._compose = compose
         self._metrics = metrics
-        self.patience_s = 5 * 86_400.0
+        self.patience_s = PATIENT_S
+        self.is_shut: Callable[[], bool] = lambda: False  # nothing can be delivered just now
         self.wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
-        self._failing: set[str] = set()  # endpoints that failed when we tried them last
+        self._draining = False
+
+    @property
+    def busy(self) -> int:
+        """How many endpoints are being delivered to."""
+        return len(self._busy)
 
     async def step(self) -> float:
         """Claims what is due for endpoints that are free, and begins to deliver it; the pause until
         the next look."""
         self.wake.clear()
-        lanes = _LANES - len(self._busy)
-        if lanes <= 0:
+        if self._draining or len(self._busy) >= _LANES or self.is_shut():
             return _TICK_S
         lease = secrets.token_bytes(16)
         share = (self._outlet.at_once, _CLAIM_MAX, _LEASE_S)
@@ -71,15 +80,18 @@ class Relay:
             self._busy[endpoint] = asyncio.create_task(work, name=f"relay:{self._channel}")
         return _TICK_S
 
-    async def drained(self) -> None:
-        """Returns when what is under way has come to an end."""
-        await asyncio.gather(*self._busy.values(), return_exceptions=True)
+    async def drain(self, within_s: float) -> None:
+        """Begins nothing more, and returns when what is under way has come to an end, or the time
+        is up. The rest is any other replica's."""
+        self._draining = True
+        if self._busy:
+            await asyncio.wait(self._busy.values(), timeout=within_s)
 
     async def close(self) -> None:
         """Stops what is under way: it is sent again when its lease is over."""
         for task in self._busy.values():
             task.cancel()
-        await self.drained()
+        await asyncio.gather(*self._busy.values(), return_exceptions=True)
         await self._outlet.close()
 
     async def _serve(self, endpoint: str, lease: bytes, batch: Sequence[Effect]) -> None:
@@ -95,22 +107,25 @@ class Relay:
 
     async def _deliver(self, endpoint: str, lease: bytes, batch: Sequence[Effect]) -> None:
         began = clock.monotonic()
+        known = await self._effects.failing(endpoint)
+        if known is not None and known.disabled_at is not None:
+            why = f"the endpoint was given up at {clock.rfc3339(known.disabled_at)}: {known.error}"
+            await self._effects.finish(lease, [(one.id, "dropped", why) for one in batch])
+            self._count([Delivery(Fate.DROPPED)] * len(batch), clock.monotonic() - began)
+            return
         composed = await self._compose(batch)
-        messages = [one for one in composed if one is not None]
-        dropped = [
-            (effect.id, "dropped", "what it tells of is gone")
-            for effect, message in zip(batch, composed, strict=True)
-            if message is None
-        ]
-        fates = await self._tried(messages)
+        messages = [one for one in composed if isinstance(one, Message)]
+        tried = await self._tried(messages)
         await chaos.point("after_deliver")
+        answers = iter(tried)
+        fates = [next(answers) if isinstance(one, Message) else one for one in composed]
         self._count(fates, clock.monotonic() - began)
-        over, late = _sorted(messages, fates)
-        if over or dropped:
-            await self._effects.finish(lease, [*over, *dropped])
+        over, late = _sorted(batch, fates)
+        if over:
+            await self._effects.finish(lease, over)
         if late:
             await self._effects.put_off(lease, late)
-        await self._judge(endpoint, fates)
+        await self._judge(endpoint, tried, known)
 
     async def _tried(self, messages: Sequence[Message]) -> list[Delivery]:
         if not messages:
@@ -122,20 +137,18 @@ class Relay:
             told = traceback.format_exception_only(error)[-1].strip()
             return [Delivery(Fate.LATER, told[:500])] * len(messages)
 
-    async def _judge(self, endpoint: str, fates: Sequence[Delivery]) -> None:
+    async def _judge(self, endpoint: str, fates: Sequence[Delivery], known: Failing | None) -> None:
         """Keeps in mind which endpoints fail, and gives up those that say that they are gone or
-        fail for too long."""
+        fail for too long. `known`: what was known of this one before."""
         bad = [one for one in fates if one.fate in (Fate.LATER, Fate.GONE)]
-        if not bad and endpoint in self._failing:
-            await self._effects.works(endpoint)
-            self._failing.discard(endpoint)
+        gone = any(one.fate is Fate.GONE for one in bad)
+        if not gone and any(one.fate is Fate.DELIVERED for one in fates):
+            if known is not None:
+                await self._effects.works(endpoint)
         elif bad:
-            self._failing.add(endpoint)
-            gone = any(one.fate is Fate.GONE for one in bad)
             why = bad[-1].error or "no reason given"
-            patience_s = float("inf") if self._channel is Channel.DEAD_LETTER else self.patience_s
             disabled = await self._effects.failed(
-                endpoint, self._channel, why, gone=gone, patience_s=min(patience_s, 3e9)
+                endpoint, self._channel, why, gone=gone, patience_s=self.patience_s
             )
             if disabled:
                 log.warning("endpoint_disabled", channel=self._channel, endpoint=endpoint, why=why)
@@ -146,16 +159,13 @@ class Relay:
         self._metrics.delivery_seconds(self._channel).observe(seconds)
 
 
-def _sorted(
-    messages: Sequence[Message], fates: Sequence[Delivery]
-) -> tuple[list[tuple[bytes, str, str | None]], list[tuple[bytes, float, str | None]]]:
+def _sorted(batch: Sequence[Effect], fates: Sequence[Delivery]) -> tuple[list[Over], list[Late]]:
     """What is over, and what is tried again."""
-    over: list[tuple[bytes, str, str | None]] = []
-    late: list[tuple[bytes, float, str | None]] = []
-    for message, one in zip(messages, fates, strict=True):
-        effect = message.effect
-        if one.fate is Fate.DELIVERED:
-            over.append((effect.id, "delivered", None))
+    over: list[Over] = []
+    late: list[Late] = []
+    for effect, one in zip(batch, fates, strict=True):
+        if one.fate in (Fate.DELIVERED, Fate.DROPPED):
+            over.append((effect.id, one.fate, one.error))
             continue
         after_s = wait_s(effect, one, random.random()) if one.fate is Fate.LATER else None
         if after_s is None:

@@ -287,6 +287,8 @@ class Settler:
         self._enqueuer.put(due, off)
         if ended:
             self._sequel.on_ended(ended)
+        if any(one.effects for one in settlements):
+            self._sequel.on_effects()
         self._count(settlements, settled, counts)
 
     def _count(

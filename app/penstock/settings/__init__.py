@@ -1,6 +1,8 @@
 """Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
 
+from penstock.settings.brokers import AlertRule, Alerts, Kafka, RabbitMq
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.sections import (
     Auth,
@@ -21,15 +23,20 @@ from penstock.settings.values import Role
 from penstock.settings.worker import Worker
 
 __all__ = [
+    "AlertRule",
+    "Alerts",
     "Auth",
     "Dev",
     "Egress",
     "Handlers",
     "Http",
     "Jobs",
+    "Kafka",
     "Log",
+    "Notifications",
     "Postgres",
     "Queue",
+    "RabbitMq",
     "Redis",
     "Retention",
     "Role",
@@ -37,6 +44,8 @@ __all__ = [
     "Setting",
     "Settings",
     "SettingsError",
+    "Smtp",
+    "Webhook",
     "Worker",
     "describe",
     "environment",

@@ -1,6 +1,6 @@
 """What a section of the settings is."""
 
-from pydantic import BaseModel, ConfigDict, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Section(BaseModel):
@@ -12,8 +12,9 @@ class Section(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_bool(cls, value: object) -> object:
+    def _no_bool(cls, value: object, info: ValidationInfo) -> object:
         # pydantic's lax mode, which the environment's texts need, would take YAML's `yes` for 1.
-        if isinstance(value, bool):
+        is_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        if isinstance(value, bool) and not is_bool:
             raise ValueError("is a yes or no where a number, a text or a list is wanted")
         return value

@@ -14,6 +14,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
+from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.values import (
     DAY_S,
@@ -284,6 +286,9 @@ class Settings(Section):
         min_length=1,
         description="which parts of the server run in this process",
     )
+    broker: Broker = Field(
+        "none", description="what takes dead letters; none = they stay in PostgreSQL"
+    )
     http: Http = Http()
     postgres: Postgres
     redis: Redis
@@ -295,8 +300,30 @@ class Settings(Section):
     audit: Audit = Audit()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
+    kafka: Kafka = Kafka()
+    rabbitmq: RabbitMq = RabbitMq()
+    alerts: Alerts = Alerts()
+    webhook: Webhook = Webhook()
+    smtp: Smtp = Smtp()
+    notifications: Notifications = Notifications()
     log: Log = Log()
     dev: Dev = Dev()
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _knows_its_broker(self) -> Self:
+        if self.broker == "kafka" and self.kafka.bootstrap_servers is None:
+            raise PydanticCustomError(
+                "lacking",
+                "kafka.bootstrap_servers is required as broker is kafka: "
+                "set PENSTOCK_KAFKA__BOOTSTRAP_SERVERS",
+            )
+        if self.broker == "rabbitmq" and self.rabbitmq.url is None:
+            raise PydanticCustomError(
+                "lacking",
+                "rabbitmq.url is required as broker is rabbitmq: set PENSTOCK_RABBITMQ__URL, "
+                "or PENSTOCK_RABBITMQ__URL_FILE to a file that holds it",
+            )
+        return self

@@ -211,7 +211,8 @@ def _variable(environ: Mapping[str, str], name: str) -> tuple[str, object]:
         if variable_of(of_file) in environ:
             both = f"{name} and {variable_of(of_file)} are both set: drop one"
             raise SettingsError(both, of_file)
-        return of_file, _secret_of_file(of_file, name, environ[name])
+        text = _secret_of_file(of_file, name, environ[name])
+        return of_file, _parsed(of_file, name, text, fields[of_file])
     _demand_known(key, "the environment", show=variable_of, given=name)
     _demand_text(key, name, environ[name])
     return key, _parsed(key, name, environ[name], fields[key])

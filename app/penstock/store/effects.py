@@ -7,6 +7,7 @@ under the same id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from penstock.domain.effect import (
     Channel,
@@ -32,6 +33,15 @@ class Waiting:
     count: int
     oldest_s: float
     due_in_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """An endpoint that fails; `disabled_at`: when it was given up."""
+
+    since: datetime
+    disabled_at: datetime | None
+    error: str
 
 
 class Effects:
@@ -81,6 +91,11 @@ class Effects:
         """Counts a failure of an endpoint; whether it is disabled now."""
         found = await self._pg.value("endpoint_failed", endpoint, channel, why, gone, patience_s)
         return bool(found)
+
+    async def failing(self, endpoint: str) -> Failing | None:
+        """None: it works, as far as is known."""
+        found = await self._pg.rows("endpoint", endpoint)
+        return Failing(*found[0]) if found else None
 
     async def works(self, endpoint: str) -> None:
         await self._pg.rows("endpoint_works", endpoint)

@@ -57,6 +57,11 @@ class WorkflowReads:
             found = await self._pg.read("workflows", [id_])
         return _view(found[0]) if found else None
 
+    async def workflows(self, ids: Sequence[JobId]) -> list[WorkflowView]:
+        """Those of these that there are."""
+        with self._health.watch():
+            return [_view(row) for row in await self._pg.read("workflows", ids)]
+
     async def page(self, of: WorkflowFilter, limit: int) -> WorkflowPage:
         """A page of `limit` workflows at most, newest first, or of fewer and `next` where it had
         to stop looking."""

@@ -67,6 +67,9 @@ def _take_over_stdlib(level: str, out: TextIO, ahead: list[Processor], last: Pro
     # A traceback for each connection that it misses, every second, while PostgreSQL is away: what
     # an operator needs to know of that, our loops tell as they back off (`loops/supervise.py`).
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
+    # The same of brokers, which `outlets/line.py` tells of.
+    for name in ("aiokafka", "aio_pika", "aiormq"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def _take_over_python() -> None:

@@ -115,6 +115,22 @@ class Metrics:
             ),
             (None,),
         )
+        self.effects_waiting = Family(
+            Gauge(
+                "penstock_effects_waiting",
+                "What is to leave the house and has not yet.",
+                ["channel"],
+                registry=r,
+            ),
+        )
+        self.effects_oldest_age = Family(
+            Gauge(
+                "penstock_effects_oldest_age_seconds",
+                "Age of the oldest that has not left the house.",
+                ["channel"],
+                registry=r,
+            ),
+        )
         self.jobs_expired = Family(
             Counter("penstock_jobs_expired", "Jobs not started in time.", ["queue"], registry=r),
             (queues,),

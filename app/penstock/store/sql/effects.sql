@@ -109,3 +109,7 @@ RETURNING disabled_at IS NOT NULL;
 
 -- name: endpoint_works
 DELETE FROM endpoints WHERE endpoint = $1;
+
+-- name: endpoint
+-- One that fails or was given up; no row: it works.
+SELECT failing_since, disabled_at, error FROM endpoints WHERE endpoint = $1;

@@ -1,0 +1,158 @@
+"""The relays of one replica, made and wired by hand: a part of `engine.py`.
+
+Each channel that is configured has a way out, a composer and a relay; rules that look back have one
+sieve. Where a channel isn't configured, nobody can ask for it, and what was asked for when it was
+waits in the outbox until it is again.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from penstock.api import views
+from penstock.domain.effect import Channel, Rule
+from penstock.egress import Egress, networks
+from penstock.loops.compose import Composer, Extent, Show
+from penstock.loops.relay import Relay
+from penstock.loops.sieve import Sieve
+from penstock.loops.supervise import Loop
+from penstock.outlets import Mail, Outlet, Reach, Server, Webhook
+from penstock.outlets.brokers import Broker, dead_letter_outlet
+from penstock.settings import Settings, Smtp
+from penstock.store.effects import Effects
+from penstock.store.ends import Ends
+from penstock.store.postgres import Postgres
+from penstock.store.rule_marks import RuleMarks
+from penstock.store.workflow_reads import WorkflowReads
+from penstock.telemetry.metrics import Metrics
+
+_KIB = 1024
+_GAUGES_S = 5.0
+_DRAIN_S = 18.0  # a call that hangs is over by then
+
+SHOW = Show(views.job, views.attempt, views.workflow)
+EXTENTS = {
+    Channel.DEAD_LETTER: Extent(900 * _KIB, whole=True),
+    Channel.WEBHOOK: Extent(256 * _KIB),
+    Channel.EMAIL: Extent(0),
+}
+
+
+def rules_of(settings: Settings) -> tuple[Rule, ...]:
+    return tuple(rule.as_rule() for rule in settings.notifications.rules)
+
+
+def reach_of(settings: Settings) -> Reach:
+    """What can be asked for; raises WrongSetting for rules that could tell nobody."""
+    reach = Reach(
+        networks(settings.egress.allow),
+        hooks=bool(settings.webhook.secrets),
+        mails=settings.smtp.host is not None,
+        schemes=settings.webhook.schemes,
+    )
+    reach.demand(rules_of(settings))
+    return reach
+
+
+def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
+    """A way out for each channel that is configured."""
+    outlets: dict[Channel, Outlet] = {}
+    if secrets := settings.webhook.secrets:
+        keys = [secret.get_secret_value() for secret in secrets]
+        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
+    if (server := _server(settings.smtp)) is not None:
+        outlets[Channel.EMAIL] = Mail(server)
+    if (broker := dead_letter_outlet(settings)) is not None:
+        outlets[Channel.DEAD_LETTER] = broker
+    return outlets
+
+
+def _server(smtp: Smtp) -> Server | None:
+    if smtp.host is None or smtp.from_address is None:
+        return None
+    return Server(
+        smtp.host,
+        smtp.port,
+        smtp.from_address,
+        smtp.username,
+        smtp.password.get_secret_value() if smtp.password is not None else None,
+        smtp.tls,
+        smtp.ca_file,
+        smtp.timeout_s,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What messages are made of."""
+
+    effects: Effects
+    ends: Ends
+    workflows: WorkflowReads
+    marks: RuleMarks
+
+    @classmethod
+    def of(cls, postgres: Postgres, effects: Effects, workflows: WorkflowReads) -> "Sources":
+        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres))
+
+
+class Relays:
+    """`wake()` after effects were written: else they are found within a second."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        outlets: Mapping[Channel, Outlet],
+        sources: Sources,
+        metrics: Metrics,
+    ) -> None:
+        self._effects = sources.effects
+        self._metrics = metrics
+        self.sieve = Sieve(rules_of(settings), sources.marks)
+        self.by_channel: dict[Channel, Relay] = {}
+        self._servers: list[Broker | Mail] = []
+        for channel, outlet in outlets.items():
+            composer = Composer(sources.ends, sources.workflows, SHOW, self.sieve, EXTENTS[channel])
+            relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
+            if channel is Channel.WEBHOOK:
+                relay.patience_s = settings.webhook.disable_after_s
+            if channel is Channel.DEAD_LETTER:
+                broker = cast(Broker, outlet)
+                self._servers.append(broker)
+                relay.is_shut = broker.is_away
+            if isinstance(outlet, Mail):
+                self._servers.append(outlet)
+            self.by_channel[channel] = relay
+
+    def loops(self) -> Iterable[Loop]:
+        for channel, relay in self.by_channel.items():
+            yield Loop(f"relay-{channel}", relay.step, relay.wake)
+        if self.by_channel:
+            yield Loop("recoveries", self.sieve.look_for_recoveries)
+        yield Loop("outbox", self.gauge)
+
+    def away(self) -> list[str]:
+        """The brokers and mail servers that are known to be out of reach."""
+        return [one.name for one in self._servers if one.why is not None]
+
+    def wake(self) -> None:
+        for relay in self.by_channel.values():
+            relay.wake.set()
+
+    async def gauge(self) -> float:
+        """How much waits to be delivered, and for how long."""
+        waiting = await self._effects.waiting()
+        for channel in Channel:
+            found = waiting.get(channel)
+            self._metrics.effects_waiting(channel).set(found.count if found else 0)
+            self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
+        return _GAUGES_S
+
+    async def drain(self) -> None:
+        relays = self.by_channel.values()
+        await asyncio.gather(*(relay.drain(_DRAIN_S) for relay in relays))
+
+    async def close(self) -> None:
+        for relay in self.by_channel.values():
+            await relay.close()

@@ -1,0 +1,250 @@
+"""The relay: what becomes of effects, whatever their receivers do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import orjson
+import pytest
+from aiohttp import web
+
+from penstock.api import views
+from penstock.domain.attempt import Ending
+from penstock.domain.effect import Channel, On
+from penstock.domain.ids import JobId
+from tests.egress.receiver import Receiver, receiver, saying
+from tests.support.making import FINAL_FAILURE, SUCCESS
+from tests.support.outbox import Outbox, hook
+from tests.support.still import Still
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def outbox(still: Still) -> Outbox:
+    return Outbox(still)
+
+
+async def end(still: Still, *urls: str, ending: Ending = SUCCESS, count: int = 1) -> list[JobId]:
+    """Jobs that have ended and want these URLs told."""
+    jobs = await still.start(count, notify=hook(*urls))
+    await still.settle(*((job, ending) for job in jobs))
+    return [job.id for job in jobs]
+
+
+async def test_an_end_is_told_as_the_api_shows_the_job(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying()) as there:
+        (id_,) = await end(still, there.url)
+        assert outbox.relay.wake.is_set(), "the settlement wakes it"
+        await outbox.turn()
+    (seen,) = there.seen
+    event = orjson.loads(seen.body)
+    view = await still.db.reads.job(id_)
+    assert view is not None
+    shown = orjson.loads(orjson.dumps(views.job(view)))
+    del shown["notify"]
+    assert event["data"] == {**shown, "reason": None}
+    assert event["data"]["result"] == {"answer": 42}
+    assert event["type"] == "penstock.job.succeeded.v1"
+    assert await outbox.over() == [("delivered", None)]
+    assert await outbox.waiting() == []
+    assert still.metric("effects_total", channel="webhook", fate="delivered") == 1
+
+
+async def test_a_failure_is_put_off_and_said(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying(status=503)) as there:
+        await end(still, there.url)
+        await outbox.turn()
+        ((url, tries, error, _, _, in_s),) = await outbox.waiting()
+        assert (url, tries, error) == (there.url, 1, "the endpoint answered 503")
+        assert 4 < in_s < 7
+        await outbox.turn()
+        assert len(there.seen) == 1, "not before its time"
+        await outbox.later()
+        await outbox.turn()
+    assert len(there.seen) == 2
+    first, second = (seen.headers["webhook-id"] for seen in there.seen)
+    assert first == second
+    ((_, tries, _, _, _, in_s),) = await outbox.waiting()
+    assert tries == 2
+    assert 290 < in_s < 370
+
+
+async def test_the_receivers_own_wish_is_kept_to(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying(status=429, headers={"Retry-After": "120"})) as there:
+        await end(still, there.url)
+        await outbox.turn()
+    ((_, _, _, _, _, in_s),) = await outbox.waiting()
+    assert 115 < in_s < 145
+
+
+async def test_the_schedule_comes_to_its_end(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying(status=500)) as there:
+        await end(still, there.url)
+        for _ in range(10):
+            await outbox.later()
+            await outbox.turn()
+    assert await outbox.over() == [("failed", "the endpoint answered 500")]
+    assert len(there.seen) == 10
+
+
+async def test_an_address_that_is_refused_is_never_tried_again(
+    still: Still, outbox: Outbox
+) -> None:
+    await end(still, "http://10.0.0.1/")
+    await outbox.turn()
+    ((outcome, error),) = await outbox.over()
+    assert outcome == "failed"
+    assert error is not None
+    assert "a private address" in error
+    assert await outbox.endpoints() == []
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[Receiver]:
+    async def hang(request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    async with receiver(hang) as there:
+        yield there
+
+
+async def test_an_endpoint_that_hangs_delays_no_other(
+    still: Still, outbox: Outbox, hanging: Receiver
+) -> None:
+    async with receiver(saying()) as there:
+        await end(still, hanging.url, there.url, count=30)
+        await end(still, *(f"{hanging.url}/{n}" for n in range(50)))
+
+        async def look() -> bool:
+            await outbox.relay.step()
+            return len(there.seen) == 30
+
+        await eventually(look, "the other has got all", within_s=5)
+    await outbox.relay.drain(0)
+
+
+async def test_an_endpoint_that_says_it_is_gone_gets_nothing_more(
+    still: Still, outbox: Outbox
+) -> None:
+    async with receiver(saying(status=410)) as there:
+        await end(still, there.url)
+        await outbox.turn()
+        (row,) = await outbox.endpoints()
+        assert row["disabled_at"] is not None
+        await end(still, there.url, count=2)
+        await outbox.turn()
+    assert len(there.seen) == 1
+    first, *others = await outbox.over()
+    assert first == ("failed", "the endpoint answered 410")
+    for outcome, error in others:
+        assert outcome == "dropped"
+        assert error is not None
+        assert error.startswith("the endpoint was given up at 20")
+        assert error.endswith("the endpoint answered 410")
+    assert len(others) == 2
+
+
+async def test_an_endpoint_that_fails_for_too_long_is_given_up(
+    still: Still, outbox: Outbox
+) -> None:
+    async with receiver(saying(status=500)) as there:
+        await end(still, there.url)
+        await outbox.turn()
+        (row,) = await outbox.endpoints()
+        assert (row["disabled_at"], row["failures"]) == (None, 1)
+        await still.db.session.execute(
+            "UPDATE endpoints SET failing_since = failing_since - $1::interval", timedelta(days=5)
+        )
+        await outbox.later()
+        await outbox.turn()
+        (row,) = await outbox.endpoints()
+        assert row["disabled_at"] is not None
+        await outbox.later()
+        await outbox.turn()
+    assert len(there.seen) == 2
+    assert [outcome for outcome, _ in await outbox.over()] == ["dropped"]
+
+
+async def test_an_endpoint_that_works_again_is_no_longer_a_failing_one(
+    still: Still, outbox: Outbox
+) -> None:
+    """Whoever found it failing: here that was another replica."""
+    async with receiver(saying()) as there:
+        await still.db.session.execute(
+            "INSERT INTO endpoints VALUES ($1, 'webhook', clock_timestamp(), 7, NULL, 'x')",
+            there.url,
+        )
+        await end(still, there.url)
+        await outbox.turn()
+    assert await outbox.endpoints() == []
+
+
+async def test_what_somebody_else_holds_is_left_until_its_lease_is_over(
+    still: Still, outbox: Outbox
+) -> None:
+    async with receiver(saying()) as there:
+        await end(still, there.url)
+        (taken,) = await still.engine.effects.claim(Channel.WEBHOOK, b"x" * 16, [], (10, 10, 60.0))
+        await outbox.turn()
+        assert there.seen == []
+        await outbox.later()  # that one died
+        await outbox.turn()
+    assert [seen.headers["webhook-id"] for seen in there.seen] == [taken.dedupe]
+    assert await still.engine.effects.finish(b"x" * 16, [(taken.id, "delivered", None)]) == set()
+
+
+async def test_what_a_job_does_not_ask_for_is_not_told(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying()) as there:
+        jobs = await still.start(2, notify=hook(there.url, on=(On.DEAD,)))
+        await still.settle((jobs[0], SUCCESS), (jobs[1], FINAL_FAILURE))
+        await outbox.turn()
+    (seen,) = there.seen
+    assert orjson.loads(seen.body)["type"] == "penstock.job.dead.v1"
+
+
+async def test_what_is_pruned_is_told_no_more(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying()) as there:
+        (id_,) = await end(still, there.url)
+        await still.db.session.execute("DELETE FROM jobs WHERE job_id = $1", id_)
+        await outbox.turn()
+        assert there.seen == []
+    assert await outbox.over() == [("dropped", "what it tells of is gone")]
+
+
+async def test_a_drain_lets_a_call_come_to_its_end_and_begins_none(
+    still: Still, outbox: Outbox
+) -> None:
+    let_go = asyncio.Event()
+
+    async def wait(request: web.Request) -> web.StreamResponse:
+        await let_go.wait()
+        return web.Response()
+
+    async with receiver(wait) as there:
+        await end(still, there.url)
+        await outbox.relay.step()
+        await eventually(lambda: _has(there), "the call has come")
+        draining = asyncio.create_task(outbox.relay.drain(5))
+        await asyncio.sleep(0)
+        await end(still, there.url + "/second")
+        await outbox.relay.step()
+        let_go.set()
+        await draining
+        assert len(there.seen) == 1
+    assert await outbox.over() == [("delivered", None)]
+    assert len(await outbox.waiting()) == 1
+
+
+async def _has(there: Receiver) -> bool:
+    return bool(there.seen)
+
+
+async def test_gauges_tell_how_much_waits(still: Still, outbox: Outbox) -> None:
+    await end(still, "http://127.0.0.1:1/", count=3)
+    await still.engine.relays.gauge()
+    assert still.metric("effects_waiting", channel="webhook") == 3
+    assert still.metric("effects_oldest_age_seconds", channel="webhook") > 0
+    await still.db.session.execute("TRUNCATE effects")
+    await still.engine.relays.gauge()
+    assert still.metric("effects_waiting", channel="webhook") == 0

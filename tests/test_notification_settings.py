@@ -1,0 +1,127 @@
+"""Settings of what leaves the house: webhooks' secrets, the mail server, rules."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from penstock.domain.effect import Channel, On, Rule, Wish
+from penstock.settings import SettingsError, describe, load
+from tests.test_settings import SECRETS
+
+SECRET = "whsec_" + "QUFB" * 8
+OTHER = "whsec_" + "QkJC" * 8
+RULE = {"name": "a", "on": ["first_failure", "recovery"], "webhook": "https://hooks.test/s3cret"}
+
+
+def refusal(**given: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load({**SECRETS, **{f"PENSTOCK_{name}": value for name, value in given.items()}})
+    return str(caught.value)
+
+
+def shown(environ: dict[str, str]) -> dict[str, object]:
+    return {one.key: one.value for one in describe(load({**SECRETS, **environ}))}
+
+
+def test_secrets_come_as_a_list_and_are_never_shown() -> None:
+    environ = {"PENSTOCK_WEBHOOK__SECRETS": json.dumps([SECRET, OTHER])}
+    settings = load({**SECRETS, **environ})
+    assert [one.get_secret_value() for one in settings.webhook.secrets] == [SECRET, OTHER]
+    assert "QUFB" not in str(shown(environ))
+    assert "QUFB" not in repr(settings)
+
+
+def test_secrets_may_come_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "secrets.json"
+    path.write_text(json.dumps([SECRET]) + "\n")
+    settings = load({**SECRETS, "PENSTOCK_WEBHOOK__SECRETS_FILE": str(path)})
+    assert [one.get_secret_value() for one in settings.webhook.secrets] == [SECRET]
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "QUFB" * 8,
+        "whsec_",
+        "whsec_" + "QUFB" * 7,
+        "whsec_" + "QUFB" * 22,
+        "whsec_" + "QUF!" * 8,
+        "whsec_" + "QUFB" * 8 + "Q",
+    ],
+)
+def test_a_wrong_secret_is_refused_and_not_repeated(secret: str) -> None:
+    told = refusal(WEBHOOK__SECRETS=json.dumps([secret]))
+    assert "webhook.secrets" in told
+    assert "openssl rand" in told
+    assert "QUF" not in told
+
+
+def test_a_secret_that_is_there_twice_is_refused() -> None:
+    assert "there twice" in refusal(WEBHOOK__SECRETS=json.dumps([SECRET, SECRET]))
+
+
+def test_a_mail_server_is_set_by_few_variables() -> None:
+    settings = load(
+        {
+            **SECRETS,
+            "PENSTOCK_SMTP__HOST": "mail.example.com",
+            "PENSTOCK_SMTP__FROM_ADDRESS": "penstock@example.com",
+            "PENSTOCK_SMTP__USERNAME": "penstock",
+            "PENSTOCK_SMTP__PASSWORD": "hush",
+        }
+    )
+    smtp = settings.smtp
+    assert (smtp.host, smtp.port, smtp.tls) == ("mail.example.com", 587, "starttls")
+    assert "hush" not in repr(smtp)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"HOST": "mail"}, "smtp.from_address is required"),
+        ({"FROM_ADDRESS": "Ops <ops@example.com>"}, "one plain address"),
+        ({"USERNAME": "a"}, "smtp.username and smtp.password go together"),
+        ({"USERNAME": "a", "PASSWORD": "hush", "TLS": "none"}, "sent unprotected"),
+        ({"TLS": "ssl"}, "smtp.tls"),
+    ],
+)
+def test_a_wrong_mail_server_is_named(given: dict[str, str], words: str) -> None:
+    told = refusal(**{f"SMTP__{name}": value for name, value in given.items()})
+    assert words in told
+    assert "hush" not in told
+
+
+def test_rules_become_those_of_the_policy_and_hide_their_urls() -> None:
+    whole = {**RULE, "queues": ["bill*"], "kinds": ["k"], "tags": ["t"], "throttle_s": 60}
+    mail = {"name": "b", "on": ["dead"], "email": "ops@example.com"}
+    environ = {"PENSTOCK_NOTIFICATIONS__RULES": json.dumps([whole, mail])}
+    first, second = load({**SECRETS, **environ}).notifications.rules
+    on = (On.FIRST_FAILURE, On.RECOVERY)
+    wish = Wish(on, Channel.WEBHOOK, "https://hooks.test/s3cret")
+    assert first.as_rule() == Rule("a", wish, ("bill*",), ("k",), ("t",), 60.0)
+    assert second.as_rule().wish == Wish((On.DEAD,), Channel.EMAIL, "ops@example.com")
+    assert shown(environ)["notifications.rules"] == [
+        "a: first_failure, recovery to hooks.test",
+        "b: dead to ops@example.com",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        ([{"name": "a", "on": ["dead"]}], "a webhook or an email, and not both"),
+        ([{**RULE, "email": "ops@example.com"}], "a webhook or an email, and not both"),
+        ([{**RULE, "on": []}], "0.on"),
+        ([{**RULE, "on": ["died"]}], "0.on"),
+        ([{**RULE, "email": "ops", "webhook": None}], "one plain address"),
+        ([{**RULE, "color": "red"}], "0.color"),
+        ([RULE, RULE], "two rules a"),
+        ([{**RULE, "throttle_s": -1}], "0.throttle_s"),
+    ],
+)
+def test_a_wrong_rule_is_named_by_its_place(rules: object, words: str) -> None:
+    told = refusal(NOTIFICATIONS__RULES=json.dumps(rules))
+    assert "notifications.rules" in told
+    assert words in told
+    assert "s3cret" not in told
