@@ -19,7 +19,8 @@ import asyncpg
 import pytest
 
 from penstock.domain.ids import JobId, WorkerId
-from penstock.store import lists, postgres, queries, rows
+from penstock.store import deliveries, lists, postgres, queries, rows
+from penstock.store.letters import NEWEST
 from penstock.store.lists import HIGHEST, LOWEST
 from tests.support import making
 from tests.support.database import TABLES
@@ -174,6 +175,30 @@ SELECT id, 'default', 'echo', 5, now() - interval '1 h', 0, 0, 0, now() - interv
        md5((n / 1000)::text)::uuid
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+LETTERS = """
+INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, died_at)
+SELECT id, 1, 'default', 'echo', 'oops', left(md5((n % 9)::text), 16), now() + n * interval '1 us'
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
+CLOSED_LETTERS = """
+INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, died_at,
+                          resolved_at, resolution)
+SELECT id, 1, 'default', 'echo', 'oops', '', now(), now() - interval '1 day', 'retried'
+FROM unnest($1::uuid[]) i(id)
+"""
+EFFECTS = """
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
+                     due_at)
+SELECT id, 'dead-letter', 'topic', '', '', id, 1, 'dead', now(), now()
+FROM unnest($1::uuid[]) i(id)
+"""
+DELIVERIES = """
+INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
+                        tries, outcome, finished_at)
+SELECT id, 'webhook', 'https://x', '', '', id, 1, 'dead', now(), 1, 'failed',
+       now() - interval '1 day'
+FROM unnest($1::uuid[]) i(id)
+"""
 ATTEMPTS = """
 INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
 SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
@@ -242,7 +267,7 @@ def settlement(ids: list[JobId], worker: WorkerId) -> Calls:
         (
             *(ids, [1] * n, [worker] * n, [p[0] for p in picked], [p[1] for p in picked]),
             *([p[2] for p in picked], [0] * n, [0] * n, [0] * n, ['{"a":1}'] * n, [None] * n),
-            *([None] * n, [False] * n),
+            *([None] * n, [False] * n, False, [], *[[] for _ in range(9)]),
         )
     ]
 
@@ -314,6 +339,19 @@ def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
 
 
 ONE = hashlib.md5(b"0", usedforsecurity=False).digest()
+
+
+def letters(kind: str | None = None) -> Callable[[list[JobId], WorkerId], Calls]:
+    """A page of 50, the newest."""
+    newest = (NEWEST.died_at, NEWEST.job, NEWEST.attempt, lists.LOOKS_MAX, 51)
+    return lambda *_: [(*newest, None, [kind] if kind else None, None, None, False)]
+
+
+def told(*more: Any) -> Callable[[list[JobId], WorkerId], Calls]:
+    """A page of 50 effects, the newest."""
+    return lambda *_: [(*deliveries.NEWEST, deliveries.LOOKS_MAX, 51, None, None, *more)]
+
+
 LAST_ID = b"\xff" * 16
 FIRST = ("default", "", -1, rows.EPOCH, bytes(16), LAST_ID, THROUGH)
 
@@ -430,6 +468,32 @@ HOT = [
     Hot("audit_orphans", [RUNNING_UNDER_500_NAMES, WORKER], lambda *_: [(1,)], 499, True),
     Hot("audit_heads", [DUE, RUNNING], lambda *_: [(200, 0.0)], 30, is_read=True),
     Hot("audit_workers", [EXPIRED_WORKERS, RUNNING], lambda *_: [(THROUGH,)], is_read=True),
+    Hot("resolve_letters", [LETTERS], lambda i, _: [(i, "retried", None)]),
+    Hot("change_job", [JOBS, ENDED], lambda i, _: [(id_, "1", "other") for id_ in i]),
+    Hot("replay_plain", [JOBS, ENDED, LETTERS], lambda i, _: [(i, [0.0] * len(i), "ada")]),
+    Hot("open_letters", [LETTERS], letters(), 51, is_read=True),
+    Hot("open_letters", [LETTERS], letters("rare"), 1, is_read=True, of="without any"),
+    Hot("all_letters", [LETTERS], letters("rare"), 1, is_read=True, of="without any"),
+    Hot(
+        "letters_to_replay",
+        [JOBS, ENDED, LETTERS],
+        lambda *_: [(rows.EPOCH, LOWEST, 0, lists.LOOKS_MAX, THROUGH, *[None] * 4)],
+        is_read=True,
+    ),
+    Hot("letters", [LETTERS, ATTEMPTS, EFFECTS], lambda i, _: [(i, [1] * len(i))], is_read=True),
+    Hot("letters", [LETTERS, DELIVERIES], lambda i, _: [(i, [1] * len(i))], 500, True, "over"),
+    Hot("effects_page", [EFFECTS], told(None), 51, is_read=True),
+    Hot("deliveries_page", [DELIVERIES], told(["dropped"]), 1, is_read=True, of="without any"),
+    Hot("send_again", [DELIVERIES], each),
+    Hot("prune_letters", [CLOSED_LETTERS], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot("prune_deliveries", [DELIVERIES], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot(
+        "prune_ended",
+        [JOBS, ENDED_LONG_AGO, LETTERS, DELIVERIES],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
+        answers=1,
+        of="with letters",
+    ),
     Hot("prune_idempotency_keys", [KEYS], lambda *_: [(60.0, THROUGH)], answers=1),
 ]
 
