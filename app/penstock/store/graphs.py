@@ -358,6 +358,8 @@ async def _loose_again(
     found = await transaction.rows("ended_parents", [id_])
     if not found or found[0][1] == State.SUCCEEDED:
         return None
+    if found[0][2] is not None:
+        raise _unfinished()
     was = State(found[0][1])
     all_parents = (await _parents_of(transaction, [id_])).get(id_, [])
     parents = [one for one in all_parents if one not in pruned]
