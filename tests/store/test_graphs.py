@@ -1,10 +1,17 @@
 """Transitions of graphs, straight on the store: unlock, skip, stop, cancel, retry, join, end."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from penstock.domain.errors import NameTaken, ParentNotFound, WrongState, WrongWorkflowState
+from penstock.domain.errors import (
+    Contended,
+    NameTaken,
+    ParentNotFound,
+    WrongState,
+    WrongWorkflowState,
+)
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import LOOSE, NewWorkflow, OnFailure
 from tests.support import making, weaving
@@ -355,3 +362,17 @@ async def test_a_loose_retry_waits_for_its_parents_anew_and_is_told_once(db: Dat
     both = await db.jobs.start([one, two], worker)
     await weaving.settle(db, *((job, making.SUCCESS) for job in both))
     assert await db.places([child]) == ["ready"]
+
+
+async def test_a_loose_job_is_not_retried_while_its_children_are_being_told(db: Database) -> None:
+    (run,) = await db.running()
+    new = making.new_jobs(1100, parents=(run.id,), depends_on=("…",), run_if="all_finished")
+    await db.submissions.store_graph(Submission(new))
+    linked = replace(run, graph_id=LOOSE)
+    moved = await weaving.settle(db, (linked, making.FINAL_FAILURE))
+    assert len(moved.unlocked) == 1000
+    with pytest.raises(Contended):
+        await db.graphs.retry_job(run.id)
+    await db.graphs.advance(LOOSE)
+    assert await db.count("job_blocked") == 0
+    assert await db.graphs.retry_job(run.id) is not None
