@@ -10,13 +10,13 @@ from penstock.domain.delivery import endpoint_id
 from penstock.domain.ids import JobId
 from penstock.server import Replica
 from tests.support.api import Api, token
-from tests.support.outbox import HOOK, Outbox, opened
+from tests.support.letterbox import HOOK, Letterbox, opened
 
 PATH = "/v1/deliveries"
 
 
 @pytest.fixture
-async def outbox(dsn: str) -> AsyncIterator[Outbox]:
+async def box(dsn: str) -> AsyncIterator[Letterbox]:
     async with opened(dsn) as one:
         yield one
 
@@ -32,11 +32,11 @@ async def listed(api: Api, query: str = "") -> list[str]:
     return [one["id"] for one in (await api.get(f"{PATH}?{query}"))["items"]]
 
 
-async def test_what_left_and_what_is_to_leave_is_listed(api: Api, outbox: Outbox) -> None:
+async def test_what_left_and_what_is_to_leave_is_listed(api: Api, box: Letterbox) -> None:
     text, job = await a_job(api)
-    sent = ids.text(await outbox.over(job_id=job, dedupe="the id"))
-    waits = ids.text(await outbox.pending(job_id=job, error="503", tries=2, rule="ops"))
-    mail = ids.text(await outbox.over("failed", channel="email", endpoint="ops@example.com"))
+    sent = ids.text(await box.over(job_id=job, dedupe="the id"))
+    waits = ids.text(await box.pending(job_id=job, error="503", tries=2, rule="ops"))
+    mail = ids.text(await box.over("failed", channel="email", endpoint="ops@example.com"))
     assert await listed(api) == [mail, waits, sent]
     assert await listed(api, f"job_id={text}") == [waits, sent]
     assert await listed(api, "outcome=pending&outcome=failed") == [mail, waits]
@@ -51,9 +51,9 @@ async def test_what_left_and_what_is_to_leave_is_listed(api: Api, outbox: Outbox
     assert (other["rule"], other["finished_at"]) == ("ops", None)
 
 
-async def test_no_secret_of_a_url_is_shown(api: Api, outbox: Outbox) -> None:
-    sent = ids.text(await outbox.over())
-    await outbox.fails()
+async def test_no_secret_of_a_url_is_shown(api: Api, box: Letterbox) -> None:
+    sent = ids.text(await box.over())
+    await box.fails()
     for path in (PATH, f"{PATH}/{sent}", "/v1/endpoints"):
         assert "secret" not in str(await api.get(path))
     (endpoint,) = (await api.get("/v1/endpoints"))["items"]
@@ -67,18 +67,18 @@ async def test_a_query_with_a_typo_is_refused(api: Api, query: str) -> None:
     assert status == 400
 
 
-async def test_what_failed_is_sent_again(api: Api, outbox: Outbox) -> None:
+async def test_what_failed_is_sent_again(api: Api, box: Letterbox) -> None:
     _, job = await a_job(api)
-    id_ = ids.text(await outbox.over("failed", job_id=job, dedupe="j:1", error="503"))
+    id_ = ids.text(await box.over("failed", job_id=job, dedupe="j:1", error="503"))
     status, again = await api.call("POST", f"{PATH}/{id_}/resend")
     assert (status, again["id"], again["message_id"]) == (200, id_, "j:1")
     assert len(await listed(api)) == 1
 
 
-async def test_what_tells_of_a_deleted_job_is_not_sent_again(api: Api, outbox: Outbox) -> None:
+async def test_what_tells_of_a_deleted_job_is_not_sent_again(api: Api, box: Letterbox) -> None:
     nobody = JobId(b"n" * 16)
     for columns in ({"job_id": nobody}, {"workflow_id": nobody}):
-        id_ = ids.text(await outbox.over("failed", **columns))
+        id_ = ids.text(await box.over("failed", **columns))
         status, problem = await api.call("POST", f"{PATH}/{id_}/resend")
         assert (status, problem["type"]) == (410, "/problems/gone")
         assert (await api.get(f"{PATH}/{id_}"))["outcome"] == "failed"
@@ -91,17 +91,17 @@ async def test_an_unknown_delivery_is_not_there(api: Api, id_: str) -> None:
 
 
 async def test_who_sees_some_queues_sees_only_what_tells_of_their_jobs(
-    replica: Replica, api: Api, outbox: Outbox
+    replica: Replica, api: Api, box: Letterbox
 ) -> None:
     text, own = await a_job(api, queue="own")
     foreign_text, foreign = await a_job(api, queue="foreign")
     jobs = [{"name": "a", "kind": "echo", "queue": "own", "delay_s": 3600}]
     _, flow = await api.call("POST", "/v1/workflows", {"name": "w", "jobs": jobs})
-    mine = ids.text(await outbox.over(job_id=own))
-    other = ids.text(await outbox.over(job_id=foreign))
-    flows = ids.text(await outbox.pending(workflow_id=ids.parse(flow["id"])))
-    test = ids.text(await outbox.over(state="test"))
-    await outbox.fails()
+    mine = ids.text(await box.over(job_id=own))
+    other = ids.text(await box.over(job_id=foreign))
+    flows = ids.text(await box.pending(workflow_id=ids.parse(flow["id"])))
+    test = ids.text(await box.over(state="test"))
+    await box.fails()
     async with Api(replica.url, token("operator", queues=["own"])) as caller:
         assert await listed(caller) == [flows, mine]
         assert await listed(caller, f"job_id={text}") == [mine]
@@ -116,8 +116,8 @@ async def test_who_sees_some_queues_sees_only_what_tells_of_their_jobs(
     assert len((await api.get("/v1/endpoints"))["items"]) == 1
 
 
-async def test_an_endpoint_is_taken_back(api: Api, outbox: Outbox) -> None:
-    await outbox.fails(is_disabled=True)
+async def test_an_endpoint_is_taken_back(api: Api, box: Letterbox) -> None:
+    await box.fails(is_disabled=True)
     (found,) = (await api.get("/v1/endpoints"))["items"]
     assert found["disabled_at"] is not None
     status, taken = await api.call("POST", "/v1/endpoints/enable", {"endpoint": found["id"]})
@@ -126,9 +126,9 @@ async def test_an_endpoint_is_taken_back(api: Api, outbox: Outbox) -> None:
     assert (await api.get("/v1/endpoints"))["items"] == []
 
 
-async def test_endpoints_are_paged(api: Api, outbox: Outbox) -> None:
+async def test_endpoints_are_paged(api: Api, box: Letterbox) -> None:
     for n in range(3):
-        await outbox.fails(f"https://{n}.example.com/")
+        await box.fails(f"https://{n}.example.com/")
     page = await api.get("/v1/endpoints?limit=2")
     rest = await api.get(f"/v1/endpoints?limit=2&cursor={page['next_cursor']}")
     shown = {one["endpoint"] for one in page["items"] + rest["items"]}

@@ -22,7 +22,7 @@ from penstock.domain import ids
 from penstock.domain.caller import Role
 from penstock.server import Replica
 from tests.support.api import Api
-from tests.support.outbox import Outbox, opened
+from tests.support.letterbox import Letterbox, opened
 from tests.support.replica import SECRET
 
 Call = tuple[str, str]
@@ -182,12 +182,12 @@ class Stage:
     """A replica with an own and a foreign queue, and jobs as they are needed."""
 
     def __init__(
-        self, url: str, admin: Api, session: aiohttp.ClientSession, outbox: Outbox
+        self, url: str, admin: Api, session: aiohttp.ClientSession, box: Letterbox
     ) -> None:
         self._url = url
         self._admin = admin
         self._session = session
-        self._outbox = outbox
+        self._box = box
 
     async def check(self, call: Call, row: Row, asker: Asker, queue: str) -> str | None:
         """Makes one call; what is wrong about its answer, or None."""
@@ -215,7 +215,7 @@ class Stage:
             return f"/v1/queues/{queue}", path.replace("{name}", queue)
         if row.told:
             id_ = await self._admin.submit(**job(queue))
-            told = await self._outbox.over(job_id=ids.parse(id_))
+            told = await self._box.over(job_id=ids.parse(id_))
             return f"/v1/jobs/{id_}", path.replace("{id}", ids.text(told))
         if row.dead:
             id_ = await self._admin.submit(**dying(queue))
@@ -256,8 +256,8 @@ async def test_every_role_gets_what_the_contract_says_of_every_call(
     for queue in (OWN, FOREIGN):
         await api.submit(**job(queue))
         await api.ended(await api.submit(**dying(queue)))
-    async with aiohttp.ClientSession() as session, opened(dsn) as outbox:
-        stage = Stage(replica.url, api, session, outbox)
+    async with aiohttp.ClientSession() as session, opened(dsn) as box:
+        stage = Stage(replica.url, api, session, box)
         cells = itertools.product(calls, ASKERS, (OWN, FOREIGN))
         wrong = [await stage.check(call, ROWS[call], asker, queue) for call, asker, queue in cells]
     assert not any(wrong), "\n".join(text for text in wrong if text)

@@ -18,7 +18,7 @@ from tests.api.conftest import Served
 from tests.api.wire import call
 from tests.support.api import Api
 from tests.support.contract import closed
-from tests.support.outbox import opened
+from tests.support.letterbox import opened
 
 DOCUMENT = openapi.document(ROUTES, Limits())
 OPERATIONS = {
@@ -155,8 +155,8 @@ def test_examples_of_parameters_are_valid() -> None:
 
 
 async def test_examples_of_requests_are_accepted(api: Api, dsn: str) -> None:
-    async with opened(dsn) as outbox:
-        await outbox.fails("9f86d081884c7d65")
+    async with opened(dsn) as box:
+        await box.fails("9f86d081884c7d65")
     sent = 0
     for (method, path), operation in OPERATIONS.items():
         content = operation.get("requestBody", {}).get("content", {})

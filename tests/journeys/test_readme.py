@@ -65,7 +65,7 @@ async def test_every_command_of_the_tour_answers_what_it_says(
     listed = next(answer for command, answer in told.items() if "tag=tour" in command)
     assert len(listed["items"]) == 1
     ends = [answer["state"] for command, answer in told.items() if "wait=10" in command]
-    assert ends == ["succeeded", "cancelled", "dead", "succeeded"]
+    assert ends == ["succeeded", "cancelled", "dead", "succeeded", "dead"]
     keyed = [answer.get("id") for command, answer in told.items() if "4711}" in command]
     assert len(set(keyed)) == 1
 

@@ -10,7 +10,7 @@ from penstock.store.deliveries import Deliveries, DeliveryFilter
 from penstock.store.effects import Effects
 from tests.support import making
 from tests.support.database import Database
-from tests.support.outbox import HOOK, Outbox
+from tests.support.letterbox import HOOK, Letterbox
 
 LEASE = b"l" * 16
 
@@ -21,8 +21,8 @@ def deliveries(db: Database) -> Deliveries:
 
 
 @pytest.fixture
-def outbox(db: Database) -> Outbox:
-    return Outbox(db.session)
+def box(db: Database) -> Letterbox:
+    return Letterbox(db.session)
 
 
 async def listed(deliveries: Deliveries, of: DeliveryFilter | None = None) -> list[bytes]:
@@ -38,14 +38,14 @@ async def listed(deliveries: Deliveries, of: DeliveryFilter | None = None) -> li
 
 
 async def test_what_is_pending_and_what_is_over_is_one_list(
-    deliveries: Deliveries, outbox: Outbox
+    deliveries: Deliveries, box: Letterbox
 ) -> None:
     ids = [
-        await outbox.pending(),
-        await outbox.over(),
-        await outbox.over("failed", error="503"),
-        await outbox.pending(channel="email", endpoint="ops@example.com"),
-        await outbox.over("dropped"),
+        await box.pending(),
+        await box.over(),
+        await box.over("failed", error="503"),
+        await box.pending(channel="email", endpoint="ops@example.com"),
+        await box.over("dropped"),
     ]
     assert await listed(deliveries) == ids[::-1]
     assert await listed(deliveries, DeliveryFilter(channels=["email"])) == [ids[3]]
@@ -62,16 +62,16 @@ async def test_what_is_pending_and_what_is_over_is_one_list(
 
 
 async def test_those_of_one_job_or_workflow(
-    db: Database, deliveries: Deliveries, outbox: Outbox
+    db: Database, deliveries: Deliveries, box: Letterbox
 ) -> None:
     (job,), workflow = await db.submit(), making.job_id()
     ids = [
-        await outbox.pending(job_id=job),
-        await outbox.over(job_id=job),
-        await outbox.over("failed", job_id=making.job_id()),
-        await outbox.pending(workflow_id=workflow),
-        await outbox.over(workflow_id=workflow),
-        await outbox.over("failed", job_id=job),
+        await box.pending(job_id=job),
+        await box.over(job_id=job),
+        await box.over("failed", job_id=making.job_id()),
+        await box.pending(workflow_id=workflow),
+        await box.over(workflow_id=workflow),
+        await box.over("failed", job_id=job),
     ]
     assert await listed(deliveries, DeliveryFilter(job=job)) == [ids[5], ids[1], ids[0]]
     failed = DeliveryFilter(job=job, outcomes=frozenset({Outcome.FAILED}))
@@ -82,24 +82,24 @@ async def test_those_of_one_job_or_workflow(
 
 
 async def test_who_sees_some_queues_sees_their_jobs(
-    db: Database, deliveries: Deliveries, outbox: Outbox
+    db: Database, deliveries: Deliveries, box: Letterbox
 ) -> None:
     (mine,), (other,) = await db.submit(queue="mine"), await db.submit(queue="other")
-    ids = [await outbox.over(job_id=mine), await outbox.pending(job_id=mine)]
-    await outbox.over(job_id=other)
-    await outbox.over()
-    await outbox.pending(job_id=making.job_id())
+    ids = [await box.over(job_id=mine), await box.pending(job_id=mine)]
+    await box.over(job_id=other)
+    await box.over()
+    await box.pending(job_id=making.job_id())
     assert await listed(deliveries, DeliveryFilter(queues=["mine"])) == ids[::-1]
     assert await listed(deliveries, DeliveryFilter(queues=[])) == []
 
 
 async def test_a_page_looks_at_a_bounded_number(
-    deliveries: Deliveries, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+    deliveries: Deliveries, box: Letterbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rare = [await outbox.over(channel="email"), await outbox.pending(channel="email")]
+    rare = [await box.over(channel="email"), await box.pending(channel="email")]
     for _ in range(4):
-        await outbox.over()
-        await outbox.pending()
+        await box.over()
+        await box.pending()
     monkeypatch.setattr("penstock.store.deliveries.LOOKS_MAX", 2)
     page = await deliveries.page(DeliveryFilter(channels=["email"]), 50)
     assert (page.items, page.next is None) == ([], False)
@@ -108,9 +108,9 @@ async def test_a_page_looks_at_a_bounded_number(
 
 
 async def test_what_is_over_is_sent_again_under_its_receivers_id(
-    deliveries: Deliveries, outbox: Outbox, db: Database
+    deliveries: Deliveries, box: Letterbox, db: Database
 ) -> None:
-    id_ = await outbox.over("failed", dedupe="j:1", error="503")
+    id_ = await box.over("failed", dedupe="j:1", error="503")
     assert await deliveries.send_again(id_)
     assert await db.count("deliveries") == 0
     effects = Effects(db.postgres)
@@ -125,9 +125,9 @@ async def test_what_is_over_is_sent_again_under_its_receivers_id(
 
 
 async def test_what_waits_for_its_next_try_is_due_at_once(
-    deliveries: Deliveries, outbox: Outbox, db: Database
+    deliveries: Deliveries, box: Letterbox, db: Database
 ) -> None:
-    id_ = await outbox.pending()
+    id_ = await box.pending()
     effects = Effects(db.postgres)
     assert await effects.claim(Channel.WEBHOOK, LEASE, [], (10, 10, 60.0)) == []
     assert await deliveries.send_again(id_)
@@ -146,12 +146,16 @@ async def test_a_test_is_an_effect_of_nothing(deliveries: Deliveries, db: Databa
 
 @pytest.mark.parametrize("by_id", [True, False])
 async def test_an_endpoint_is_taken_back_with_what_waits_for_it(
-    deliveries: Deliveries, outbox: Outbox, db: Database, by_id: bool
+    deliveries: Deliveries, box: Letterbox, db: Database, by_id: bool
 ) -> None:
     other = "https://other.example.com/"
-    await outbox.fails(is_disabled=True)
-    await outbox.fails(other)
-    waiting = [await outbox.pending(), await outbox.pending(), await outbox.pending(endpoint=other)]
+    await box.fails(is_disabled=True)
+    await box.fails(other)
+    waiting = [
+        await box.pending(),
+        await box.pending(),
+        await box.pending(endpoint=other),
+    ]
     found = await deliveries.endpoints(None, 10)
     assert {one.endpoint: one.disabled_at is None for one in found} == {HOOK: False, other: True}
     first = await deliveries.endpoints(None, 1)

@@ -6,13 +6,13 @@ one that is pruned is told no more. Reads are bounded: a payload or result that 
 a message stays behind, and the message says so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
-from penstock.domain.effect import Delivery, Effect, Fate, Message
+from penstock.domain.effect import TEST_EVENT, Delivery, Effect, Fate, Message
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.view import AttemptView, JobView, WorkflowView
@@ -23,6 +23,7 @@ from penstock.store.workflow_reads import WorkflowReads
 
 _AT_ONCE = 20  # jobs read by one statement
 
+_TEST = '{"message":"This is a test: nothing has happened."}'
 GONE = Delivery(Fate.DROPPED, "what it tells of is gone")
 
 
@@ -62,7 +63,7 @@ class Composer:
             jobs = await self._jobs(part)
             workflows = await self._workflow_messages(part)
             made += [
-                await jobs.of(one) if one.job is not None else workflows.get(one.id, GONE)
+                await jobs.of(one) if one.job is not None else _other(one, workflows)
                 for one in part
             ]
         return made
@@ -123,6 +124,11 @@ class _Jobs:
             tried = self.attempts.get((end.job, end.attempt), [])
             told["attempts"] = [self.show.attempt(one) for one in tried]
         return Message(effect, orjson.dumps(told).decode(), then.traceparent)
+
+
+def _other(effect: Effect, workflows: Mapping[bytes, Message]) -> Message | Delivery:
+    """What tells of a workflow, or of nothing."""
+    return Message(effect, _TEST) if effect.event == TEST_EVENT else workflows.get(effect.id, GONE)
 
 
 def _end(effect: Effect) -> End:

@@ -15,7 +15,7 @@ from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
 from penstock.domain.alert import EVENT as ALERT
-from penstock.domain.effect import RECOVERED, Effect, Message
+from penstock.domain.effect import RECOVERED, TEST_EVENT, Effect, Message
 
 _SUBJECT_MAX = 200
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -63,6 +63,8 @@ class Letters:
 def _what(effect: Effect) -> str:
     if effect.event == ALERT:
         return "alert"
+    if effect.event == TEST_EVENT:
+        return "test"
     return "workflow" if effect.workflow is not None else "job"
 
 

@@ -138,13 +138,13 @@ class Letters:
     ) -> list[Due]:
         """Gives jobs of no graph that are dead a new life, each so many seconds from now; those
         that it moved: others are alive or pruned, or another job holds their unique key."""
-        found = await self._pg.rows("replay_plain", ids, delays_s, by, point="after_replay")
+        found = await self._pg.rows("replay_plain", ids, delays_s, by)
         return [rows.due(row) for row in found]
 
     async def discard(self, id_: JobId, by: str) -> bool:
         """Resolves a job's open letter, nothing else; whether there was one."""
         how = Resolution.DISCARDED
-        return bool(await self._pg.rows("resolve_letters", [id_], how, by, point="after_discard"))
+        return bool(await self._pg.rows("resolve_letters", [id_], how, by))
 
 
 def _columns(of: LetterFilter, count: int) -> list[object]:

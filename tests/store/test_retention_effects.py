@@ -10,7 +10,7 @@ from penstock.store.retention import Retention
 from penstock.store.rows import EPOCH
 from tests.support import making
 from tests.support.database import Database
-from tests.support.outbox import Outbox
+from tests.support.letterbox import Letterbox
 from tests.support.weaving import weave
 
 HOUR_S = 3600.0
@@ -23,31 +23,31 @@ def retention(db: Database) -> Retention:
 
 
 @pytest.fixture
-def outbox(db: Database) -> Outbox:
-    return Outbox(db.session)
+def box(db: Database) -> Letterbox:
+    return Letterbox(db.session)
 
 
 async def test_a_job_that_is_still_to_be_told_of_stays(
-    db: Database, retention: Retention, outbox: Outbox
+    db: Database, retention: Retention, box: Letterbox
 ) -> None:
     told, untold = await db.running(2)
     for run in (told, untold):
         await db.settle(run, making.FINAL_FAILURE)
     await db.session.execute(LONG_AGO)
-    effect = await outbox.pending(job_id=untold.id)
-    await outbox.over(job_id=told.id)
+    effect = await box.pending(job_id=untold.id)
+    await box.over(job_id=told.id)
     assert (await retention.prune_ended(State.DEAD, HOUR_S, EPOCH, 100)).count == 1
     assert await db.places([told.id, untold.id]) == [None, "dead"]
     await db.session.execute("DELETE FROM effects WHERE effect_id = $1", effect)
     assert (await retention.prune_ended(State.DEAD, HOUR_S, EPOCH, 100)).count == 1
 
 
-async def test_so_does_a_loose_one(db: Database, retention: Retention, outbox: Outbox) -> None:
+async def test_so_does_a_loose_one(db: Database, retention: Retention, box: Letterbox) -> None:
     (run,) = await db.running()
     await db.settle(run, making.FINAL_FAILURE)
     await db.session.execute(LONG_AGO)
     await db.session.execute("UPDATE job_ended SET graph_id = $1", LOOSE)
-    await outbox.pending(job_id=run.id)
+    await box.pending(job_id=run.id)
     assert (await retention.prune_loose(State.DEAD, HOUR_S, EPOCH, 100)).count == 0
     await db.session.execute("DELETE FROM effects")
     assert (await retention.prune_loose(State.DEAD, HOUR_S, EPOCH, 100)).count == 1
@@ -55,20 +55,20 @@ async def test_so_does_a_loose_one(db: Database, retention: Retention, outbox: O
 
 @pytest.mark.parametrize("of", ["workflow", "job"])
 async def test_so_does_a_workflow(
-    db: Database, retention: Retention, outbox: Outbox, of: str
+    db: Database, retention: Retention, box: Letterbox, of: str
 ) -> None:
     woven = await weave(db, {"a": (), "b": ("a",)})
     await woven.end("a")
     await woven.end("b")
     await db.session.execute("UPDATE workflows SET finished_at = finished_at - interval '2 hours'")
     if of == "workflow":
-        await outbox.pending(workflow_id=woven.id)
+        await box.pending(workflow_id=woven.id)
     else:
         job = await db.session.fetchval("SELECT job_id FROM jobs WHERE name = 'b'")
-        await outbox.pending(job_id=job)
+        await box.pending(job_id=job)
     assert await retention.prune_workflows(HOUR_S, 100) == 0
     await db.session.execute("DELETE FROM effects")
-    await outbox.pending()
+    await box.pending()
     assert await retention.prune_workflows(HOUR_S, 100) == 1
 
 
@@ -114,13 +114,13 @@ async def test_resolved_letters_go_by_age_and_open_ones_stay(
 
 
 async def test_deliveries_go_by_age_and_what_is_pending_stays(
-    db: Database, retention: Retention, outbox: Outbox
+    db: Database, retention: Retention, box: Letterbox
 ) -> None:
     for _ in range(3):
-        await outbox.over()  # days ago
+        await box.over()  # days ago
     young = await db.session.fetchval("SELECT now()")
-    kept = await outbox.over(finished_at=young)
-    pending = await outbox.pending()
+    kept = await box.over(finished_at=young)
+    pending = await box.pending()
     assert await retention.prune_deliveries(HOUR_S, 2) == 2
     assert await retention.prune_deliveries(HOUR_S, 2) == 1
     assert await retention.prune_deliveries(HOUR_S, 2) == 0
