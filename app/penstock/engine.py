@@ -11,7 +11,6 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 from penstock import VERSION, clock
 from penstock.api.door import Defaults, Recipe
@@ -30,10 +29,9 @@ from penstock.domain.job import Started
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.verdict import Patience, is_suspect
 from penstock.domain.workflow import KIND
-from penstock.egress.client import Egress
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.gathered import Bounds
-from penstock.handlers.registry import Handler, Registry
+from penstock.handlers.registry import Handler
 from penstock.loops.auditor import Auditor
 from penstock.loops.book import QueueBook
 from penstock.loops.children import Child, Children, setup_of
@@ -67,22 +65,20 @@ from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue.listener import Listener
-from penstock.queue.redis import RedisDoor
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
+from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.audit import Audit
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
-from penstock.store.health import Health
 from penstock.store.jobs import Jobs
 from penstock.store.letters import Letters
 from penstock.store.line import Line
 from penstock.store.lists import Lists
 from penstock.store.nested import Nested
 from penstock.store.parents import Parents
-from penstock.store.postgres import Limits, Postgres
 from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
@@ -90,24 +86,8 @@ from penstock.store.submissions import Submissions
 from penstock.store.workers import Identity, KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
-from penstock.telemetry.metrics import Metrics
 
 log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Rooms:
-    """The opened doors that an engine works with."""
-
-    dsn: str
-    limits: Limits
-    postgres: Postgres
-    health: Health
-    redis: RedisDoor
-    egress: Egress
-    hooks: Egress  # of webhooks: jobs that call out must not hold them up, nor they the jobs
-    registry: Registry
-    metrics: Metrics
 
 
 class Engine:

@@ -29,6 +29,7 @@ from penstock.telemetry.metrics import Metrics
 
 _KIB = 1024
 _GAUGES_S = 5.0
+_MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then
 
 SHOW = Show(views.job, views.attempt, views.workflow)
@@ -61,14 +62,14 @@ def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
     if secrets := settings.webhook.secrets:
         keys = [secret.get_secret_value() for secret in secrets]
         outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
-    if (server := _server(settings.smtp)) is not None:
+    if (server := server_of(settings.smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
     if (broker := dead_letter_outlet(settings)) is not None:
         outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
-def _server(smtp: Smtp) -> Server | None:
+def server_of(smtp: Smtp) -> Server | None:
     if smtp.host is None or smtp.from_address is None:
         return None
     return Server(
@@ -122,6 +123,7 @@ class Relays:
                 self._servers.append(broker)
                 relay.is_shut = broker.is_away
             if isinstance(outlet, Mail):
+                relay.lanes = _MAIL_LANES
                 self._servers.append(outlet)
             self.by_channel[channel] = relay
 

@@ -22,10 +22,11 @@ from penstock.api.door import Defaults, Door, Limits
 from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
-from penstock.engine import Engine, Rooms
+from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
 from penstock.queue.redis import RedisDoor
+from penstock.rooms import Rooms
 from penstock.settings import Auth, Settings
 from penstock.store import arrival, migrate, postgres
 from penstock.store.health import Health

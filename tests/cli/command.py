@@ -76,6 +76,12 @@ class Running:
                 return match
         raise AssertionError(f"never said {pattern!r}, but: {''.join(self.said)}")
 
+    def heard(self, text: str) -> bool:
+        """Whether a line with the text has come by now."""
+        while not self._lines.empty():
+            self.said.append(self._lines.get() or "")
+        return any(text in line for line in self.said)
+
     def ends(self, number: signal.Signals) -> int:
         self.process.send_signal(number)
         return self.process.wait(COMMAND_TIMEOUT_S)

@@ -153,11 +153,11 @@ def test_the_largest_graph_is_looked_at_in_no_time() -> None:
         Node(f"n{i}", tuple(f"n{n}" for n in source.sample(range(i), min(i, 10))))
         for i in range(10_000)
     ]
-    began = time.perf_counter()
+    began = time.thread_time()
     assert faults(large) == []
-    spent = time.perf_counter() - began
+    spent = time.thread_time() - began
     figures("graph of 10,000 jobs", seconds=spent)
-    assert spent < 1.0  # 0.1 s where nobody else works
+    assert spent < 1.0  # of the processor; 0.1 where it has nothing else to do
 
 
 def test_repeated_names_have_places() -> None:

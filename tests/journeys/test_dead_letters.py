@@ -166,6 +166,32 @@ async def test_a_relay_that_is_killed_amid_its_batches_loses_nothing(
     assert len({(header(one, "ce_id"), one.key, one.value) for one in records}) == len(ids)
 
 
+@pytest.mark.timeout(240)
+async def test_large_dead_letters_pile_up_in_no_memory(
+    place: Place, tansu: Tansu, session: asyncpg.Connection
+) -> None:
+    tansu.start()
+    server = await place.replica(PENSTOCK_ROLES='["api", "scheduler", "worker"]')
+    ids, large = 160, os.urandom(200_000).hex()
+    async with Api(server.url) as api:
+        refused = {"method": "POST", "url": "http://10.1.2.3/", "body": large}
+        for _ in range(ids // 2):
+            await submitted(api, dying(2, kind="http", payload=refused))
+    await eventually(lambda: settled(session, ids), "they die", 60)
+    relay = await place.replica(PENSTOCK_ROLES='["relay"]')
+    process = psutil.Process(relay.pid)
+    rss = [process.memory_info().rss]
+
+    async def over() -> bool:
+        rss.append(process.memory_info().rss)
+        return await empty(session)
+
+    await eventually(over, "the outbox is emptied", 60)
+    figures("large dead letters", grown_mib=(max(rss) - rss[0]) / 2**20, count=ids)
+    assert max(rss) - rss[0] < 80 * 2**20
+    assert len(await records_in(tansu.address, TOPIC, ids)) == ids
+
+
 async def test_a_replayed_job_that_dies_again_is_another_dead_letter(
     place: Place, tansu: Tansu, session: asyncpg.Connection
 ) -> None:

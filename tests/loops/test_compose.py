@@ -15,7 +15,7 @@ from penstock.relays import SHOW, Sources
 from tests.support import making
 from tests.support.graphing import submission
 from tests.support.making import FINAL_FAILURE, SUCCESS
-from tests.support.outbox import hook
+from tests.support.relaying import hook
 from tests.support.still import Still
 
 URL = "http://127.0.0.1:1/"

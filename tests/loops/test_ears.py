@@ -72,6 +72,9 @@ async def test_each_message_reaches_who_acts_on_it(still: Still) -> None:
             await heard.within(told)
         await still.redis.raw.publish(keys.WAKE, wake(due_ms=7))
         await heard.within(("due", "q", 7), ("ready", "q"))
+        other = making.job_id()
+        await still.redis.raw.publish(keys.CANCEL, id_ + other)
+        await heard.within(("cancel", id_), ("cancel", other))
 
 
 async def test_messages_that_are_none_of_ours_are_passed_over(still: Still) -> None:

@@ -14,7 +14,7 @@ from penstock.domain.effect import Channel, On
 from penstock.domain.ids import JobId
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
-from tests.support.outbox import Outbox, hook
+from tests.support.relaying import Outbox, hook
 from tests.support.still import Still
 from tests.support.waiting import eventually
 
@@ -122,6 +122,38 @@ async def test_an_endpoint_that_hangs_delays_no_other(
 
         await eventually(look, "the other has got all", within_s=5)
     await outbox.relay.drain(0)
+
+
+async def test_an_endpoint_that_fails_rests_with_all_that_is_for_it(
+    still: Still, outbox: Outbox
+) -> None:
+    headers = {"Retry-After": "30"}
+    async with receiver(saying(status=429, headers=headers)) as there:
+        await end(still, there.url)
+        await outbox.turn()
+        await end(still, there.url, count=5)
+        await outbox.turn()
+        assert len(there.seen) == 1
+        assert outbox.relay.rests.names() == [there.url]
+        await outbox.later()
+        await outbox.turn()
+        assert len(there.seen) == 7
+
+
+async def test_more_endpoints_than_lanes_are_served_one_after_the_other(
+    still: Still, outbox: Outbox
+) -> None:
+    outbox.relay.lanes = 2
+    async with receiver(saying()) as there:
+        await end(still, *(f"{there.url}/{n}" for n in range(40)))
+
+        async def look() -> bool:
+            await outbox.relay.step()
+            assert outbox.relay.busy <= 2 + 11
+            return len(there.seen) == 40
+
+        await eventually(look, "all were told", every_s=0.001)
+        await outbox.idle()
 
 
 async def test_an_endpoint_that_says_it_is_gone_gets_nothing_more(

@@ -12,7 +12,7 @@ from penstock.settings import Notifications, Settings
 from penstock.settings.notifications import NotificationRule
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
-from tests.support.outbox import Outbox
+from tests.support.relaying import Outbox
 from tests.support.still import Still, changed, standing
 
 WEBHOOK = Channel.WEBHOOK

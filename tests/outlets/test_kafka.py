@@ -15,6 +15,7 @@ from tests.support.brokers import MockCluster, Tansu, header, records_in, value_
 from tests.support.waiting import eventually
 
 TIMED_OUT, NOT_LEADER, TOO_LARGE, NOT_ENOUGH_REPLICAS, UNAUTHORISED = 7, 6, 10, 19, 29
+OUT_OF_ORDER = 45
 
 
 @pytest.fixture
@@ -42,8 +43,9 @@ async def outlet(cluster: MockCluster) -> AsyncIterator[Kafka]:
 
 
 @pytest.fixture
-async def plain(tansu: Tansu) -> AsyncIterator[Kafka]:
+async def plain(tansu: Tansu, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Kafka]:
     """To Tansu, which knows no idempotent producers as aiokafka has them."""
+    monkeypatch.setattr("penstock.outlets.kafka._REQUEST_MS", 2000)
     one = Kafka(settings(tansu.address, enable_idempotence=False))
     yield one
     await one.close()
@@ -113,6 +115,16 @@ async def test_without_idempotence_the_reference_follows_at_once(cluster: MockCl
     await outlet.close()
     records = await records_in(cluster.address, TOPIC, 2)
     assert sum("reference" in value_of(one) for one in records) == 1
+
+
+async def test_numbers_out_of_order_are_no_outage(outlet: Kafka, cluster: MockCluster) -> None:
+    """What Apache Kafka answers to what follows a record that it refused."""
+    await outlet.deliver([dead_letter(1)])
+    cluster.fail_produce(TOO_LARGE, OUT_OF_ORDER)
+    batch = [dead_letter(number, "z" * 30_000) for number in range(40)]
+    assert Fate.LATER in fates(await outlet.deliver(batch))
+    assert outlet.why is None
+    assert fates(await outlet.deliver(batch)) == {Fate.DELIVERED}
 
 
 async def test_errors_that_pass_are_waited_for(outlet: Kafka, cluster: MockCluster) -> None:

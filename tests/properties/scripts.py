@@ -18,7 +18,16 @@ from tests.support.workflow_reference import CONDITIONS, DEAD, Graph, Node
 
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 30, 50, 100, 200)
 SHAPES = ("any", "near", "fan", "chain", "diamonds")
-CALLS = ("none", "none", "none", "add", "cancel a job", "cancel", "add and cancel a job")
+CALLS = (
+    "none",
+    "none",
+    "none",
+    "add",
+    "cancel a job",
+    "cancel",
+    "add and cancel a job",
+    *("retry",) * 3,
+)
 _OFTEN = ("all_succeeded",) * 6 + ("all_finished", "none_failed") * 2  # else most are skipped
 _ALWAYS = 1_000_000  # failures
 _LOOSE_MAX = 12
@@ -66,8 +75,9 @@ class Part:
 @dataclass(frozen=True, slots=True)
 class Script:
     """`name` says what it was drawn from. `added` join it after `after_s`, when what is in
-    `cancelled` is cancelled too. `again`: it is retried when it is over, from these names or (none)
-    all of it, as often as there are entries."""
+    `cancelled` is cancelled too; or it is retried while it runs, by which nobody ends in another
+    way. `again`: it is retried when it is over, from these names or (none) all of it, as often as
+    there are entries."""
 
     name: str
     parts: Sequence[Part]
@@ -77,6 +87,7 @@ class Script:
     added: Sequence[Part] = ()
     cancelled: Sequence[str] = ()
     is_cancelled: bool = False
+    is_retried: bool = False
     again: Sequence[Sequence[str]] = ()
 
     @property
@@ -155,7 +166,7 @@ def script(number: int, size: int, shape: str, rule: str, calls: str, retries: i
     if is_loose:
         return one
     again = [chance.sample(names, min(len(names), 2)) if n % 2 else [] for n in range(retries)]
-    return replace(one, is_cancelled=calls == "cancel", again=again)
+    return replace(one, is_cancelled=calls == "cancel", is_retried=calls == "retry", again=again)
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ from tests.properties.scripts import Script, drawn
 from tests.support.scene import staged
 from tests.support.servers import Servers
 
-_GRAPHS = 100
+_GRAPHS = 160
 _PLANS = 400
 
 
@@ -32,6 +32,7 @@ async def test_random_graphs_end_as_they_may_whoever_is_killed(
     assert tally.kills > 0
     assert tally.ends.keys() == {"succeeded", "dead", "cancelled", "skipped"}
     assert tally.calls["retry"] > 10
+    assert tally.calls["retry meanwhile"] > 5
     assert tally.calls["add"] > 5
 
 

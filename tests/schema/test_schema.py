@@ -4,12 +4,15 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.schema.runner import examined
 from tests.support.replica import ReplicaProcess
 
 MAX_EXAMPLES = 15
 
 
+@pytest.mark.timeout(400)  # it tries limits of lists too, and one of 10,000 jobs takes it a while
 async def test_the_server_does_what_its_document_says(
     dsn: str, redis_url: str, tmp_path: Path
 ) -> None:

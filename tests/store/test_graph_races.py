@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from penstock.domain.errors import WrongWorkflowState
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started
 from penstock.domain.submission import Submission
@@ -203,3 +204,67 @@ async def _store_loosely(db: Database, one: Submission) -> None:
     loose = [replace(job, workflow_id=None, name=None) for job in one.jobs]
     await db.submissions.store([job for job in loose if not job.parents])
     await stored(db, Submission([job for job in loose if job.parents]))
+
+
+async def _joins(db: Database, made: graphing.Made) -> JobId:
+    """A job that joins this workflow."""
+    job = making.new_job(workflow_id=made.id, name="new")
+    await stored(db, Submission([job], into=made.id))
+    return job.id
+
+
+async def _workflow_is(db: Database, made: graphing.Made) -> tuple[str, int]:
+    query = "SELECT state, total FROM workflows WHERE workflow_id = $1"
+    row = await db.session.fetchrow(query, made.id)
+    assert row is not None
+    return row["state"], row["total"]
+
+
+async def test_a_job_that_joins_while_the_last_one_ends_comes_too_late(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await graphing.workflow(db, {"a": []})
+    (job,) = await started(db, *made.of("a"))
+    async with held(monkeypatch, "before_settle_graph") as written:
+        ending = asyncio.create_task(settled(db, job))
+        await written.wait()
+        joining = asyncio.create_task(_joins(db, made))
+        assert await until_locked_out(db, joining) == "transactionid"
+    with pytest.raises(WrongWorkflowState):
+        await joining
+    await ending
+    assert await _workflow_is(db, made) == ("succeeded", 1)
+
+
+async def test_the_last_job_that_ends_while_another_joins_isnt_the_last(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await graphing.workflow(db, {"a": []})
+    (job,) = await started(db, *made.of("a"))
+    async with held(monkeypatch, "before_commit_graph") as written:
+        joining = asyncio.create_task(_joins(db, made))
+        await written.wait()
+        ending = asyncio.create_task(settled(db, job))
+        assert await until_locked_out(db, ending) == "transactionid"
+    new = await joining
+    assert (await ending).workflows == []
+    assert await _workflow_is(db, made) == ("running", 2)
+    await settled(db, *await started(db, new))
+    assert await _workflow_is(db, made) == ("succeeded", 2)
+
+
+async def test_a_workflow_that_ends_while_it_is_retried_begins_anew_with_what_died(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await graphing.workflow(db, {"a": [], "b": ["a"]})
+    (job,) = await started(db, *made.of("a"))
+    async with held(monkeypatch, "before_settle_graph") as written:
+        ending = asyncio.create_task(settled(db, job, ending=making.FINAL_FAILURE))
+        await written.wait()
+        retrying = asyncio.create_task(Graphs(db.postgres).retry_workflow(made.id, None))
+        assert await until_locked_out(db, retrying) == "transactionid"
+    plan, _ = await retrying
+    assert [state for _, state in (await ending).workflows] == ["failed"]
+    assert plan.again == ["a", "b"]
+    assert await db.places(made.of("a", "b")) == ["ready", "blocked"]
+    assert await _workflow_is(db, made) == ("running", 2)

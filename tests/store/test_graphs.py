@@ -1,10 +1,17 @@
 """Transitions of graphs, straight on the store: unlock, skip, stop, cancel, retry, join, end."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
-from penstock.domain.errors import NameTaken, ParentNotFound, WrongState, WrongWorkflowState
+from penstock.domain.errors import (
+    Contended,
+    NameTaken,
+    ParentNotFound,
+    WrongState,
+    WrongWorkflowState,
+)
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import LOOSE, NewWorkflow, OnFailure
 from tests.support import making, weaving
@@ -165,6 +172,18 @@ async def test_skips_of_a_wide_graph_go_in_steps_too(db: Database) -> None:
     assert await db.count("job_blocked") == 0
     assert (await woven.row())["state"] == "failed"
     assert (await woven.row())["skipped"] == count + 1
+
+
+async def test_skips_of_a_long_chain_go_in_steps_too(db: Database) -> None:
+    """Each takes some round trips, and all of that time nobody else moves in its graph."""
+    count = 250
+    woven = await weave(db, {str(n): [str(n - 1)] if n else [] for n in range(count)})
+    moved, steps = await woven.fail("0"), 1
+    while moved.unfinished:
+        moved, steps = await db.graphs.advance(woven.id), steps + 1
+    assert steps == 3
+    assert await db.count("job_blocked") == 0
+    assert [state for _, state in moved.workflows] == ["failed"]
 
 
 async def test_a_wide_workflow_is_cancelled_in_steps(db: Database) -> None:
@@ -343,3 +362,17 @@ async def test_a_loose_retry_waits_for_its_parents_anew_and_is_told_once(db: Dat
     both = await db.jobs.start([one, two], worker)
     await weaving.settle(db, *((job, making.SUCCESS) for job in both))
     assert await db.places([child]) == ["ready"]
+
+
+async def test_a_loose_job_is_not_retried_while_its_children_are_being_told(db: Database) -> None:
+    (run,) = await db.running()
+    new = making.new_jobs(1100, parents=(run.id,), depends_on=("…",), run_if="all_finished")
+    await db.submissions.store_graph(Submission(new))
+    linked = replace(run, graph_id=LOOSE)
+    moved = await weaving.settle(db, (linked, making.FINAL_FAILURE))
+    assert len(moved.unlocked) == 1000
+    with pytest.raises(Contended):
+        await db.graphs.retry_job(run.id)
+    await db.graphs.advance(LOOSE)
+    assert await db.count("job_blocked") == 0
+    assert await db.graphs.retry_job(run.id) is not None

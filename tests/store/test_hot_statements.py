@@ -8,6 +8,7 @@ of jobs are after each peak: then PostgreSQL believes them large and without row
 """
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
@@ -24,6 +25,42 @@ from penstock.store.lists import HIGHEST, LOWEST
 from tests.support import making
 from tests.support.database import TABLES
 from tests.support.figures import figures
+from tests.support.fillings import (
+    ANSWERS,
+    ATTEMPTS,
+    BLOCKED,
+    BLOCKED_IN_ONE,
+    CHAINED,
+    CLOSED_LETTERS,
+    COUNTED,
+    DELIVERIES,
+    DUE,
+    DUE_EXPIRED,
+    DUE_IN_GRAPHS,
+    EFFECTS,
+    ENDED,
+    ENDED_LONG_AGO,
+    EXPIRED_WORKERS,
+    GRAPHS_LONG_AGO,
+    JOBS,
+    KEYS,
+    LETTERS,
+    LOGS,
+    MEMBERS,
+    OF_THOSE,
+    PROGRESS,
+    PRUNED,
+    RETURNED,
+    RUNNING,
+    RUNNING_HERE_AND_THERE,
+    RUNNING_KEYED,
+    RUNNING_UNDER_500_NAMES,
+    STEADY_PULSE,
+    UNIQUE,
+    WORKER,
+    WORKFLOWS_LONG_AGO,
+    WORKFLOWS_RUNNING,
+)
 from tests.support.servers import Servers
 
 ROWS = 50_000
@@ -32,178 +69,6 @@ LIMIT_MS = 50.0
 TRIES = 8  # at most: a machine that is busy elsewhere is no plan of ours
 
 Calls = list[tuple[Any, ...]]
-
-JOBS = """
-INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
-                  created_by)
-SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '' FROM unnest($1::uuid[]) i(id)
-"""
-DUE = """
-INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)
-SELECT id, 'default', 'kind-' || n % 3, n % 10, now() - n * interval '1 ms', 0, 0, 0
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-DUE_EXPIRED = """
-INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses, unique_id,
-                     expires_at)
-SELECT id, 'default', 'echo', 5, now() - interval '1 h', 0, 0, 0,
-       job_unique_id('default', n::text), now() - n * interval '1 ms'
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-UNIQUE = """
-INSERT INTO job_unique (unique_id, job_id)
-SELECT job_unique_id('default', n::text), id FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-RUNNING_KEYED = """
-INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
-                         losses, started_at, unique_id)
-SELECT id, 1, $2, 'default', 'echo', 5, now(), 0, 0, now(), job_unique_id('default', n::text)
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-ANSWERS = """
-INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
-SELECT id, '', now(), ARRAY[id], '{}' FROM unnest($1::uuid[]) i(id)
-"""
-MEMBERS = """
-INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
-                  created_by, workflow_id, name)
-SELECT id, 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '',
-       md5((n / 1000)::text)::uuid, 'job ' || n
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-# Each job's parent is the one before it.
-CHAINED = """
-INSERT INTO job_edges (parent_id, child_id, graph_id)
-SELECT lag(id) OVER (ORDER BY n), id, md5((n / 1000)::text)::uuid
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n) OFFSET 1
-"""
-RETURNED = """
-INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at, result)
-SELECT id, 'default', 'echo', 'succeeded', 1, 0, 0, now(), '{"a":1}' FROM unnest($1::uuid[]) i(id)
-"""
-# One worker holds a hundredth of what runs, as one replica of many does.
-RUNNING = """
-INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
-                         losses, started_at)
-SELECT id, 1, $2, 'default', 'echo', 5, now(), 0, 0, now() FROM unnest($1::uuid[]) i(id)
-"""
-RUNNING_HERE_AND_THERE = """
-INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
-                         losses, started_at)
-SELECT id, 1, CASE WHEN n % 100 = 0 THEN $2 ELSE gen_random_uuid() END, 'default', 'echo', 5,
-       now(), 0, 0, now()
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-RUNNING_UNDER_500_NAMES = """
-INSERT INTO job_running (job_id, attempt, worker_id, queue, kind, priority, ready_at, failures,
-                         losses, started_at)
-SELECT id, 1, CASE WHEN n % 500 = 0 THEN $2 ELSE md5((n % 500)::text)::uuid END, 'default', 'echo',
-       5, now(), 0, 0, now()
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-ENDED = """
-INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
-SELECT id, 'default', 'echo', 'dead', 1, 1, 0, now() FROM unnest($1::uuid[]) i(id)
-"""
-COUNTED = """
-INSERT INTO queues (queue) VALUES ('default');
-INSERT INTO queue_counts (queue, state, at, delta) VALUES ('default', 'dead', NULL, 400)
-"""
-ENDED_LONG_AGO = """
-INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at)
-SELECT id, 'queue-' || n % 5, 'echo', CASE WHEN n % 10 = 0 THEN 'succeeded' ELSE 'dead' END, 1, 1,
-       0, now() - interval '1 day' + n * interval '1 ms'
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-LOGS = """
-INSERT INTO job_logs (job_id, attempt, seq, at, level, message)
-SELECT id, 1, 1, now(), 'info', 'a line' FROM unnest($1::uuid[]) i(id)
-"""
-PROGRESS = """
-INSERT INTO job_progress (job_id, attempt, percent, at)
-SELECT id, 1, 50, now() - interval '1 s' FROM unnest($1::uuid[]) i(id)
-"""
-KEYS = """
-INSERT INTO idempotency_keys (key_id, body, stored_at, job_ids, holders)
-SELECT id, '', now() - interval '1 day' + n * interval '1 ms', '{}', '{}'
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-GRAPHS_LONG_AGO = """
-INSERT INTO job_ended (job_id, queue, kind, state, attempt, failures, losses, finished_at, graph_id)
-SELECT id, 'queue-' || n % 5, 'echo', 'dead', 1, 1, 0,
-       now() - interval '1 day' + n * interval '1 ms',
-       CASE WHEN n % 2 = 0 THEN '00000000-0000-0000-0000-000000000000'::uuid ELSE id END
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-WORKFLOWS_LONG_AGO = """
-INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, state, total,
-                       finished_at)
-SELECT id, 'w', 'continue', '{}', '', CASE WHEN n % 2 = 0 THEN '{}'::uuid[] ELSE ARRAY[id] END,
-       'succeeded', 1, now() - interval '1 day' + n * interval '1 ms'
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-WORKFLOWS_RUNNING = """
-INSERT INTO workflows (workflow_id, name, on_failure, queues, created_by, ancestors, total)
-SELECT id, 'w', 'continue', '{}', '', '{}', 1 FROM unnest($1::uuid[]) i(id)
-"""
-OF_THOSE = """
-INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
-                  created_by, workflow_id, name)
-SELECT gen_random_uuid(), 'default', 'echo', 5, '{"a":1}', now(), 5, 300, 'retry', '', id, '1'
-FROM unnest($1::uuid[]) i(id)
-"""
-PRUNED = "INSERT INTO pruned_workflows SELECT unnest($1::uuid[])"
-BLOCKED = """
-INSERT INTO job_blocked (job_id, graph_id, queue, kind, priority, run_at, run_if, parents,
-                         succeeded, dead, cancelled, skipped, attempt)
-SELECT id, '00000000-0000-0000-0000-000000000000', 'default', 'kind-' || n % 3, n % 10, now(),
-       'all_succeeded', 1, 0, 0, 0, 0, 0
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-LETTERS = """
-INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, died_at)
-SELECT id, 1, 'default', 'echo', 'oops', left(md5((n % 9)::text), 16), now() + n * interval '1 us'
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
-"""
-CLOSED_LETTERS = """
-INSERT INTO dead_letters (job_id, attempt, queue, kind, error_type, fingerprint, died_at,
-                          resolved_at, resolution)
-SELECT id, 1, 'default', 'echo', 'oops', '', now(), now() - interval '1 day', 'retried'
-FROM unnest($1::uuid[]) i(id)
-"""
-EFFECTS = """
-INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
-                     due_at)
-SELECT id, 'dead-letter', 'topic', '', '', id, 1, 'dead', now(), now()
-FROM unnest($1::uuid[]) i(id)
-"""
-DELIVERIES = """
-INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
-                        tries, outcome, finished_at)
-SELECT id, 'webhook', 'https://x', '', '', id, 1, 'dead', now(), 1, 'failed',
-       now() - interval '1 day'
-FROM unnest($1::uuid[]) i(id)
-"""
-ATTEMPTS = """
-INSERT INTO attempts (job_id, attempt, worker_id, started_at, finished_at, outcome)
-SELECT id, 1, $2, now(), now(), 'failed' FROM unnest($1::uuid[]) i(id)
-"""
-WORKER = """
-INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
-                     expires_at)
-SELECT $2, '', 1, '', '{}', '{}', 1, now(), now(), now() + interval '1 hour'
-WHERE $1::uuid[] IS NOT NULL
-"""
-EXPIRED_WORKERS = """
-INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
-                     expires_at)
-SELECT id, '', 1, '', '{}', '{}', 1, now(), now(),
-       now() + CASE WHEN n <= 500 THEN interval '-1 s' ELSE interval '1 hour' END
-FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n) WHERE n <= 3000
-"""
-STEADY_PULSE = """
-UPDATE pulse SET last_beat = now() + interval '1 minute', unbroken_since = now() - interval '1 hour'
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,9 +163,32 @@ def reports(ids: list[JobId], _worker: WorkerId) -> Calls:
     return [(ids, [1] * n, [60.0] * n, ["a message"] * n, [2e9] * n)]
 
 
+def telling(ids: list[JobId], _worker: WorkerId) -> Calls:
+    count = len(ids)
+    return [(ids, [bytes(16)] * count, ["succeeded"] * count, 2 * count, True)]
+
+
+def edges(ids: list[JobId], _worker: WorkerId) -> Calls:
+    return [(ids, [bytes(16)] * len(ids), 2 * len(ids))]
+
+
+def counting(ids: list[JobId], _worker: WorkerId) -> Calls:
+    ones, noughts = [1] * len(ids), [0] * len(ids)
+    return [(ids, ones, noughts, noughts, noughts)]
+
+
+def writing(ids: list[JobId], _worker: WorkerId) -> Calls:
+    many, nought = len(ids), [0] * len(ids)
+    states = (["running"] * many, nought, nought, nought, nought, nought, [None] * many)
+    return [(ids, *states, [False] * many)]
+
+
 def page(_ids: list[JobId], _worker: WorkerId) -> Calls:
     """The first ids of a walk: what comes back is where to go on."""
     return [(bytes(16), THROUGH)]
+
+
+ONE = hashlib.md5(b"0", usedforsecurity=False).digest()
 
 
 def letters(kind: str | None = None) -> Callable[[list[JobId], WorkerId], Calls]:
@@ -335,6 +223,20 @@ HOT = [
     Hot("parents_of", [MEMBERS, CHAINED, DUE], at_once, 2 * THROUGH, of="that wait"),
     Hot("parents_of", [MEMBERS, CHAINED, RUNNING], at_once, 2 * THROUGH, of="that run"),
     Hot("results_of", [RETURNED], at_once),
+    Hot("lock_workflows", [WORKFLOWS_RUNNING], at_once),
+    # The last job of all has no child.
+    Hot("tell_children", [BLOCKED, CHAINED], telling, answers=None),
+    Hot("count_parents", [BLOCKED], counting),
+    Hot("edges_of", [CHAINED], edges, answers=None),
+    Hot("edges_into", [CHAINED], at_once),
+    Hot("unlock_blocked", [BLOCKED], at_once),
+    Hot("end_blocked", [BLOCKED], lambda ids, _: [(ids, "skipped", None, False)]),
+    Hot("end_due", [DUE_IN_GRAPHS], lambda ids, _: [(ids, "requested", False)]),
+    Hot("halt_next", [BLOCKED_IN_ONE, DUE], lambda *_: [(ONE, False, THROUGH, [])]),
+    Hot("ended_parents", [RETURNED], at_once),
+    Hot("graphs_of", [MEMBERS], at_once),
+    Hot("expired_in_graphs", [DUE_IN_GRAPHS], lambda *_: [(THROUGH,)]),
+    Hot("write_workflows", [WORKFLOWS_RUNNING], writing, answers=0),
     Hot("running_now", [RUNNING], lambda ids, worker: [(id_, 1, worker) for id_ in ids]),
     Hot("lines", [DUE], lambda *_: [("", "", 200)], answers=3),
     Hot("line_head", [DUE], lambda *_: [("default", ["kind-0", "kind-2"], THROUGH, 60_000.0)]),
@@ -388,7 +290,8 @@ HOT = [
         lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH)],
         answers=1,
     ),
-    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)], answers=1),
+    Hot("old_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)]),
+    Hot("prune_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], at_once, answers=1),
     Hot(
         "prune_workflow_jobs",
         [WORKFLOWS_LONG_AGO, OF_THOSE, PRUNED, CHAINED],

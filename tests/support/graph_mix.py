@@ -12,6 +12,7 @@ _RUN_IFS = (
     *("any_succeeded", "any_failed", "none_failed", "none_skipped", "all_failed"),
 )
 _NESTED = 0.08  # how many jobs are workflows themselves
+_SPAWNING = 0.04  # and submit more jobs while they run
 
 
 def workflow(chance: random.Random, count: int, job: Callable[[], Job]) -> Request:
@@ -21,7 +22,7 @@ def workflow(chance: random.Random, count: int, job: Callable[[], Job]) -> Reque
     for number in range(count):
         names = [str(one["name"]) for one in jobs]
         parents = _parents(chance, shape, names, is_last=number == count - 1)
-        one = _nested(chance, job) if chance.random() < _NESTED else job()
+        one = _any(chance, job)
         jobs.append({**one, "name": f"n{number:02}", **edges(chance, parents)})
     rule = chance.choice(["continue", "continue", "stop"])
     return Request(jobs, is_batch=True, workflow={"name": shape, "on_failure": rule})
@@ -49,6 +50,17 @@ def _parents(
             return (before[-2:], before[-1:], before[-2:-1])[place]
         case _:
             return chance.sample(before, min(len(before), chance.randint(0, 3)))
+
+
+def _any(chance: random.Random, job: Callable[[], Job]) -> Job:
+    drawn = chance.random()
+    if drawn < _NESTED:
+        return _nested(chance, job)
+    if drawn < _NESTED + _SPAWNING:
+        payload = {"count": 3, "seconds": 0, "failures": 0}
+        # Where its workflow has stopped meanwhile its jobs are refused, and it dies.
+        return {"kind": "spawning", "queue": "a", "payload": payload, "tags": [DOOMED]}
+    return job()
 
 
 def _nested(chance: random.Random, job: Callable[[], Job]) -> Job:

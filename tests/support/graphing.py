@@ -2,7 +2,7 @@
 COMMIT."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,14 +15,13 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, Started
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow, OnFailure
-from penstock.store.graphs import Graphs
 from penstock.store.jobs import Settlements
 from penstock.store.walk import Moved
 from tests.support import making
 from tests.support.database import Database, settlement, until_somebody_waits_for_a_lock
+from tests.support.weaving import Parents, new_jobs, settle
 
 T = TypeVar("T")
-Parents = Mapping[str, Sequence[str]]  # of each job, by name; parents first
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +39,10 @@ def submission(
     parents: Parents, on_failure: OnFailure = OnFailure.CONTINUE, **run_ifs: str
 ) -> tuple[Submission, Made]:
     """A workflow. `run_ifs`: conditions by name, where they aren't the default."""
-    made = Made(making.job_id(), {})
-    jobs = []
-    for name, of in parents.items():
-        one = making.new_job(
-            workflow_id=made.id,
-            name=name,
-            depends_on=tuple(of),
-            parents=tuple(made.ids[parent] for parent in of),
-            run_if=run_ifs.get(name, "all_succeeded"),
-        )
-        made.ids[name] = one.id
-        jobs.append(one)
-    return Submission(jobs, workflow=NewWorkflow(made.id, "test", on_failure)), made
+    id_ = making.job_id()
+    jobs = new_jobs(parents, id_, run_ifs)
+    made = Made(id_, {str(job.name): job.id for job in jobs})
+    return Submission(jobs, workflow=NewWorkflow(id_, "test", on_failure)), made
 
 
 async def stored(db: Database, one: Submission) -> Moved:
@@ -84,9 +74,7 @@ async def started(db: Database, *ids: JobId) -> list[Started]:
 
 async def settled(db: Database, *jobs: Started, ending: Ending = making.SUCCESS) -> Moved:
     """What followed from these ends, in one transaction."""
-    made, moved = await Graphs(db.postgres).settle([settlement(job, ending) for job in jobs])
-    assert len(made.settled) == len(jobs)
-    return moved
+    return await settle(db, *((job, ending) for job in jobs))
 
 
 async def settled_plainly(db: Database, job: Started) -> Settlements:

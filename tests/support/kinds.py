@@ -67,8 +67,11 @@ async def spawning(payload: Any, ctx: Context) -> None:
     record(ctx, "start")
     before: list[str] = []
     for number in range(payload["count"]):
-        id_ = ctx.submit("logged", payload, queue="a", depends_on=before, tags=["within"])
-        before = [f"{ctx.name}/logged-{number + 1}" if ctx.workflow_id else id_]
+        name = f"{ctx.name}/{number}" if ctx.workflow_id else None
+        id_ = ctx.submit(
+            "logged", payload, name=name, queue="a", depends_on=before, tags=["within"]
+        )
+        before = [name or id_]
     record(ctx, "end")
 
 

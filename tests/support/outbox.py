@@ -1,62 +1,82 @@
-"""The outbox as tests see it: what waits, what was delivered, and relays turned by hand."""
+"""Rows of the outbox as tests need them: effects that are pending or over, endpoints that fail."""
 
-from dataclasses import dataclass
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from penstock.domain.effect import Channel, On, Wish, wishes_json
-from penstock.loops.relay import Relay
-from tests.support.still import Still
-from tests.support.waiting import eventually
+import asyncpg
 
-ALL_ENDS = (On.SUCCEEDED, On.DEAD, On.CANCELLED)
+from penstock.domain.ids import JobId
+from penstock.store import postgres
 
-
-def hook(*urls: str, on: tuple[On, ...] = ALL_ENDS) -> str:
-    """`notify` of a job that tells these URLs of its end."""
-    text = wishes_json([Wish(on, Channel.WEBHOOK, url) for url in urls])
-    assert text is not None
-    return text
+_AT = datetime(2026, 11, 18, 11, 0, tzinfo=UTC)
+HOOK = "https://example.com/secret"
 
 
-@dataclass(frozen=True, slots=True)
 class Outbox:
-    still: Still
+    """Each effect that it writes is a minute younger than the one before."""
 
-    @property
-    def relay(self) -> Relay:
-        return self.still.engine.relays.by_channel[Channel.WEBHOOK]
+    def __init__(self, session: "asyncpg.Connection[asyncpg.Record]") -> None:
+        self._session = session
+        self._at = _AT
 
-    async def turn(self) -> None:
-        """Claims what is due, and waits until all of it has come to an end."""
-        await self.relay.step()
-        await self.idle()
+    async def pending(self, **columns: Any) -> bytes:
+        """An effect that is due in an hour; its id."""
+        values = self._values(columns)
+        values.setdefault("due_at", values["at"] + timedelta(days=3650))
+        return await self._insert("effects", values)
 
-    async def idle(self) -> None:
-        async def look() -> bool:
-            return not self.relay.busy
+    async def over(self, outcome: str = "delivered", **columns: Any) -> bytes:
+        """An effect that is over; its id."""
+        values = {**self._values(columns), "outcome": outcome}
+        values.setdefault("tries", 3)
+        values.setdefault("finished_at", values["at"])
+        return await self._insert("deliveries", values)
 
-        await eventually(look, "nothing is being delivered", every_s=0.01)
+    async def fails(self, endpoint: str = HOOK, *, is_disabled: bool = False) -> None:
+        values = {
+            "endpoint": endpoint,
+            "channel": "webhook",
+            "failing_since": _AT,
+            "failures": 7,
+            "disabled_at": _AT if is_disabled else None,
+            "error": "503",
+        }
+        await self._session.execute(*_insertion("endpoints", values))
 
-    async def waiting(self) -> list[Any]:
-        """endpoint, tries, error and seconds until the next try of each, oldest first."""
-        return list(
-            await self.still.db.session.fetch(
-                "SELECT endpoint, tries, error, event, rule,"
-                " extract(epoch FROM due_at - clock_timestamp())::float8 AS in_s"
-                " FROM effects ORDER BY at, dedupe"
-            )
-        )
+    def _values(self, columns: dict[str, Any]) -> dict[str, Any]:
+        self._at += timedelta(minutes=1)
+        job: JobId | None = columns.get("job_id")
+        return {
+            "effect_id": uuid.uuid4().bytes,
+            "channel": "webhook",
+            "endpoint": HOOK,
+            "dedupe": f"{job.hex() if job else '-'}:1",
+            "event": "penstock.job.dead.v1",
+            "attempt": 1,
+            "state": "dead",
+            "at": self._at,
+            **columns,
+        }
 
-    async def over(self) -> list[tuple[str, str | None]]:
-        """Outcome and error of what is over, in the order in which it ended."""
-        found = await self.still.db.session.fetch(
-            "SELECT outcome, error FROM deliveries ORDER BY finished_at, at, dedupe"
-        )
-        return [(row[0], row[1]) for row in found]
+    async def _insert(self, table: str, values: dict[str, Any]) -> bytes:
+        await self._session.execute(*_insertion(table, values))
+        return bytes(values["effect_id"])
 
-    async def endpoints(self) -> list[Any]:
-        return list(await self.still.db.session.fetch("SELECT * FROM endpoints ORDER BY endpoint"))
 
-    async def later(self) -> None:
-        """As if time had passed until the next try, or the end of a lease."""
-        await self.still.db.session.execute("UPDATE effects SET due_at = clock_timestamp()")
+@asynccontextmanager
+async def opened(dsn: str) -> AsyncIterator[Outbox]:
+    """That of a database, over a connection of its own."""
+    session = await asyncpg.connect(dsn)
+    await postgres.prepare(session)
+    try:
+        yield Outbox(session)
+    finally:
+        await session.close()
+
+
+def _insertion(table: str, values: dict[str, Any]) -> list[Any]:
+    places = ", ".join(f"${n + 1}" for n in range(len(values)))
+    return [f"INSERT INTO {table} ({', '.join(values)}) VALUES ({places})", *values.values()]

@@ -17,10 +17,11 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, Started
 from penstock.domain.submission import Submission
 from penstock.egress.client import Egress
-from penstock.engine import Engine, Rooms
+from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops.settle import Outgoing
 from penstock.queue.redis import RedisDoor
+from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.health import Health
 from penstock.store.postgres import Limits, Postgres

@@ -192,6 +192,10 @@ _BREAKS = {
     "I3 a stop spares what has begun, what cleans up and what nobody asked it for": [
         "UPDATE jobs SET run_if = 'any_failed' WHERE name = 'i'"
     ],
+    "I3 a death halts a workflow that stops": ["UPDATE workflows SET on_failure = 'stop'"],
+    "I3 a cancel asks what runs to stop": [
+        f"UPDATE trail SET note = 'cancel' WHERE op ~ 'HALT' AND worker_id = '{S}'"
+    ],
     "I3 nothing begins in a workflow that was halted": [
         f"DELETE FROM job_ended WHERE job_id = '{ID['g']}'",
         f"""INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses)

@@ -49,7 +49,7 @@ async def test_what_is_to_come_must_be_on_the_scheduled_shelf(still: Still) -> N
 async def test_what_stands_on_a_shelf_must_be_a_live_job(still: Still) -> None:
     await a_line(still)
     await still.redis.raw.zadd(LEASES, {making.job_id(): 1})
-    with pytest.raises(Violations, match="I8 what stands on a shelf is due or running"):
+    with pytest.raises(Violations, match="I8 what stands on a shelf is live"):
         await held(still)
 
 

@@ -16,6 +16,8 @@ penstock_connections_refused penstock_unsettleable penstock_refused penstock_ret
 penstock_loop_stall_seconds penstock_audit_violations penstock_audit_mended
 penstock_audit_age_seconds
 penstock_tasks
+penstock_delivery_seconds penstock_effects penstock_effects_oldest_age_seconds
+penstock_effects_waiting penstock_jobs_unlocked penstock_workflows_ended penstock_workflows_pruned
 """
 
 

@@ -13,6 +13,7 @@ import click
 from penstock import VERSION
 from penstock.cli.config import config
 from penstock.cli.development import dev
+from penstock.cli.dlq_consumer import dlq_consumer
 from penstock.cli.migrate import migrate
 from penstock.cli.serve import serve
 from penstock.cli.token import token
@@ -48,7 +49,7 @@ def penstock() -> None:
         click.echo(text, err=True)
 
 
-for command in (config, dev, migrate, serve, token):
+for command in (config, dev, dlq_consumer, migrate, serve, token):
     penstock.add_command(command)
 
 

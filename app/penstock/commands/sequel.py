@@ -43,7 +43,8 @@ class Sequel:
         await self._tell_ended(moved, but)
         for id_ in moved.asked:
             self.on_cancel(id_)
-            await enqueuer.tell(keys.CANCEL, id_)
+        if moved.asked:
+            await enqueuer.tell(keys.CANCEL, b"".join(moved.asked))
 
     async def _tell_ended(self, moved: Moved, but: Collection[JobId]) -> None:
         over = [one for one in moved.ended if one.id not in but]

@@ -43,10 +43,11 @@ def plan_retry(nodes: Sequence[Node], names: Collection[str] | None) -> list[Aga
     """What runs again, parents before children: all that didn't succeed, or of that only the jobs
     of these names and what lies downstream of them."""
     by_id = {node.id: node for node in nodes}
+    wanted = None if names is None else frozenset(names)
     chosen: set[JobId] = set()
     again: dict[JobId, Again] = {}
     for node in _in_order(by_id):
-        if names is None or node.name in names or not chosen.isdisjoint(node.parents):
+        if wanted is None or node.name in wanted or not chosen.isdisjoint(node.parents):
             chosen.add(node.id)
             if node.state in _RETRIED and (one := _life(node, by_id, again)) is not None:
                 again[node.id] = one

@@ -9,7 +9,7 @@ from contextlib import suppress
 import orjson
 
 from penstock.domain.errors import QueueUnavailable
-from penstock.domain.ids import JobId
+from penstock.domain.ids import BYTES, JobId
 from penstock.queue import keys
 from penstock.queue.listener import Listener
 from penstock.telemetry.logs import get_logger
@@ -56,11 +56,12 @@ class Ears:
         if channel == keys.WAKE:
             self._woken(data)
         elif channel == keys.CANCEL:
-            self.on_cancel(JobId(data))
+            for id_ in _ids(data):
+                self.on_cancel(id_)
         elif channel == keys.SETTINGS:
             self.on_settings()
         elif channel == keys.ENDED:
-            self.on_ended([JobId(data[i : i + 16]) for i in range(0, len(data), 16)])
+            self.on_ended(_ids(data))
 
     def _woken(self, data: bytes) -> None:
         message = orjson.loads(data)
@@ -71,3 +72,8 @@ class Ears:
             self.on_due(queue, due_ms)
         if message["ready"] and origin != self._origin:
             self.on_ready((queue,))
+
+
+def _ids(data: bytes) -> list[JobId]:
+    """One after the other, as they came."""
+    return [JobId(data[i : i + BYTES]) for i in range(0, len(data), BYTES)]

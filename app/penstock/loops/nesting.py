@@ -10,6 +10,7 @@ kept.
 
 import asyncio
 import random
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 
 from penstock.batcher import Batcher
@@ -35,6 +36,7 @@ from penstock.telemetry.logs import get_logger
 
 _ATONCE = 8  # jobs a batch; each is a transaction
 _CONTENDED_MAX = 20
+_IN_A_THREAD_BYTES = 20_000  # of payload: reading more is too long for the event loop
 
 log = get_logger(__name__)
 
@@ -69,6 +71,9 @@ class Nester:
     async def _nest(self, job: Started) -> None:
         try:
             ending = await self._begun(job)
+        except Exception:  # one job's data must not end the process (A20)
+            log.exception("nesting_failed", job_id=ids.text(job.id))
+            ending = _failed("internal-error", traceback.format_exc(limit=-5))
         finally:
             self._held.nesting.discard(job.id)
         if ending is not None:
@@ -77,7 +82,7 @@ class Nester:
     async def _begun(self, job: Started) -> Ending | None:
         """None: the attempt is a workflow now, or isn't ours any more; else how it ended."""
         try:
-            submission = self.read(job)
+            submission = await self._read(job)
         except ValueError as error:
             return _failed("bad-payload", str(error))
         failures = 0
@@ -95,6 +100,11 @@ class Nester:
             except (BadRow, TooManyQueues, DuplicateJob) as error:
                 return _failed(_slug(error), str(error))
             await asyncio.sleep(min(0.02 * 2 ** min(failures, 10), 0.5) * random.random())
+
+    async def _read(self, job: Started) -> Submission:
+        if len(job.payload) <= _IN_A_THREAD_BYTES:
+            return self.read(job)
+        return await asyncio.to_thread(self.read, job)
 
     async def _store(self, job: Started, submission: Submission) -> Ending | None:
         if new := self._queues.unknown(one.queue for one in submission.jobs):

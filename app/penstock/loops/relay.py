@@ -2,9 +2,9 @@
 
 In: effects that are due, claimed by lease. Out: messages at their receivers, and what came of them.
 Always holds: no transaction is open while something is sent; an endpoint that hangs or refuses
-takes one lane, and delays nothing of another's; what is for one that was given up is not tried, but
-dropped, and says so. If we die after a send and before it was written
-down, the lease ends and it is sent again under the same id: at least once.
+takes one lane and then rests, and delays nothing of another's; what is for one that was given up is
+not tried, but dropped, and says so. If we die after a send and before it was written down, the
+lease ends and it is sent again under the same id: at least once.
 """
 
 import asyncio
@@ -13,18 +13,21 @@ import secrets
 import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
 
 from penstock import chaos, clock
 from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, wait_s
 from penstock.domain.errors import StoreUnavailable
+from penstock.loops.rests import Rests
 from penstock.outlets import Outlet
 from penstock.store.effects import Effects, Failing
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
-_LANES = 64  # endpoints that are delivered to at once
 _CLAIM_MAX = 500
 _LEASE_S = 60.0
+_COMPOSED_AT_ONCE = 20
+_HELD_MAX = 8 * 1024 * 1024  # characters of messages in memory, but for the last ones
 _TICK_S = 1.0
 PATIENT_S = 3e9  # a hundred years: such an endpoint is never given up
 
@@ -53,6 +56,8 @@ class Relay:
         self._compose = compose
         self._metrics = metrics
         self.patience_s = PATIENT_S
+        self.lanes = 64  # endpoints that are delivered to at once, about
+        self.rests = Rests()
         self.is_shut: Callable[[], bool] = lambda: False  # nothing can be delivered just now
         self.wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
@@ -67,18 +72,21 @@ class Relay:
         """Claims what is due for endpoints that are free, and begins to deliver it; the pause until
         the next look."""
         self.wake.clear()
-        if self._draining or len(self._busy) >= _LANES or self.is_shut():
+        free = self.lanes - len(self._busy)
+        if self._draining or free <= 0 or self.is_shut():
             return _TICK_S
         lease = secrets.token_bytes(16)
-        share = (self._outlet.at_once, _CLAIM_MAX, _LEASE_S)
-        claimed = await self._effects.claim(self._channel, lease, list(self._busy), share)
+        count = min(max(self._outlet.at_once, free), _CLAIM_MAX)
+        share = (self._outlet.at_once, count, _LEASE_S)
+        closed = [*self._busy, *self.rests.names()]
+        claimed = await self._effects.claim(self._channel, lease, closed, share)
         by_endpoint: dict[str, list[Effect]] = defaultdict(list)
         for effect in claimed:
             by_endpoint[effect.endpoint].append(effect)
         for endpoint, batch in by_endpoint.items():
             work = self._serve(endpoint, lease, batch)
             self._busy[endpoint] = asyncio.create_task(work, name=f"relay:{self._channel}")
-        return _TICK_S
+        return 0.0 if len(claimed) == count else _TICK_S
 
     async def drain(self, within_s: float) -> None:
         """Begins nothing more, and returns when what is under way has come to an end, or the time
@@ -106,14 +114,35 @@ class Relay:
             self.wake.set()
 
     async def _deliver(self, endpoint: str, lease: bytes, batch: Sequence[Effect]) -> None:
-        began = clock.monotonic()
         known = await self._effects.failing(endpoint)
         if known is not None and known.disabled_at is not None:
             why = f"the endpoint was given up at {clock.rfc3339(known.disabled_at)}: {known.error}"
             await self._effects.finish(lease, [(one.id, "dropped", why) for one in batch])
-            self._count([Delivery(Fate.DROPPED)] * len(batch), clock.monotonic() - began)
+            self._count([Delivery(Fate.DROPPED)] * len(batch), 0.0)
             return
-        composed = await self._compose(batch)
+        while batch:
+            composed = await self._composed(batch)
+            part, batch = batch[: len(composed)], batch[len(composed) :]
+            tried = await self._settled(lease, part, composed)
+            await self._judge(endpoint, tried, known)
+
+    async def _composed(self, batch: Sequence[Effect]) -> list[Message | Delivery]:
+        """Messages of the first effects: of all, or of as many as memory should hold at once."""
+        if self.is_shut():
+            return [Delivery(Fate.LATER, "out of reach just now")] * len(batch)
+        made: list[Message | Delivery] = []
+        size = 0
+        while len(made) < len(batch) and size < _HELD_MAX:
+            more = await self._compose(batch[len(made) : len(made) + _COMPOSED_AT_ONCE])
+            made += more
+            size += sum(len(one.data) for one in more if isinstance(one, Message))
+        return made
+
+    async def _settled(
+        self, lease: bytes, batch: Sequence[Effect], composed: Sequence[Message | Delivery]
+    ) -> list[Delivery]:
+        """Sends, and writes down what came of it; that of the messages."""
+        began = clock.monotonic()
         messages = [one for one in composed if isinstance(one, Message)]
         tried = await self._tried(messages)
         await chaos.point("after_deliver")
@@ -125,7 +154,7 @@ class Relay:
             await self._effects.finish(lease, over)
         if late:
             await self._effects.put_off(lease, late)
-        await self._judge(endpoint, tried, known)
+        return tried
 
     async def _tried(self, messages: Sequence[Message]) -> list[Delivery]:
         if not messages:
@@ -143,6 +172,7 @@ class Relay:
         bad = [one for one in fates if one.fate in (Fate.LATER, Fate.GONE)]
         gone = any(one.fate is Fate.GONE for one in bad)
         if not gone and any(one.fate is Fate.DELIVERED for one in fates):
+            self.rests.works(endpoint)
             if known is not None:
                 await self._effects.works(endpoint)
         elif bad:
@@ -151,12 +181,19 @@ class Relay:
                 endpoint, self._channel, why, gone=gone, patience_s=self.patience_s
             )
             if disabled:
-                log.warning("endpoint_disabled", channel=self._channel, endpoint=endpoint, why=why)
+                log.warning("endpoint_disabled", channel=self._channel, at=_host(endpoint), why=why)
+            elif self._channel is not Channel.DEAD_LETTER:  # a broker says itself when it is away
+                self.rests.failed(endpoint, max(one.after_s or 0.0 for one in bad))
 
     def _count(self, fates: Sequence[Delivery], seconds: float) -> None:
         for one in fates:
             self._metrics.effects(self._channel, one.fate).inc()
         self._metrics.delivery_seconds(self._channel).observe(seconds)
+
+
+def _host(endpoint: str) -> str:
+    """What may be logged: the rest of a URL may be its receiver's secret."""
+    return urlsplit(endpoint).netloc or endpoint
 
 
 def _sorted(batch: Sequence[Effect], fates: Sequence[Delivery]) -> tuple[list[Over], list[Late]]:

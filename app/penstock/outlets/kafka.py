@@ -13,11 +13,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     BrokerResponseError,
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
     MessageSizeTooLargeError,
-    OutOfOrderSequenceNumber,
-    ProducerFenced,
     RecordListTooLargeError,
     RequestTimedOutError,
 )
@@ -38,14 +34,6 @@ _OVERHEAD_BYTES = 256  # of a request, around a record
 
 _TOO_SLOW = f"no answer within {_SEND_MAX_S:g} s"
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-# Answers after which this producer is of no use any more, whatever its sort.
-_FATAL = (
-    InvalidProducerEpoch,
-    InvalidProducerIdMapping,
-    OutOfOrderSequenceNumber,
-    ProducerFenced,
-    RequestTimedOutError,
-)
 
 log = get_logger(__name__)
 
@@ -95,7 +83,9 @@ class Kafka:
         """Whether this producer may go on. One that numbers its records may not after any refusal:
         the broker would take what follows for out of order."""
         for error in errors:
-            if not isinstance(error, BrokerResponseError) or isinstance(error, _FATAL):
+            if not isinstance(error, BrokerResponseError) or isinstance(
+                error, RequestTimedOutError
+            ):
                 self._line.lose(producer, told(error))
         if errors and self._settings.enable_idempotence:
             self._line.renew(producer)

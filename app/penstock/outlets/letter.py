@@ -14,6 +14,7 @@ import orjson
 from jinja2 import PackageLoader, StrictUndefined
 from jinja2.sandbox import SandboxedEnvironment
 
+from penstock.domain.alert import EVENT as ALERT
 from penstock.domain.effect import RECOVERED, TEST_EVENT, Effect, Message
 
 _SUBJECT_MAX = 200
@@ -60,6 +61,8 @@ class Letters:
 
 
 def _what(effect: Effect) -> str:
+    if effect.event == ALERT:
+        return "alert"
     if effect.event == TEST_EVENT:
         return "test"
     return "workflow" if effect.workflow is not None else "job"

@@ -49,7 +49,7 @@ class Server:
 class Mail:
     """`why`: what kept us from the server when it was tried last; None: nothing did."""
 
-    at_once = 10
+    at_once = 5
     name = "smtp"
 
     def __init__(self, server: Server) -> None:

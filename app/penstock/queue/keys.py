@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 PREFIX = "penstock:"
 WAKE = "penstock:wake"  # a commit put something on shelves
-CANCEL = "penstock:cancel"  # a running job should stop
+CANCEL = "penstock:cancel"  # running jobs should stop
 SETTINGS = "penstock:settings"  # a queue was paused, resumed or changed
 ENDED = "penstock:ended"  # jobs ended, for those who wait
 

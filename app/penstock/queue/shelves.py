@@ -259,11 +259,15 @@ class Shelves:
     async def lock(self, name: str, ttl_s: float) -> bool:
         """Takes or keeps a lock that spares replicas double work; nothing relies on it."""
         key, ttl_ms = keys.lock(name), int(ttl_s * 1000)
-        if await self._door.command("SET", key, self._origin, "NX", "PX", ttl_ms):
+        take: list[Arg] = ["SET", key, self._origin, "NX", "PX", ttl_ms]
+        if await self._door.command(*take):
             return True
-        if await self._door.command("GET", key) != self._origin.encode():
+        holder = await self._door.command("GET", key)
+        if holder not in (None, self._origin.encode()):
             return False
-        return bool(await self._door.command("PEXPIRE", key, ttl_ms))
+        if holder is not None and await self._door.command("PEXPIRE", key, ttl_ms):
+            return True
+        return bool(await self._door.command(*take))  # it has ended between two of these
 
     async def time(self) -> float:
         """Redis' clock in seconds since 1970."""

@@ -5,6 +5,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from penstock.domain import alert
+from penstock.domain.effect import Channel
+from penstock.settings.notifications import EmailAddress
 from penstock.settings.section import Section
 from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX
 
@@ -103,18 +106,39 @@ class RabbitMq(Section):
 class AlertRule(Section):
     """Tells of dead letters when there are `count` of them within `within_s`."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
     queue: str = Field("*", max_length=100)
     kind: str = Field("*", max_length=100)
     error_type: str = Field("*", max_length=200)
     by: tuple[Literal["queue", "kind", "error_type"], ...] = Field((), max_length=3)
     count: int = Field(1, ge=1, le=100_000)
     within_s: float = Field(300, ge=1, le=7 * DAY_S)
-    webhook: str | None = Field(None, min_length=1, max_length=2048)
-    email: str | None = Field(None, min_length=3, max_length=320)
+    webhook: str | None = Field(None, min_length=1, max_length=2048, repr=False)
+    email: EmailAddress | None = None
+
+    @model_validator(mode="after")
+    def _tells_one_at_most(self) -> Self:
+        if self.webhook is not None and self.email is not None:
+            raise ValueError("has a webhook and an email: make two rules of it")
+        return self
 
     def __str__(self) -> str:
+        """Without whom it tells: there are receivers whose URL is a secret."""
         return f"{self.name}: {self.count} within {self.within_s:g} s"
+
+    def as_rule(self) -> alert.AlertRule:
+        channel = Channel.WEBHOOK if self.webhook else Channel.EMAIL if self.email else None
+        return alert.AlertRule(
+            self.name,
+            self.queue,
+            self.kind,
+            self.error_type,
+            self.by,
+            self.count,
+            self.within_s,
+            channel,
+            self.webhook or self.email or "",
+        )
 
 
 class Alerts(Section):
@@ -124,7 +148,8 @@ class Alerts(Section):
     rules: tuple[AlertRule, ...] = Field(
         (),
         max_length=100,
-        description="{name, queue, kind, error_type, by, count, within_s, webhook, email}",
+        repr=False,
+        description="rules: {name, queue, kind, error_type, by, count, within_s, webhook, email}",
     )
 
     @model_validator(mode="after")

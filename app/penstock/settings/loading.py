@@ -164,7 +164,7 @@ def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[s
 
 def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     loc = ([section] if section else []) + [str(part) for part in error["loc"]]
-    key = next((k for k in (".".join(loc[:2]), loc[0]) if k in known_fields()), ".".join(loc))
+    key = next((k for k in (".".join(loc[:2]), *loc[:1]) if k in known_fields()), ".".join(loc))
     text = _said(error["msg"])
     if error["type"] == "lacking":  # one of several, which the rule names itself
         yield text

@@ -16,8 +16,8 @@ from penstock.store.postgres import Postgres
 _WORKERS = 1000
 _LINES = 200
 _JOBS = 100  # of one dead name
-_EDGES_A_ROW = 20  # read for a page of blocked jobs, for each of its rows
-_JOBS_A_ROW = 20  # the same of workflows that run
+_EDGES_A_ROW = 5  # read for a page of blocked jobs, for each of its rows
+_JOBS_A_ROW = 5  # the same of workflows that run
 
 Found = dict[str, list[str]]  # rule -> who breaks it
 

@@ -18,17 +18,17 @@ from penstock.domain.errors import (
     WorkflowNotFound,
     WrongWorkflowState,
 )
+from penstock.domain.graph import EDGES_MAX, JOBS_MAX
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import LOOSE, Counts, NewWorkflow, WorkflowState
 from penstock.store import rows
 from penstock.store.jobs import ROWS_MAX
-from penstock.store.lives import EDGES_MAX, is_told
+from penstock.store.lives import is_told
 from penstock.store.postgres import Transaction
 from penstock.store.walk import Moved, Walk
 
-JOBS_MAX = 10_000  # of a workflow
 _LOOKS_MAX = 20  # at parents that move from place to place meanwhile
 
 

@@ -6,6 +6,7 @@ in one that a stored spread stands for. If we die before a commit nothing has ha
 only Redis and waiters were not told.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -156,7 +157,7 @@ class Graphs:
             found = await _locked(walk, id_)
             check_retry(found)
             nodes = await nodes_of(transaction, id_)
-            again = plan_retry(nodes, names)
+            again = await asyncio.to_thread(plan_retry, nodes, names)  # of 10,000 it takes 0.3 s
             plan = plan_of(nodes, again)
             if dry_run or (renewal.only is not None and renewal.only not in plan.ids):
                 return plan, walk.moved

@@ -9,8 +9,9 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from penstock.domain import ids
 from penstock.domain.errors import Contended, DuplicateJob, WrongState, WrongWorkflowState
-from penstock.domain.ids import JobId
+from penstock.domain.ids import BYTES, JobId
 from penstock.domain.job import Due, State
 from penstock.domain.letter import RETRY, Renewal, Resolution
 from penstock.domain.retry_plan import Again, Node
@@ -30,7 +31,7 @@ from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Transaction
 from penstock.store.walk import Moved, Walk, count_columns
 
-EDGES_MAX = 100_000  # of a workflow, and so of what one statement reads
+_EDGES_MAX = 10_000  # untold by one statement
 
 
 class StaysError(Exception):
@@ -64,7 +65,6 @@ async def renew_linked(
     again = await _loose_again(transaction, id_, pruned)
     if again is None:
         raise StaysError
-    await _refuse_unfinished(transaction, LOOSE, is_halting=False, parent=id_)
     await change(transaction, renewal)
     await _reopen(transaction, walk, [again], LOOSE, renewal)
     return await walk.finish()
@@ -74,17 +74,13 @@ def check_retry(found: Workflow) -> None:
     if found.state is WorkflowState.RUNNING and found.halt is Halt.CANCEL:
         raise WrongWorkflowState(found.state, "it is being cancelled: wait until that is over")
     if found.state is not WorkflowState.RUNNING and found.holder is not None:
-        why = f"it was an attempt of the job {found.holder.hex()}: retry that job"
+        why = f"it was an attempt of the job {ids.text(found.holder)}: retry that job"
         raise WrongWorkflowState(found.state, why)
 
 
-async def _refuse_unfinished(
-    transaction: Transaction, graph: JobId, *, is_halting: bool, parent: JobId | None = None
-) -> None:
+def _unfinished() -> Contended:
     """What is still to be told would be told twice, or of a life that is over."""
-    spreads = await transaction.rows("spreads_of", graph, ROWS_MAX)
-    if is_halting or any(parent is None or row[0] == parent for row in spreads):
-        raise Contended("the graph is still telling of earlier ends")
+    return Contended("the graph is still telling of earlier ends")
 
 
 async def nodes_of(transaction: Transaction, id_: JobId) -> list[Node]:
@@ -114,10 +110,10 @@ async def _parents_of(
 
 
 def plan_of(nodes: Iterable[Node], again: Sequence[Again]) -> RetryPlan:
-    ids = {one.id for one in again}
+    runs = {one.id for one in again}
     return RetryPlan(
-        again=[node.name for node in nodes if node.id in ids],
-        reused=[node.name for node in nodes if node.id not in ids and node.state is not None],
+        again=[node.name for node in nodes if node.id in runs],
+        reused=[node.name for node in nodes if node.id not in runs and node.state is not None],
         ids=[one.id for one in again],
     )
 
@@ -130,7 +126,8 @@ async def reopen(
     renewal: Renewal = RETRY,
 ) -> None:
     """Gives jobs of a locked workflow a new life. DuplicateJob, Contended."""
-    await _refuse_unfinished(transaction, found.id, is_halting=found.halting)
+    if found.halting or await transaction.rows("spreads_of", found.id, 1):
+        raise _unfinished()
     await _reopen(transaction, walk, again, found.id, renewal)
     counts = found.counts
     for one in again:
@@ -176,16 +173,22 @@ def _again_columns(part: Sequence[Again]) -> list[list[object]]:
 async def _untell(transaction: Transaction, again: Sequence[Again]) -> None:
     """Those that run again have their counts made anew; other blocked children lose a count."""
     ours = {one.id for one in again}
-    counts: dict[JobId, Counts] = {}
-    ids, afters = [one.id for one in again], [bytes(16)] * len(again)
-    edges = await transaction.rows("edges_of", ids, afters, EDGES_MAX)
-    if any(graph == LOOSE for _, _, graph in edges):
-        await transaction.rows("lock_loose")
-    for place, child, _graph in edges:
-        if child not in ours:
-            counts[child] = counts.get(child, Counts()).plus(again[place].was, -1)
-    if counts:
-        await transaction.rows("count_parents", *count_columns(counts))
+    left = [(one, bytes(BYTES)) for one in again]
+    while left:
+        parents, afters = [one.id for one, _ in left], [after for _, after in left]
+        edges = await transaction.rows("edges_of", parents, afters, _EDGES_MAX)
+        if any(graph == LOOSE for _, _, graph in edges):
+            await transaction.rows("lock_loose")
+        counts: dict[JobId, Counts] = {}
+        for place, child, _graph in edges:
+            if child not in ours:
+                counts[child] = counts.get(child, Counts()).plus(left[place][0].was, -1)
+        if counts:
+            await transaction.rows("count_parents", *count_columns(counts))
+        if len(edges) < _EDGES_MAX:
+            return
+        place, after, _graph = edges[-1]
+        left = [(left[place][0], after), *left[place + 1 :]]
 
 
 async def _refuse_duplicates(
@@ -217,6 +220,8 @@ async def _loose_again(
     found = await transaction.rows("ended_parents", [id_])
     if not found or found[0][1] == State.SUCCEEDED:
         return None
+    if found[0][2] is not None:
+        raise _unfinished()
     was = State(found[0][1])
     all_parents = (await _parents_of(transaction, [id_])).get(id_, [])
     parents = [one for one in all_parents if one not in pruned]

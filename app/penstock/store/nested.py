@@ -4,10 +4,13 @@ Safe to repeat: a row that the workflow has already is left to it. If we die bef
 row stands under the replica's name, and the reaper finds it.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock.domain.effect import TELLS_NOTHING, Policy
+from penstock.domain.errors import DuplicateJob
+from penstock.domain.graph import DEPTH_MAX
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started
 from penstock.domain.retry_plan import plan_retry
@@ -17,10 +20,8 @@ from penstock.store import rows
 from penstock.store.graph_submissions import store_workflow
 from penstock.store.lives import nodes_of, reopen
 from penstock.store.postgres import Postgres, Transaction
-from penstock.store.submissions import first_ready_at
+from penstock.store.submissions import first_ready_at, holders_of
 from penstock.store.walk import Moved, Walk
-
-DEPTH_MAX = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ class Nested:
         self._policy = policy
 
     async def store(self, job: Started, submission: Submission) -> Nesting:
-        """Makes the workflow of a submission the attempt of its holder, `job`. Contended."""
+        """Makes the workflow of a submission the attempt of its holder, `job`. DuplicateJob,
+        Contended."""
         new = submission.workflow
         assert new is not None
         async with self._pg.transaction(before="before_nest", after="after_nest") as transaction:
@@ -62,6 +64,7 @@ class Nested:
                 return await _not_given(transaction, job)
             if existing is not None:
                 return Nesting(await _go_on(transaction, walk, existing))
+            await _refuse_duplicates(transaction, submission)
             at, moved = await store_workflow(
                 transaction, walk, new, submission.jobs, ancestors=ancestors
             )
@@ -83,13 +86,25 @@ async def _not_given(transaction: Transaction, job: Started) -> Nesting:
     return Nesting(asked_to_stop=bool(found))
 
 
+async def _refuse_duplicates(transaction: Transaction, submission: Submission) -> None:
+    holders = await holders_of(transaction, submission.unique_keys())
+    held = {
+        place: holders[job.queue, job.unique_key]
+        for place, job in enumerate(submission.jobs)
+        if job.unique_key is not None and (job.queue, job.unique_key) in holders
+    }
+    if held:
+        raise DuplicateJob(held)
+
+
 async def _go_on(transaction: Transaction, walk: Walk, existing: JobId) -> Moved:
     """A second life: what of the first life's workflow didn't succeed runs again. With nothing to
     run it ends at once, as it stands."""
     found = walk.workflows[existing]
     if found.state is not WorkflowState.RUNNING:
-        if again := plan_retry(await nodes_of(transaction, existing), None):
+        nodes = await nodes_of(transaction, existing)
+        if again := await asyncio.to_thread(plan_retry, nodes, None):
             await reopen(transaction, walk, found, again)
         else:
-            walk.change(replace(found, state=WorkflowState.RUNNING))
+            walk.change(replace(found, state=WorkflowState.RUNNING, halt=None))
     return await walk.finish()

@@ -40,10 +40,10 @@ class Parents:
         found: dict[JobId, Kin] = {}
         for start in range(0, len(jobs), _CHILDREN):
             part = jobs[start : start + _CHILDREN]
-            told, sizes = await self._told([job.id for job in part])
+            told, sizes, results = await self._told([job.id for job in part])
             fit = [one for one in told.values() if one.stored <= self._results_max_bytes]
-            wanted = {id_ for one in fit for id_ in one.parents if sizes[id_]}
-            results = await self._results({id_: sizes[id_] for id_ in wanted})
+            wanted = {id_ for one in fit for id_ in one.parents if sizes[id_]} - results.keys()
+            results |= await self._results({id_: sizes[id_] for id_ in wanted})
             whole = {id_: len(result.encode()) for id_, result in results.items()}
             for job in part:
                 one = told[job.id]
@@ -57,18 +57,23 @@ class Parents:
         found = await self._pg.rows("names_taken", workflow, names)
         return {name: JobId(id_) for name, id_ in found}
 
-    async def _told(self, ids: Sequence[JobId]) -> tuple[dict[JobId, _Told], dict[JobId, int]]:
-        """By child, and how large each parent's result is as stored."""
+    async def _told(
+        self, ids: Sequence[JobId]
+    ) -> tuple[dict[JobId, _Told], dict[JobId, int], dict[JobId, str]]:
+        """By child; how large each parent's result is as stored; and those that are small."""
         told = {id_: _Told() for id_ in ids}
         sizes: dict[JobId, int] = {}
-        for child, parent, name, state, size in await self._pg.rows("parents_of", ids):
+        results: dict[JobId, str] = {}
+        for child, parent, name, state, size, small in await self._pg.rows("parents_of", ids):
             if parent is None:
                 told[child].name = name
                 continue
             sizes[parent] = size or 0
+            if small is not None:
+                results[parent] = small
             told[child].parents[parent] = (name, State(state))
             told[child].stored += size or 0
-        return told, sizes
+        return told, sizes, results
 
     async def _results(self, sizes: Mapping[JobId, int]) -> dict[JobId, str]:
         results: dict[JobId, str] = {}

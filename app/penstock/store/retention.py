@@ -64,9 +64,11 @@ class Retention:
         """Takes out the oldest workflows that ended more than `older_s` seconds ago; how many.
         From here on there are no such workflows; their jobs go by `prune_workflow_jobs`."""
         async with self._pg.transaction(after="after_prune_workflows") as transaction:
-            # Else a loose child that is stored amid it, and wants a result, would not be seen.
-            await transaction.rows("lock_loose")
-            return int((await transaction.rows("prune_workflows", older_s, rows_max))[0][0])
+            old = {row[0] for row in await transaction.rows("old_workflows", older_s, rows_max)}
+            # Again: a loose child may have been stored after that look, but before the lock.
+            again = await transaction.rows("old_workflows", older_s, rows_max)
+            wanted = [row[0] for row in again if row[0] in old]
+            return int((await transaction.rows("prune_workflows", wanted))[0][0])
 
     async def prune_workflow_jobs(self, rows_max: int) -> PrunedJobs:
         """Deletes the next of what is left of workflows that were taken out."""

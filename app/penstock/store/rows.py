@@ -70,10 +70,10 @@ def graph_submission(
         [orjson.dumps(j.depends_on).decode() if j.parents else None for j in jobs],
         [j.run_if if j.parents else None for j in jobs],
         [len(j.parents) or None for j in jobs],
-        [counts.succeeded for counts in ended],
-        [counts.dead for counts in ended],
-        [counts.cancelled for counts in ended],
-        [counts.skipped for counts in ended],
+        [counts.succeeded or None for counts in ended],  # mostly none is: see `spared`
+        [counts.dead or None for counts in ended],
+        [counts.cancelled or None for counts in ended],
+        [counts.skipped or None for counts in ended],
     ]
     return spared(columns)
 

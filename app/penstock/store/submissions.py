@@ -135,7 +135,7 @@ class Submissions:
             stored = await transaction.rows("stored_answers", requests, self._answers_kept_s)
             found.answers = {row[0]: _answer(row) for row in stored}
         if uniques:
-            found.holders = await _holders(transaction, uniques)
+            found.holders = await holders_of(transaction, uniques)
         return found, at
 
     async def answer(self, key_id: bytes) -> Answer | None:
@@ -167,9 +167,10 @@ async def _stored(transaction: Transaction, batch: Sequence[Submission]) -> froz
     return frozenset(JobId(row[0]) for row in await transaction.rows("jobs_among", ids))
 
 
-async def _holders(
+async def holders_of(
     transaction: Transaction, uniques: Sequence[UniqueKey]
 ) -> dict[UniqueKey, JobId]:
+    """Which live jobs have these keys."""
     queues, keys = [queue for queue, _ in uniques], [key for _, key in uniques]
     found = await transaction.rows("unique_holders", queues, keys)
     return {uniques[row[0]]: JobId(row[1]) for row in found}

@@ -33,6 +33,7 @@ from penstock.store.effects import tell_ends, tell_workflows
 from penstock.store.postgres import Record, Transaction
 
 STEP = 1000  # edges told and jobs let go by one transaction
+_ROUND = 10  # edges that a round of telling counts for at least: a chain takes a round a job
 _FIRST = JobId(bytes(BYTES))
 _SPARES = [str(one) for one in STOP_SPARES]
 
@@ -101,6 +102,7 @@ class Walk:
         self._is_loose_locked = False
         self._spreads: list[_Spread] = []
         self._left = STEP
+        self._more_stored = False
         self.moved = Moved()
 
     async def lock(self, graphs: Iterable[JobId]) -> None:
@@ -132,8 +134,10 @@ class Walk:
 
     async def resume(self, graph: JobId) -> None:
         """Takes up what earlier transactions left to tell in a locked graph."""
-        for parent, state, after in await self._tx.rows("spreads_of", graph, STEP):
+        found = await self._tx.rows("spreads_of", graph, STEP)
+        for parent, state, after in found:
             self._spreads.append(_Spread(JobId(parent), graph, State(state), JobId(after), True))
+        self._more_stored = len(found) == STEP
 
     async def finish(self) -> Moved:
         """Carries out all that follows, as far as a step goes, and writes the rest down."""
@@ -147,9 +151,8 @@ class Walk:
         await self._store_spreads()
         await self._write_workflows()
         await self._write_effects()
-        self.moved.unfinished = bool(self._spreads) or any(
-            one.halting for one in self.workflows.values()
-        )
+        halting = any(one.halting for one in self.workflows.values())
+        self.moved.unfinished = bool(self._spreads) or self._more_stored or halting
         return self.moved
 
     async def end_blocked(
@@ -215,7 +218,7 @@ class Walk:
             if last.count == limit:  # the last of these parents may have more children
                 done = last.place
                 told[done].after = last.child
-            self._left -= last.count
+            self._left -= max(last.count, _ROUND)
             await self._forget_spreads(told[:done])
             self._spreads = told[done:]
             await self.judge(stood)

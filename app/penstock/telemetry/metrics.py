@@ -73,6 +73,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._count_jobs(self.registry)
+        self._count_effects(self.registry)
         self._count_workflows(self.registry)
         self._count_mending(self.registry)
         self._count_requests(self.registry)
@@ -94,42 +95,6 @@ class Metrics:
         self.jobs_ended = Family(
             Counter("penstock_jobs_ended", "Jobs ended.", ["queue", "state"], registry=r),
             (queues, None),
-        )
-
-        self.effects = Family(
-            Counter(
-                "penstock_effects",
-                "Tries to deliver what leaves the house.",
-                ["channel", "fate"],
-                registry=r,
-            ),
-            (None, None),
-        )
-        self.delivery_seconds = Family(
-            Histogram(
-                "penstock_delivery_seconds",
-                "From a claim of effects to what came of them.",
-                ["channel"],
-                buckets=(0.01, 0.05, 0.25, 1, 5, 15, 60),
-                registry=r,
-            ),
-            (None,),
-        )
-        self.effects_waiting = Family(
-            Gauge(
-                "penstock_effects_waiting",
-                "What is to leave the house and has not yet.",
-                ["channel"],
-                registry=r,
-            ),
-        )
-        self.effects_oldest_age = Family(
-            Gauge(
-                "penstock_effects_oldest_age_seconds",
-                "Age of the oldest that has not left the house.",
-                ["channel"],
-                registry=r,
-            ),
         )
         self.jobs_expired = Family(
             Counter("penstock_jobs_expired", "Jobs not started in time.", ["queue"], registry=r),
@@ -158,6 +123,41 @@ class Metrics:
                 registry=r,
             ),
             (kinds,),
+        )
+
+    def _count_effects(self, r: CollectorRegistry) -> None:
+        self.effects = Family(
+            Counter(
+                "penstock_effects",
+                "Tries to deliver what leaves the house.",
+                ["channel", "fate"],
+                registry=r,
+            )
+        )
+        self.delivery_seconds = Family(
+            Histogram(
+                "penstock_delivery_seconds",
+                "From a claim of effects to what came of them.",
+                ["channel"],
+                buckets=(0.01, 0.05, 0.25, 1, 5, 15, 60),
+                registry=r,
+            )
+        )
+        self.effects_waiting = Family(
+            Gauge(
+                "penstock_effects_waiting",
+                "What is to leave the house and has not yet.",
+                ["channel"],
+                registry=r,
+            )
+        )
+        self.effects_oldest_age = Family(
+            Gauge(
+                "penstock_effects_oldest_age_seconds",
+                "Age of the oldest that has not left the house.",
+                ["channel"],
+                registry=r,
+            )
         )
 
     def _count_workflows(self, r: CollectorRegistry) -> None:

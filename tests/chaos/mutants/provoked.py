@@ -7,10 +7,10 @@ from tests.chaos.mutants.patches import Patch
 # Where they go in: at the beginning of a method, and when its answer is there.
 _START = """ what is due to running under this worker's name, in the order of `ids`.\"""
 """
-_SETTLE = """        What is in neither was stale: settled before, or taken over by another attempt.
-        \"""
+_SETTLE = """        \"""Consumes the running rows of jobs that are part of no graph.\"""
 """
-_SETTLED = """        settled = {(JobId(r[0]), r[1]): Settled(r[2]) for r in found if r[3]}
+_SETTLED = """\
+        found = await self._pg.rows("settle_attempts", *columns, False, point="after_settle")
 """
 _STORE = """        \"""Stores jobs without keys, all or nothing; the time of it by Postgres.\"""
 """
@@ -21,24 +21,24 @@ _STORED = """            at: datetime = found[0][0]
 SETTLE_ANSWERS_LOST = Patch(
     "store/jobs.py",
     _SETTLED,
-    """        import random
+    _SETTLED
+    + """        import random
         if random.random() < 0.33:
             from penstock.domain.errors import StoreUnavailable
             raise StoreUnavailable("provoked", unknown=True)
-"""
-    + _SETTLED,
+""",
 )
 # The same, found out only after three seconds, as on a link that is dead.
 SETTLE_ANSWERS_LOST_LATE = Patch(
     "store/jobs.py",
     _SETTLED,
-    """        import asyncio, random
+    _SETTLED
+    + """        import asyncio, random
         if random.random() < 0.33:
             from penstock.domain.errors import StoreUnavailable
             await asyncio.sleep(3)
             raise StoreUnavailable("provoked", unknown=True)
-"""
-    + _SETTLED,
+""",
 )
 SUBMIT_ANSWERS_LOST = Patch(
     "store/submissions.py",
@@ -81,7 +81,8 @@ STOPS_UNHEARD = [
     Patch("loops/registrar.py", "for id_ in beat.cancel:", "for id_ in ():"),
     Patch(
         "commands/change.py",
-        """        self.on_cancel(id_)
+        """        self._sequel.on_cancel(id_)
+        self._sequel.on_unfinished()  # it may be a workflow, which the spreader stops
         await self._enqueuer.tell(keys.CANCEL, id_)
 """,
         "        return\n",

@@ -2,6 +2,7 @@
 
 from tests.chaos.mutants import provoked, scenes
 from tests.chaos.mutants.patches import Patch
+from tests.chaos.mutants.seeded_graphs import GRAPHS
 from tests.chaos.mutants.trial import Mutant
 
 _SQL, _WORKERS = "store/sql/engine.sql", "store/sql/workers.sql"
@@ -198,7 +199,7 @@ LINE = [
     Mutant(
         "a lease is never taken off",
         scenes.calm,
-        "I8 what stands on a shelf is due or running",
+        "I8 what stands on a shelf is live",
         [
             Patch(
                 "loops/settle.py",
@@ -287,7 +288,8 @@ LINE = [
         [
             Patch(
                 _SQL,
-                """    SELECT job_id FROM job_due WHERE expires_at <= (SELECT now FROM t)
+                """    SELECT job_id FROM job_due
+    WHERE expires_at <= (SELECT now FROM t) AND graph_id IS NULL
     ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
 """,
                 """    SELECT d.job_id FROM job_due d JOIN jobs j USING (job_id)
@@ -381,7 +383,7 @@ DOOR = [
         [
             Patch(
                 _SQL,
-                "    WHERE NOT k.cancel_requested OR v.cancel_known OR v.state = 'succeeded'\n",
+                "    AND (NOT k.cancel_requested OR v.cancel_known OR v.state = 'succeeded')\n",
                 "",
             )
         ],
@@ -498,8 +500,8 @@ REPLICA = [
         [
             Patch(
                 "loops/settle.py",
-                "        began = self._flushing_since = clock.monotonic()\n",
-                """        began = self._flushing_since = clock.monotonic()
+                "        self._flushing.add(began)\n",
+                """        self._flushing.add(began)
         self.__dict__.setdefault("left", []).extend(open("/dev/null") for _ in range(5))
 """,
             )
@@ -507,4 +509,4 @@ REPLICA = [
     ),
 ]
 
-MUTANTS = [*FENCE, *REAPER, *LINE, *DOOR, *REPLICA]
+MUTANTS = [*FENCE, *REAPER, *LINE, *DOOR, *REPLICA, *GRAPHS]

@@ -15,6 +15,7 @@ from tests.support import checker
 from tests.support.api import Api
 from tests.support.checker import Connection, Drained, Evidence, Said, Sample, Submitted, index
 from tests.support.fleet import Fleet
+from tests.support.load import Request
 from tests.support.replica import SECRET, ReplicaProcess
 from tests.support.servers import Servers
 
@@ -29,7 +30,7 @@ QUICK = {  # so that much happens in little time
     "queue__lease_s": 3,
     "queue__renew_s": 1,
 }
-_INDEX_S = 8.0  # a lease and two rounds of the surveyor; lost answers hold acks back for longer
+_INDEX_S = 20.0  # leases, rounds of the surveyor and, for what was blocked, of the mirror
 _FDS_MAX = 150
 
 
@@ -85,6 +86,18 @@ class Stage:
         self.submitted.append(Submitted(marker, said, len(jobs), ids, key))
         return ids
 
+    async def weave(self, graph: Request) -> tuple[str, dict[str, str]]:
+        """Submits a workflow, which must be accepted: its id, and those of its jobs by name."""
+        marker = f"w-{len(self.submitted)}-{time.monotonic_ns()}"
+        jobs = [{**job, "tags": [marker, *job.get("tags", ())]} for job in graph.jobs]
+        url = self.fleet.urls[len(self.submitted) % len(self.fleet.urls)]
+        body = {"name": "woven", **(graph.workflow or {}), "jobs": jobs}
+        status, answer = await self.api.call_at(url, "POST", "/v1/workflows", body)
+        assert status == 201, answer
+        ids = {job["name"]: job["id"] for job in answer["jobs"]}
+        self.submitted.append(Submitted(marker, Said.OK, len(jobs), tuple(ids.values())))
+        return answer["id"], ids
+
     @asynccontextmanager
     async def stream(self, per_s: float, job: Callable[[int], Job]) -> AsyncIterator[None]:
         """Single submissions at a steady rate."""
@@ -106,11 +119,11 @@ class Stage:
             over.set()
             await sending
 
-    async def change(self, id_: str, verb: str) -> int:
-        """Cancels or retries a job; the status, 0 if there was none."""
-        path = f"/v1/jobs/{id_}/{verb}"
+    async def change(self, id_: str, verb: str, of: str = "jobs", **body: object) -> int:
+        """Cancels or retries a job, or one of `of`; the status, 0 if there was none."""
+        path = f"/v1/{of}/{id_}/{verb}"
         try:
-            status, _ = await self.api.call_at(self.fleet.urls[0], "POST", path)
+            status, _ = await self.api.call_at(self.fleet.urls[0], "POST", path, body)
         except (aiohttp.ClientError, TimeoutError):
             return 0
         return status

@@ -219,6 +219,20 @@ HALTS = {
                                   ON l.xid = m.xid
                              WHERE o.workflow_id = j.workflow_id AND e.state = 'dead'
                                AND e.since <= l.last))""",
+    "I3 a death halts a workflow that stops": """
+        SELECT m.job_id FROM last_moves m JOIN jobs j USING (job_id)
+        JOIN workflows w USING (workflow_id)
+        WHERE w.on_failure = 'stop' AND m.goal = 'job_ended' AND m.note ~ '^dead'
+          AND NOT EXISTS (SELECT 1 FROM eras e WHERE e.workflow_id = w.workflow_id
+                          AND e.op = 'HALT' AND e.xid = m.xid)
+          AND coalesce((SELECT e.op FROM eras e WHERE e.workflow_id = w.workflow_id
+                        AND e.op IN ('HALT', 'UNHALT') AND e.seq < m.seq
+                        ORDER BY e.seq DESC LIMIT 1), '') <> 'HALT'""",
+    "I3 a cancel asks what runs to stop": """
+        SELECT m.job_id FROM halts h JOIN jobs j USING (workflow_id)
+        JOIN last_moves m ON m.job_id = j.job_id AND m.seq > h.since AND m.seq < h.until
+        WHERE h.halt = 'cancel' AND m.origin = 'job_running'
+          AND m.note_before IS DISTINCT FROM 'stop'""",
     # What has begun before may begin again, if it was a stop.
     "I3 nothing begins in a workflow that was halted": f"""
         SELECT m.job_id FROM halts h JOIN jobs j USING (workflow_id)

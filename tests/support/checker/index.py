@@ -27,6 +27,7 @@ SELECT job_id::text AS id, queue, kind,
        CASE WHEN ready_at <= clock_timestamp() THEN 'due'
             WHEN ready_at <= clock_timestamp() + interval '1 s' THEN 'soon' ELSE 'future' END
 FROM job_due UNION ALL SELECT job_id::text, queue, kind, 'running' FROM job_running
+UNION ALL SELECT job_id::text, queue, kind, 'blocked' FROM job_blocked
 """
 _EVERY_S = 0.2
 
@@ -78,6 +79,8 @@ def _missing(
         on = shelves.get(id_, ())
         if state == "due" and not {_Shelf(queue, f"ready:{kind}"), _Shelf(queue, "leases")} & {*on}:
             found.add(("I8 what is due is in line or leased", id_))
+        if state == "blocked" and _Shelf(queue, "blocked") not in on:
+            found.add(("I8 what is blocked is on the blocked shelf", id_))
         if state == "future" and _Shelf(queue, "scheduled") not in on:
             found.add(("I8 what is to come is on the scheduled shelf", id_))
     return found
@@ -91,11 +94,14 @@ def _too_much(
     found = set()
     for id_, on in shelves.items():
         if id_ not in known:
-            found.add(("I8 what stands on a shelf is due or running", id_))
+            names = ", ".join(sorted(shelf.name for shelf in on))
+            found.add(("I8 what stands on a shelf is live", f"{id_} ({names})"))
         if len(on) > 1:
             found.add(("I8 nothing stands on two shelves", id_))
         if id_ in still and still[id_][2] == "running" and any(s.name != "leases" for s in on):
             found.add(("I8 what runs is in no line", id_))
+        if id_ in still and still[id_][2] == "blocked" and any(s.name != "blocked" for s in on):
+            found.add(("I8 what is blocked is in no line", id_))
         if id_ in still and any(s.queue != still[id_][0] for s in on):
             found.add(("I8 a shelf has its own queue's jobs", id_))
     return found

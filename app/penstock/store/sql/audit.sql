@@ -81,36 +81,27 @@ WITH b AS MATERIALIZED (
     FROM (SELECT *, sum(parents) OVER (ORDER BY job_id) AS so_far
           FROM (SELECT * FROM job_blocked WHERE job_id > $1 ORDER BY job_id LIMIT $2) n) s
     WHERE so_far <= $3 OR so_far = parents
-),
-e AS MATERIALIZED (
-    -- graph_id: else an index-only scan of all of (parent_id, child_id) would seem as cheap
-    SELECT child_id, parent_id, graph_id FROM job_edges
-    WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(job_id) FROM b))
-),
-p AS MATERIALIZED (
-    SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT parent_id FROM e))
-),
-s AS MATERIALIZED (
-    SELECT parent_id, after FROM job_spreads WHERE parent_id = ANY(ARRAY(SELECT parent_id FROM e))
-),
-h AS MATERIALIZED (
-    SELECT workflow_id FROM workflows WHERE halting AND workflow_id = ANY(ARRAY(SELECT graph_id FROM b))
-),
-f AS MATERIALIZED (
-    SELECT child_id, count(*) AS edges,
+)
+SELECT b.job_id, b.run_if, b.parents, b.succeeded, b.dead, b.cancelled, b.skipped,
+       f.edges, f.succeeded, f.dead, f.cancelled, f.skipped,
+       coalesce((SELECT halting FROM workflows w WHERE w.workflow_id = b.graph_id), false)
+FROM b CROSS JOIN LATERAL (
+    SELECT count(*) AS edges,
            count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
            count(*) FILTER (WHERE state = 'dead') AS dead,
            count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
            count(*) FILTER (WHERE state = 'skipped') AS skipped
-    FROM (SELECT e.child_id, CASE WHEN s.after IS NULL OR e.child_id <= s.after THEN p.state END
-                 AS state
-          FROM e LEFT JOIN p ON p.job_id = e.parent_id LEFT JOIN s ON s.parent_id = e.parent_id) t
-    GROUP BY child_id
-)
-SELECT b.job_id, b.run_if, b.parents, b.succeeded, b.dead, b.cancelled, b.skipped,
-       coalesce(f.edges, 0), coalesce(f.succeeded, 0), coalesce(f.dead, 0),
-       coalesce(f.cancelled, 0), coalesce(f.skipped, 0), h.workflow_id IS NOT NULL
-FROM b LEFT JOIN f ON f.child_id = b.job_id LEFT JOIN h ON h.workflow_id = b.graph_id
+    FROM (
+        SELECT CASE WHEN coalesce(e.child_id <= (SELECT after FROM job_spreads s
+                                                 WHERE s.parent_id = e.parent_id), true)
+               THEN (SELECT state FROM job_ended p WHERE p.job_id = e.parent_id) END AS state
+        FROM job_edges e
+        WHERE uuid_send(e.child_id) = uuid_send(b.job_id)
+          -- always so; else an index-only scan of all of (parent_id, child_id) would seem as cheap
+          AND uuid_send(e.graph_id) = uuid_send(b.graph_id)
+        OFFSET 0
+    ) t
+) f
 ORDER BY b.job_id;
 
 -- name: audit_workflows
@@ -130,28 +121,27 @@ j AS MATERIALIZED (
     SELECT workflow_id, job_id FROM jobs
     WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM w WHERE state = 'running'))
 ),
-e AS MATERIALIZED (
-    SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))
-),
-f AS MATERIALIZED (
-    SELECT workflow_id, count(*) AS total, count(state) AS ended,
-           count(*) FILTER (WHERE state = 'succeeded') AS succeeded,
-           count(*) FILTER (WHERE state = 'dead') AS dead,
-           count(*) FILTER (WHERE state = 'cancelled') AS cancelled,
-           count(*) FILTER (WHERE state = 'skipped') AS skipped
-    FROM j LEFT JOIN e USING (job_id) GROUP BY workflow_id
+n AS MATERIALIZED ( -- grouped, not joined: an empty table's plan would compare each with each
+    SELECT workflow_id, max(state) AS state, bool_or(halting) AS halting,
+           ARRAY[max(total), max(succeeded), max(dead), max(cancelled), max(skipped)] AS kept,
+           ARRAY[count(*) FILTER (WHERE is_job), count(*) FILTER (WHERE over = 'succeeded'),
+                 count(*) FILTER (WHERE over = 'dead'), count(*) FILTER (WHERE over = 'cancelled'),
+                 count(*) FILTER (WHERE over = 'skipped')]::int[] AS found, count(over) AS ended
+    FROM (SELECT workflow_id, state, halting, total, succeeded, dead, cancelled, skipped,
+                 false AS is_job, NULL AS over FROM w
+          UNION ALL
+          SELECT workflow_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, true, NULL FROM j
+          UNION ALL
+          SELECT graph_id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, false, state
+          FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))) u
+    GROUP BY workflow_id
 )
-SELECT workflow_id, 'workflow_counts'
-FROM w LEFT JOIN f USING (workflow_id)
-WHERE CASE WHEN w.state = 'running'
-      THEN (w.total, w.succeeded, w.dead, w.cancelled, w.skipped)
-           IS DISTINCT FROM (coalesce(f.total, 0), coalesce(f.succeeded, 0), coalesce(f.dead, 0),
-                             coalesce(f.cancelled, 0), coalesce(f.skipped, 0))
-      ELSE w.total <> w.succeeded + w.dead + w.cancelled + w.skipped END
+SELECT workflow_id, 'workflow_counts' FROM n
+WHERE CASE WHEN state = 'running' THEN kept <> found
+           ELSE kept[1] <> kept[2] + kept[3] + kept[4] + kept[5] END
 UNION ALL
-SELECT workflow_id, 'stuck_workflow'
-FROM w LEFT JOIN f USING (workflow_id)
-WHERE w.state = 'running' AND NOT w.halting AND coalesce(f.total, 0) = coalesce(f.ended, 0)
+SELECT workflow_id, 'stuck_workflow' FROM n
+WHERE state = 'running' AND NOT halting AND found[1] = ended
 UNION ALL
 SELECT workflow_id, NULL
 FROM (SELECT workflow_id, page, nth, max(nth) OVER () AS last FROM w) l

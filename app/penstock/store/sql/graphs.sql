@@ -481,9 +481,10 @@ SELECT job_id, queue, kind, priority, t.now + make_interval(secs => $9), is_due,
 
 -- name: give_to_workflow
 -- running stays running: this attempt is the workflow $4 from now on, which holds no slot. No row: it
--- isn't ours any more, or was asked to stop.
+-- isn't ours any more, or was asked to stop. ("IS TRUE": else it might go through all that the worker
+-- runs.)
 UPDATE job_running SET worker_id = $4
-WHERE job_id = $1 AND attempt = $2 AND worker_id = $3 AND cancel_requested_at IS NULL
+WHERE job_id = $1 AND attempt = $2 AND (worker_id = $3) IS TRUE AND cancel_requested_at IS NULL
 RETURNING graph_id;
 
 -- name: nested_in
@@ -500,4 +501,7 @@ WHERE job_id = ANY($1::uuid[]) AND succeeded + dead + cancelled + skipped > 0;
 
 -- name: running_now
 -- Whether this attempt still runs under this worker's name.
-SELECT job_id FROM job_running WHERE job_id = $1 AND attempt = $2 AND worker_id = $3;
+WITH r AS MATERIALIZED ( -- else it might go through all that the worker runs
+    SELECT job_id, attempt, worker_id FROM job_running WHERE job_id = $1
+)
+SELECT job_id FROM r WHERE attempt = $2 AND worker_id = $3;

@@ -85,12 +85,10 @@ c AS (
 )
 SELECT count(*), max(finished_at) FROM e;
 
--- name: prune_workflows
--- over -> pruned: the oldest $2 workflows that are nested in none and ended more than $1 seconds
--- ago, but for those that a loose job waits for or reads. Whoever locks such a row first, to run the
--- workflow again or to add to it, keeps it; whoever is second finds no such workflow. From here on
--- nobody can bring it back, so what is left of it may go in as many steps as it takes. What is still to be
--- told of it or of one of its jobs keeps it.
+-- name: old_workflows
+-- Locks the oldest $2 workflows that are nested in none and ended more than $1 seconds ago, but for
+-- those that a loose job waits for or reads, and those of which, or of one of whose jobs, something is
+-- still to be told. Whoever locks such a row first, to run the workflow again or to add to it, keeps it.
 WITH q AS MATERIALIZED ( -- no loose job is live: then none need be looked for
     SELECT (SELECT job_id FROM job_blocked
             WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
@@ -100,36 +98,37 @@ WITH q AS MATERIALIZED ( -- no loose job is live: then none need be looked for
                 WHERE graph_id = '00000000-0000-0000-0000-000000000000' LIMIT 1) IS NULL
            AS is_quiet,
            (SELECT effect_id FROM effects WHERE job_id IS NOT NULL LIMIT 1) IS NULL AS is_told
-),
-k AS MATERIALIZED (
-    SELECT workflow_id FROM workflows w
-    WHERE finished_at IS NOT NULL AND ancestors = '{}'
-      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $1))
-      AND ((SELECT is_quiet FROM q)
-           OR (SELECT j.job_id FROM jobs j
-               WHERE j.workflow_id = w.workflow_id
-                 AND (SELECT e.parent_id FROM job_edges e
-                      WHERE e.parent_id = j.job_id
-                        AND e.graph_id = '00000000-0000-0000-0000-000000000000'
-                        AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id)
-                                 IS NOT NULL
-                             OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id)
-                                 IS NOT NULL
-                             OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id)
-                                 IS NOT NULL)
-                      LIMIT 1) IS NOT NULL
-               LIMIT 1) IS NULL)
-      AND (SELECT f.effect_id FROM effects f WHERE f.workflow_id = w.workflow_id LIMIT 1) IS NULL
-      AND ((SELECT is_told FROM q)
-           OR (SELECT j.job_id FROM jobs j
-               WHERE j.workflow_id = w.workflow_id
-                 AND (SELECT f.effect_id FROM effects f WHERE f.job_id = j.job_id LIMIT 1) IS NOT NULL
-               LIMIT 1) IS NULL)
-    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
-),
-d AS (
-    DELETE FROM workflows WHERE workflow_id = ANY(ARRAY(SELECT workflow_id FROM k))
-    RETURNING workflow_id
+)
+SELECT workflow_id FROM workflows w
+WHERE finished_at IS NOT NULL AND ancestors = '{}'
+  AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $1))
+  AND ((SELECT is_quiet FROM q)
+       OR (SELECT j.job_id FROM jobs j
+           WHERE j.workflow_id = w.workflow_id
+             AND (SELECT e.parent_id FROM job_edges e
+                  WHERE e.parent_id = j.job_id
+                    AND e.graph_id = '00000000-0000-0000-0000-000000000000'
+                    AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id)
+                             IS NOT NULL
+                         OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id)
+                             IS NOT NULL
+                         OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id)
+                             IS NOT NULL)
+                  LIMIT 1) IS NOT NULL
+           LIMIT 1) IS NULL)
+  AND (SELECT f.effect_id FROM effects f WHERE f.workflow_id = w.workflow_id LIMIT 1) IS NULL
+  AND ((SELECT is_told FROM q)
+       OR (SELECT j.job_id FROM jobs j
+           WHERE j.workflow_id = w.workflow_id
+             AND (SELECT f.effect_id FROM effects f WHERE f.job_id = j.job_id LIMIT 1) IS NOT NULL
+           LIMIT 1) IS NULL)
+ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED;
+
+-- name: prune_workflows
+-- over -> pruned: these, which are locked. Whoever comes now finds no such workflow. From here on
+-- nobody can bring it back, so what is left of it may go in as many steps as it takes.
+WITH d AS (
+    DELETE FROM workflows WHERE workflow_id = ANY($1::uuid[]) RETURNING workflow_id
 ),
 p AS (
     INSERT INTO pruned_workflows (workflow_id) SELECT workflow_id FROM d ON CONFLICT DO NOTHING
