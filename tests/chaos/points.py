@@ -25,6 +25,7 @@ from penstock import chaos
 from penstock.store.jobs import ROWS_MAX
 from tests.chaos import points_graphs, points_table
 from tests.chaos.points_table import Slot, Strike, Table
+from tests.egress.receiver import receiver, saying
 from tests.support import checker
 from tests.support.api import Api
 from tests.support.fleet import Fleet
@@ -69,6 +70,7 @@ class Campaign:
     missed: list[str] = field(default_factory=list)
     made: Counter[str] = field(default_factory=Counter)  # jobs sent, by the point of their replica
     _steady: Slot = field(init=False)
+    _hook: str = field(init=False)  # the URL of one who takes what he is told
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # one provocation of the third a time
 
     async def run(self, points: Sequence[str], times: int) -> None:
@@ -76,6 +78,7 @@ class Campaign:
         todo.reverse()  # taken from its end
         self._steady, *armed = [Slot(one) for one in await self.scene.fleet.start(3, **QUICK)]
         async with AsyncExitStack() as stack:
+            self._hook = (await stack.enter_async_context(receiver(saying()))).url
             for slot in (self._steady, *armed):
                 jobs = points_table.jobs_of(lambda slot=slot: slot.point, self.made)  # type: ignore[misc]
                 stream = self.scene.load.stream([slot.replica.url], _PER_S, jobs)
@@ -169,11 +172,18 @@ class Campaign:
             "between_heads": self._flush,
             "before_hand_back": self._terminate,
             "before_leave": self._terminate,
+            "after_claim_effects": self._tell,
+            "after_deliver": self._tell,
+            "after_finish_effects": self._tell,
             **points_graphs.provocations(self._offer_graph, self._change),
         }
 
     async def _offer_many(self, slot: Slot) -> None:
         await self._offer(slot, [_job(slot)] * (ROWS_MAX + 1))
+
+    async def _tell(self, slot: Slot) -> None:
+        notify = [{"on": ["succeeded"], "webhook": self._hook}]
+        await self._offer(slot, [_job(slot, notify=notify)] * 3)
 
     async def _cancel_waiting(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):
