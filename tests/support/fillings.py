@@ -1,4 +1,4 @@
-"""What fills the tables under hot statements: each inserts rows for ids ($1), some under a worker ($2)."""
+"""What fills tables under hot statements: rows for ids ($1), some under a worker ($2)."""
 
 JOBS = """
 INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
