@@ -158,6 +158,12 @@ INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attemp
 SELECT id, 'dead-letter', 'topic', '', '', id, 1, 'dead', now(), now()
 FROM unnest($1::uuid[]) i(id)
 """
+LEASED = """
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
+                     due_at, lease)
+SELECT id, 'webhook', 'https://x/' || n % 50, '', '', id, 1, 'dead', now(), now(), $2
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
+"""
 DELIVERIES = """
 INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
                         tries, outcome, finished_at)
