@@ -29,7 +29,7 @@ KEPT = {"jwt_secret", "webhook_secrets"}
 def test_the_version_and_the_help_go_to_stdout() -> None:
     assert penstock("--version").stdout == f"penstock {VERSION}\n"
     told = penstock("--help").stdout
-    for command in ("serve", "dev", "migrate", "token", "config"):
+    for command in ("serve", "dev", "migrate", "token", "config", "dlq-consumer"):
         assert command in told
 
 
