@@ -31,7 +31,7 @@ CREATE TABLE effects (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0);
 
-CREATE INDEX effects_line ON effects (channel, endpoint, due_at, effect_id);
+CREATE INDEX effects_line ON effects (channel, endpoint, due_at);
 CREATE INDEX effects_job ON effects (job_id) WHERE job_id IS NOT NULL;
 CREATE INDEX effects_workflow ON effects (workflow_id) WHERE workflow_id IS NOT NULL;
 CREATE INDEX effects_age ON effects (at, uuid_send(effect_id)); -- for lists; not as ids: pitfalls.md, A1

@@ -1,4 +1,4 @@
-"""What fills the tables under hot statements: rows for ids ($1), some under a worker ($2)."""
+"""What fills tables under hot statements: rows for ids ($1), some under a worker ($2)."""
 
 JOBS = """
 INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, timeout_s, on_lost,
@@ -157,6 +157,12 @@ INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attemp
                      due_at)
 SELECT id, 'dead-letter', 'topic', '', '', id, 1, 'dead', now(), now()
 FROM unnest($1::uuid[]) i(id)
+"""
+LEASED = """
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
+                     due_at, lease)
+SELECT id, 'webhook', 'https://x/' || n % 50, '', '', id, 1, 'dead', now(), now(), $2
+FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
 DELIVERIES = """
 INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,

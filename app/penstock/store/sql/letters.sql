@@ -151,7 +151,8 @@ SELECT job_id, attempt, died_at, false, false FROM (
 ) r WHERE (SELECT count(*) FROM m) < $5;
 
 -- name: letters
--- These letters (jobs, attempts), in this order, with their errors and where their messages are.
+-- These letters (jobs, attempts), in this order, with their errors and where their messages are. ("IS TRUE", or
+-- an index of another order would be looked through for the attempt.)
 SELECT l.job_id, l.attempt, l.queue, l.kind, l.error_type, l.fingerprint, l.reason, l.died_at,
        l.resolved_at, l.resolution, l.resolved_by,
        (SELECT error FROM attempts a WHERE a.job_id = l.job_id AND a.attempt = l.attempt) AS error,
@@ -163,7 +164,7 @@ SELECT l.job_id, l.attempt, l.queue, l.kind, l.error_type, l.fingerprint, l.reas
         LIMIT 1) AS outcome
 FROM unnest($1::uuid[], $2::int[]) WITH ORDINALITY AS i(job_id, attempt, n)
 CROSS JOIN LATERAL (
-    SELECT * FROM dead_letters d WHERE d.job_id = i.job_id AND d.attempt = i.attempt LIMIT 1
+    SELECT * FROM dead_letters d WHERE d.job_id = i.job_id AND (d.attempt = i.attempt) IS TRUE LIMIT 1
 ) l
 ORDER BY i.n;
 
