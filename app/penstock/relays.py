@@ -30,7 +30,7 @@ from penstock.telemetry.metrics import Metrics
 _KIB = 1024
 _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
-_DRAIN_S = 18.0  # a call that hangs is over by then
+_DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
 
 SHOW = Show(views.job, views.attempt, views.workflow)
 EXTENTS = {
@@ -110,6 +110,7 @@ class Relays:
     ) -> None:
         self._effects = sources.effects
         self._metrics = metrics
+        self._drain_s = min(_DRAIN_S, settings.worker.drain_grace_s + 5)
         self.sieve = Sieve(rules_of(settings), sources.marks)
         self.by_channel: dict[Channel, Relay] = {}
         self._servers: list[Broker | Mail] = []
@@ -153,7 +154,7 @@ class Relays:
 
     async def drain(self) -> None:
         relays = self.by_channel.values()
-        await asyncio.gather(*(relay.drain(_DRAIN_S) for relay in relays))
+        await asyncio.gather(*(relay.drain(self._drain_s) for relay in relays))
 
     async def close(self) -> None:
         for relay in self.by_channel.values():
