@@ -1,6 +1,6 @@
 -- what:  the outbox: effects that are to leave the house, what became of them, dead letters; what a job
 --        or a workflow wants told of its end.
--- why:   dead letters to a broker, webhooks and e-mail (api.md, "What leaves the house"); decision 0019.
+-- why:   dead letters to a broker, webhooks and e-mail (api.md, "What leaves the house"); decision 0020.
 -- locks: ACCESS EXCLUSIVE on jobs and workflows for a moment: columns without default, no row is written
 --        anew.
 -- safe while old code runs: yes. What an old replica ends has no effects and no dead letter: let no

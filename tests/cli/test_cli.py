@@ -23,11 +23,13 @@ from tests.cli.command import (
     the_one_line,
 )
 
+KEPT = {"jwt_secret", "webhook_secrets"}
+
 
 def test_the_version_and_the_help_go_to_stdout() -> None:
     assert penstock("--version").stdout == f"penstock {VERSION}\n"
     told = penstock("--help").stdout
-    for command in ("serve", "dev", "migrate", "token", "config"):
+    for command in ("serve", "dev", "migrate", "token", "config", "dlq-consumer"):
         assert command in told
 
 
@@ -185,7 +187,7 @@ def test_dev_leaves_a_server_alone_that_it_is_given(servers: Servers, directory:
     with running("dev", environ=servers.environ, directory=directory) as command:
         command.says("is ready on")
         assert command.ends(signal.SIGTERM) == 0
-    assert {path.name for path in (directory / ".penstock").iterdir()} <= {"jwt_secret"}
+    assert {path.name for path in (directory / ".penstock").iterdir()} <= KEPT
 
 
 def test_while_dev_runs_another_shell_can_use_its_servers(directory: Path) -> None:
@@ -209,7 +211,7 @@ def test_while_dev_runs_another_shell_can_use_its_servers(directory: Path) -> No
 def test_dev_looks_at_all_settings_before_it_starts_servers(directory: Path) -> None:
     environ = {"PENSTOCK_DEV__DIR": str(directory / "d"), "PENSTOCK_HTTP__PORT": "99999"}
     assert "http.port" in the_one_line(penstock("dev", environ=environ), 2)
-    assert {path.name for path in (directory / "d").iterdir()} == {"jwt_secret"}
+    assert {path.name for path in (directory / "d").iterdir()} == KEPT
 
 
 def test_a_directory_that_dev_can_not_make_is_told_by_its_setting(directory: Path) -> None:

@@ -1,5 +1,6 @@
 """`penstock dlq-consumer` as an operator runs it: a process, a topic, receivers."""
 
+import asyncio
 import json
 import signal
 from collections.abc import Iterator
@@ -84,6 +85,22 @@ async def test_an_alert_goes_to_webhook_mail_and_log_and_old_letters_are_no_news
     assert letter["Subject"] == "[Penstock] alert post: 5 dead letters"
 
 
+async def test_a_broker_that_goes_and_comes_back_is_read_on(tansu: Tansu, workplace: Path) -> None:
+    async with receiver(saying(status=204)) as there:
+        rule = {"name": "hook", "by": ["queue"], "webhook": there.url}
+        told = environ(tansu, rule)
+        with running("dlq-consumer", environ=told, directory=workplace) as command:
+            await eventually(lambda: _said(command), "it reads", 60)
+            tansu.pause()
+            await asyncio.sleep(1)
+            tansu.resume()
+            await die(tansu, 3)
+            await eventually(lambda: _seen(there), "it tells", 60)
+            tansu.pause()
+            assert command.ends(signal.SIGTERM) == 0  # though nobody hears its farewell
+            tansu.resume()
+
+
 def test_a_rule_that_could_tell_nobody_is_one_line_and_code_2(tansu: Tansu) -> None:
     rule = {"name": "post", "email": "ops@example.com"}
     done = penstock("dlq-consumer", environ=environ(tansu, rule))
@@ -97,6 +114,10 @@ def test_without_a_topic_it_says_what_to_set() -> None:
 
 async def _said(command: Any) -> bool:
     return bool(command.heard("penstock: reading"))
+
+
+async def _seen(there: Receiver) -> bool:
+    return bool(there.seen)
 
 
 async def _both(there: Receiver, box: Mailbox) -> bool:

@@ -10,9 +10,12 @@ from penstock.domain.effect import Fate, Message
 from penstock.outlets.kafka import Kafka
 from penstock.settings import Kafka as Settings
 from tests.outlets.dead_letters import TOPIC, dead_letter, dead_letters, fates
-from tests.support.apache_kafka import JARS, ApacheKafka
+from tests.outlets.test_mail import certificate
+from tests.support.apache_kafka import JARS, PASSWORD, USER, ApacheKafka
 from tests.support.brokers import header, records_in, value_of
 from tests.support.waiting import eventually
+
+__all__ = ["certificate"]  # the fixture
 
 pytestmark = [
     pytest.mark.skipif(JARS is None, reason="TEST_KAFKA names no Apache Kafka: see support"),
@@ -21,8 +24,8 @@ pytestmark = [
 
 
 @pytest.fixture
-def broker(tmp_path: Path) -> Iterator[ApacheKafka]:
-    with ApacheKafka(tmp_path) as one:
+def broker(tmp_path: Path, certificate: Path) -> Iterator[ApacheKafka]:
+    with ApacheKafka(tmp_path, certificate) as one:
         yield one
 
 
@@ -71,6 +74,27 @@ async def test_what_it_has_outlives_its_death(outlet: Kafka, broker: ApacheKafka
     assert await rounds(outlet, dead_letters(200)) <= 2
     records = await records_in(broker.address, TOPIC, 300)
     assert len({header(one, "ce_id") for one in records}) == 200
+
+
+async def test_tls_and_a_login_by_scram(broker: ApacheKafka, certificate: Path) -> None:
+    safe = {
+        "bootstrap_servers": broker.safe_address,
+        "topic": TOPIC,
+        "tls": True,
+        "ca_file": str(certificate),
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "username": USER,
+        "password": PASSWORD,
+    }
+    for wrong in ({"password": "hush"}, {"ca_file": None}):
+        refused = Kafka(Settings.model_validate({**safe, **wrong}))
+        assert fates(await refused.deliver(dead_letters(3))) == {Fate.LATER}
+        assert refused.why is not None
+        assert "hush" not in refused.why
+        await refused.close()
+    outlet = Kafka(Settings.model_validate(safe))
+    assert fates(await outlet.deliver(dead_letters(3))) == {Fate.DELIVERED}
+    await outlet.close()
 
 
 async def _is_away(outlet: Kafka, *, away: bool) -> bool:

@@ -135,6 +135,21 @@ async def test_errors_that_pass_are_waited_for(outlet: Kafka, cluster: MockClust
     assert len(records) == 2
 
 
+async def test_errors_that_last_hold_nobody_up_and_pass_in_the_end(
+    outlet: Kafka, cluster: MockCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outlet.deliver([dead_letter(1)])
+    monkeypatch.setattr("penstock.outlets.kafka._SEND_MAX_S", 1.0)
+    cluster.fail_produce(*[NOT_ENOUGH_REPLICAS] * 20)
+    began = time.monotonic()
+    (refused,) = await outlet.deliver([dead_letter(2)])
+    assert refused.fate is Fate.LATER
+    assert time.monotonic() - began < 5
+    monkeypatch.undo()
+    await eventually(lambda: _is_back(outlet), "another producer", 15)
+    assert fates(await outlet.deliver([dead_letter(2)])) == {Fate.DELIVERED}
+
+
 async def test_a_topic_that_we_may_not_write_to_is_tried_again(
     outlet: Kafka, cluster: MockCluster
 ) -> None:

@@ -125,3 +125,23 @@ async def test_a_job_whose_children_were_all_pruned_can_still_be_cancelled(db: D
     graph = await graphs.graph_of(parent)
     assert graph is not None
     assert await graphs.cancel_job(parent, graph) is not None
+
+
+async def test_a_second_life_of_a_cancelled_workflow_of_which_all_succeeded_succeeds(
+    db: Database,
+) -> None:
+    (id_,) = await db.submit(kind="workflow")
+    (holder,) = await started(db, id_)
+    inner, made = graphing.submission({"x": []})
+    assert inner.workflow is not None
+    asked = replace(inner, workflow=replace(inner.workflow, holder=id_))
+    await Nested(db.postgres).store(holder, asked)
+    running = await started(db, *made.of("x"))
+    await db.jobs.cancel_running(id_)
+    await db.graphs.cancel_workflow(made.id)
+    await settled(db, *running)  # it succeeded first
+    assert await db.places([id_, *made.of("x")]) == ["cancelled", "succeeded"]
+    await db.graphs.retry_job(id_)
+    (again,) = await started(db, id_)
+    await Nested(db.postgres).store(again, asked)
+    assert await _stands(db, id_) == "succeeded"

@@ -16,6 +16,7 @@ from penstock.dev.process import tethered
 from tests.support.ports import free_port
 
 JARS = os.environ.get("TEST_KAFKA")
+USER, PASSWORD = "penstock", "open-sesame"
 _START_S = 60.0
 _JAVA = ("java", "-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
@@ -23,10 +24,15 @@ _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{safe},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL_SSL://127.0.0.1:{safe}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config=\
+  org.apache.kafka.common.security.scram.ScramLoginModule required;
+ssl.keystore.type=PEM
+ssl.keystore.location={certificate}
 log.dirs={directory}/data
 num.partitions=3
 offsets.topic.replication.factor=1
@@ -39,10 +45,14 @@ message.max.bytes=100000
 
 
 class ApacheKafka:
-    """`with ApacheKafka(directory) as broker:`; `kill` and `start` again, with what it kept."""
+    """`with ApacheKafka(directory, certificate) as broker:`; `kill` and `start` again, with what
+    it kept. `certificate`: a PEM with its key. At `safe_address` it wants TLS and a login."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, certificate: Path) -> None:
         self._directory = directory
+        self._certificate = certificate
+        self._safe = free_port()
+        self.safe_address = f"127.0.0.1:{self._safe}"
         self.port = free_port()
         self.address = f"127.0.0.1:{self.port}"
         self._settings = directory / "server.properties"
@@ -50,13 +60,18 @@ class ApacheKafka:
 
     def __enter__(self) -> Self:
         text = _SETTINGS.format(
-            port=self.port, controller=free_port(), directory=self._directory.absolute()
+            port=self.port,
+            safe=self._safe,
+            controller=free_port(),
+            directory=self._directory.absolute(),
+            certificate=self._certificate,
         )
         self._settings.write_text(text)
         storage = self._java("kafka.tools.StorageTool")
         made = subprocess.run([*storage, "random-uuid"], capture_output=True, text=True, check=True)
         id_ = made.stdout.split()[-1]
-        formats = [*storage, "format", "-t", id_, "-c", str(self._settings)]
+        user = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
+        formats = [*storage, "format", "-t", id_, "-c", str(self._settings), "--add-scram", user]
         subprocess.run(formats, capture_output=True, check=True)
         self.start()
         return self

@@ -5,6 +5,7 @@ data is in dev.dir, and a second run finds it. A server that is given by postgre
 is used as it is. If we die here, the embedded servers end with us (`dev.process`).
 """
 
+import base64
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ENVIRONMENT = "PENSTOCK_ENV"
 SECRET_FILE = "PENSTOCK_AUTH__JWT_SECRET_FILE"
+HOOKS_FILE = "PENSTOCK_WEBHOOK__SECRETS_FILE"
 # Where the servers will be that we start; for a look at all settings before we do.
 STAND_INS = {
     "postgres.dsn": ("PENSTOCK_POSTGRES__DSN", "postgres://127.0.0.1"),
@@ -65,7 +67,7 @@ def dev(server: Serve) -> None:
     directory = Path(load_section(Dev, given).dir).absolute()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        given = dict(_with_secret(given, directory))
+        given = dict(_with_secrets(given, directory))
     except OSError as error:
         raise WrongSetting(
             f"dev.dir, {directory}, can't be used: {error.strerror or error}; "
@@ -125,20 +127,29 @@ def _check(environ: Mapping[str, str]) -> None:
     load({**environ, **lacking})
 
 
-def _with_secret(environ: Mapping[str, str], directory: Path) -> Mapping[str, str]:
+def _with_secrets(environ: Mapping[str, str], directory: Path) -> Mapping[str, str]:
+    """Adds the secrets that nobody gave us: made once, and kept."""
     from penstock.settings import given_keys
 
-    if "auth.jwt_secret" in given_keys(environ):
-        return environ
-    path = _secret_path(directory)
+    given, found = given_keys(environ), dict(environ)
+    if "auth.jwt_secret" not in given:
+        found[SECRET_FILE] = _kept(_secret_path(directory), secrets.token_urlsafe(48))
+    if "webhook.secrets" not in given:
+        key = base64.b64encode(secrets.token_bytes(32)).decode()
+        found[HOOKS_FILE] = _kept(directory / "webhook_secrets", f'["whsec_{key}"]')
+    return found
+
+
+def _kept(path: Path, fresh_text: str) -> str:
+    """The path of a file, which is made with that text where there is none."""
     if not path.is_file():
         # Complete or not there at all: a file cut short would stop each later start.
         fresh = path.with_suffix(".new")
         fresh.unlink(missing_ok=True)
         with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_urlsafe(48))
+            file.write(fresh_text)
         fresh.replace(path)
-    return {**environ, SECRET_FILE: str(path)}
+    return str(path)
 
 
 def _with_servers(

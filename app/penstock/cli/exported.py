@@ -10,7 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-_SECRETS = ("PENSTOCK_POSTGRES__DSN", "PENSTOCK_REDIS__URL", "PENSTOCK_AUTH__JWT_SECRET")
+_SECRETS = (
+    *("PENSTOCK_POSTGRES__DSN", "PENSTOCK_REDIS__URL"),
+    *("PENSTOCK_AUTH__JWT_SECRET", "PENSTOCK_WEBHOOK__SECRETS"),
+)
 
 
 @contextmanager

@@ -5,8 +5,9 @@ was not yet dealt with is read again after a crash; what is no dead letter is pa
 that is new begins at the topic's end.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +24,7 @@ from penstock.telemetry.logs import get_logger
 
 _AT_ONCE = 500
 _WAIT_MS = 1000
+_FAREWELL_S = 5.0
 
 log = get_logger(__name__)
 
@@ -71,7 +73,9 @@ async def topic_of(settings: Settings, group: str) -> AsyncIterator[Topic]:
     except KafkaError as error:
         raise Unavailable("Kafka", told(error)) from error
     finally:
-        await consumer.stop()
+        with suppress(TimeoutError):  # a broker that is away hears no farewell
+            async with asyncio.timeout(_FAREWELL_S):
+                await consumer.stop()
 
 
 def letters_in(records: Iterable[ConsumerRecord]) -> Iterable[DeadLetter]:

@@ -1,4 +1,4 @@
--- The outbox: effects that are to leave the house (decision 0019). Written in the transaction that ends
+-- The outbox: effects that are to leave the house (decision 0020). Written in the transaction that ends
 -- a job or a workflow; claimed by lease, never in a transaction that is held open around a send.
 
 -- name: add_effects
