@@ -17,6 +17,7 @@ from penstock.domain.errors import (
     Contended,
     DuplicateJob,
     JobNotFound,
+    StoreUnavailable,
     WrongState,
     WrongWorkflowState,
 )
@@ -85,26 +86,35 @@ class DeadLetters:
 
     async def count(self, of: LetterFilter) -> Replayed:
         """What `replay_all` would find."""
-        async with self._lane:
-            course = _Course("", 0.0, clock.monotonic() + _TIME_MAX_S)
-            async for found in self._found(of, course):
-                course.done.matched += len(found.plain) + len(found.in_graphs)
-            return course.done
+        course = _Course("", 0.0, clock.monotonic() + _TIME_MAX_S)
+        async for found in self._found(of, course):
+            course.done.matched += len(found.plain) + len(found.in_graphs)
+        return course.done
 
     async def replay_all(self, of: LetterFilter, by: str, rate_per_s: float | None) -> Replayed:
         """Replays what a filter wants, the oldest first, 10,000 at most; with a rate, so many a
-        second begin. What can't run again stays."""
+        second begin. What can't run again stays. Contended while another one is under way."""
+        if self._lane.locked():
+            raise Contended("dead letters are being replayed by another filter just now")
         async with self._lane:
             spacing_s = 1.0 / rate_per_s if rate_per_s else 0.0
             course = _Course(by, spacing_s, clock.monotonic() + _TIME_MAX_S)
-            async for found in self._found(of, course):
-                await self._replay_plain(found.plain, course)
-                for id_ in found.in_graphs:
-                    if course.is_late:
-                        course.done.more = True
-                        break
-                    await self._replay_one(id_, course)
+            try:
+                await self._replay(of, course)
+            except StoreUnavailable:
+                if not course.done.replayed:
+                    raise
+                course.done.more = True  # that something was done must not be kept quiet
             return course.done
+
+    async def _replay(self, of: LetterFilter, course: _Course) -> None:
+        async for found in self._found(of, course):
+            await self._replay_plain(found.plain, course)
+            for id_ in found.in_graphs:
+                if course.is_late:
+                    course.done.more = True
+                    break
+                await self._replay_one(id_, course)
 
     async def _found(self, of: LetterFilter, course: _Course) -> AsyncIterator[Candidates]:
         """Page by page; what dies again meanwhile is left out."""

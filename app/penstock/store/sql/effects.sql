@@ -53,7 +53,8 @@ h AS MATERIALIZED (
 ),
 k AS MATERIALIZED (
     SELECT effect_id FROM effects
-    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h)) AND due_at <= (SELECT now FROM t)
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
+      AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
 )
 UPDATE effects
