@@ -125,7 +125,6 @@ async def test_faults_of_the_graph_are_refused_with_pointers(door: Door) -> None
 async def test_references_name_parents_and_are_left_to_the_run(door: Door) -> None:
     ref = {"$result": "a", "pointer": "/x/0"}
     await take(door, job("a"), job("b", "a", kind="picky", payload=[ref]))
-    await take(door, job("b", payload={"$result": 7, "and": "more"}))  # has no parents: data
     found = await faults(
         door,
         job("a"),
@@ -133,8 +132,10 @@ async def test_references_name_parents_and_are_left_to_the_run(door: Door) -> No
         job("c", "a", payload={"$result": "a", "more": 1}),
         job("d", "a", payload={"$result": "a", "pointer": "x"}),
         job("e", "a", kind="picky", payload={}),
+        job("f", payload={"$result": "a"}),  # a depends_on that was forgotten
     )
     assert found == {
+        "/jobs/5/payload/$result": "'a' is not in depends_on",
         "/jobs/1/payload/x/$result": "'c' is not in depends_on",
         "/jobs/1/payload/y/0": "$result must be the name of a parent",
         "/jobs/2/payload": "an object with $result may have only pointer besides",

@@ -142,12 +142,15 @@ def test_some_rules_look_back(on: tuple[On, ...], looks_back: bool) -> None:
     [(WorkflowState.SUCCEEDED, 1), (WorkflowState.FAILED, 2), (WorkflowState.CANCELLED, 1)],
 )
 def test_a_workflow_tells_too(state: WorkflowState, count: int) -> None:
-    workflow = EndedWorkflow(job_id(), state, (HOOK, MAIL))
+    workflow = EndedWorkflow(job_id(), state, 1_795_000_000_000, (HOOK, MAIL))
     effects = of_workflow(workflow)
     assert len(effects) == count
     for one in effects:
         assert (one.workflow, one.job, one.state) == (workflow.id, None, state)
         assert one.event == f"penstock.workflow.{state}.v1"
+    again = of_workflow(replace(workflow, ended_ms=1_795_000_000_001))
+    told = {one.dedupe for one in effects}
+    assert told.isdisjoint(one.dedupe for one in again), "it ran again, and ended again"
 
 
 def test_failures_that_are_alike_have_one_fingerprint() -> None:

@@ -20,8 +20,9 @@ _START_S = 90.0
 class RabbitServer:
     """`with RabbitServer(directory) as server:`; `kill` and `start` again, with what it kept."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, message_max_bytes: int = 16 * 2**20) -> None:
         self._directory = directory
+        self.message_max_bytes = message_max_bytes
         self.port, self._distribution, self._epmd = free_port(), free_port(), free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}/"
         self._process: subprocess.Popen[bytes] | None = None
@@ -34,6 +35,8 @@ class RabbitServer:
         self.kill()
 
     def start(self) -> None:
+        settings = self._directory / "rabbitmq.conf"
+        settings.write_text(f"max_message_size = {self.message_max_bytes}\n")
         log = self._directory / "rabbitmq.log"
         with log.open("ab") as out:
             self._process = subprocess.Popen(
@@ -82,7 +85,7 @@ class RabbitServer:
             "RABBITMQ_MNESIA_BASE": f"{home}/mnesia",
             "RABBITMQ_LOG_BASE": f"{home}/log",
             "RABBITMQ_ENABLED_PLUGINS_FILE": f"{home}/plugins",
-            "RABBITMQ_CONFIG_FILE": f"{home}/none",
+            "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
         }
 
     def _answers(self) -> bool:

@@ -25,6 +25,7 @@ from penstock.api.submissions import Intake, Origin
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.letter import Renewal, Which
 from penstock.domain.view import JobView
+from penstock.domain.workflow import KIND
 from penstock.store.letters import LetterFilter, Place
 from penstock.store.lives import no_letter
 
@@ -32,6 +33,7 @@ _PLACE = struct.Struct(f">q{BYTES}si")  # microseconds since 1970, job, attempt
 _GROUP = struct.Struct(">q8s")  # microseconds since 1970, fingerprint
 _SAMPLE = 10
 _CLOSED = "is not open to this token"
+_NESTED = "can't be changed of a job of kind workflow: submit a new one instead"
 
 
 async def list_all(ask: Ask) -> web.Response:
@@ -131,6 +133,8 @@ async def discard(ask: Ask) -> web.Response:
 
 async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     """The new payload, held to what one of a new job is held to."""
+    if job.kind == KIND:  # its workflow is there already, and goes on as it is
+        raise named("validation-failed", [Fault("/payload", _NESTED)])
     form = JOB if job.workflow_id is None else MEMBER
     value = {"kind": job.kind, "payload": body["payload"]}
     if job.depends_on:
@@ -140,9 +144,6 @@ async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     origin = Origin(job.created_by, job.traceparent, ask.body.suspect, job.workflow_id)
     intake = Intake(ask.door.recipe, origin, None, form)
     taken = await take_one(intake, Body(value, ask.body.suspect, ask.body.size), ask.door.pace)
-    closed = [at for queue, at in intake.inner_queues.items() if not ask.caller.sees(queue)]
-    if closed:
-        raise named("forbidden-queue", [Fault(at, _CLOSED) for at in closed])
     return taken.payload
 
 

@@ -192,7 +192,8 @@ class Intake:
         if not isinstance(text, str):
             return Looked(faults=text)
         parents = self._parents(body) or self._around.parents
-        refers = bool(parents) and may_refer(text)
+        # By itself and without parents a job has no references: it may send what it likes.
+        refers = (bool(parents) or self._form is not JOB) and may_refer(text)
         looked = Looked(text)
         if kind == KIND:
             self._look_inside(payload, parents, looked)

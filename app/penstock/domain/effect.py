@@ -114,8 +114,11 @@ class EndedJob:
 
 @dataclass(frozen=True, slots=True)
 class EndedWorkflow:
+    """One that has just ended, at that time in ms since 1970: it may run again, and end again."""
+
     id: JobId
     state: WorkflowState
+    ended_ms: int
     wishes: Sequence[Wish] = ()
 
 
@@ -199,7 +202,7 @@ def of_workflow(ended: EndedWorkflow) -> list[NewEffect]:
         NewEffect(
             wish.channel,
             wish.endpoint,
-            f"{ids.text(ended.id)}:{event}:{_short(wish.endpoint)}",
+            f"{ids.text(ended.id)}:{ended.ended_ms}:{event}:{_short(wish.endpoint)}",
             event,
             ended.state,
             workflow=ended.id,

@@ -7,6 +7,7 @@ die meanwhile, it is sent again under the same id. Needs the extra `[rabbitmq]`.
 """
 
 import asyncio
+import re
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,6 +25,7 @@ from penstock.settings import RabbitMq as Settings
 _CONNECT_S = 10.0
 _FIRST_WAIT_S = 5.0  # for the first connection
 _SEND_MAX_S = 20.0  # for a whole batch, well below the relay's lease
+_TAKES_LESS = re.compile(r"larger than configured max size (\d+)")
 _TOO_SLOW = f"no answer within {_SEND_MAX_S:g} s"
 
 
@@ -42,6 +44,7 @@ class RabbitMq:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
+        self._max_bytes = settings.message_max_bytes
         self._line = Line(self.name, Ways(self._open, _close, _is_alive))
 
     @property
@@ -82,15 +85,22 @@ class RabbitMq:
         except DeliveryError as error:  # a queue that is full, or of a node that is away
             return later(error)
         except Exception as error:
+            self._learn(error)
             self._line.lose(opened, told(error))
             return later(error)
         return DELIVERED
+
+    def _learn(self, error: Exception) -> None:
+        """A message that is too large costs the channel, and all that was under way on it: what
+        the server takes is learnt of what it says, and a reference is sent the next time."""
+        if found := _TAKES_LESS.search(str(error)):
+            self._max_bytes = min(self._max_bytes, int(found[1]))
 
     def _letter(self, message: Message) -> aio_pika.Message:
         headers = headers_of(message)
         body = message.data.encode()
         size = size_of(key_of(message), body, headers)
-        if size > self._settings.message_max_bytes:
+        if size > self._max_bytes:
             body = reference_to(message, size)
         return aio_pika.Message(
             body,

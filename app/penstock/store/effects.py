@@ -135,7 +135,7 @@ async def tell_workflows(
     effects = []
     for row in found:
         id_ = JobId(row[0])
-        effects += of_workflow(EndedWorkflow(id_, states[id_], wishes_from(row[1])))
+        effects += of_workflow(EndedWorkflow(id_, states[id_], row[2], wishes_from(row[1])))
     await add_effects(transaction, effects)
 
 

@@ -10,7 +10,7 @@ _START = """ what is due to running under this worker's name, in the order of `i
 _SETTLE = """        \"""Consumes the running rows of jobs that are part of no graph.\"""
 """
 _SETTLED = """\
-        found = await self._pg.rows("settle_attempts", *columns, False, point="after_settle")
+        found = await self._pg.rows("settle_attempts", *columns, point="after_settle")
 """
 _STORE = """        \"""Stores jobs without keys, all or nothing; the time of it by Postgres.\"""
 """

@@ -420,8 +420,8 @@ DOOR = [
         [
             Patch(
                 _SQL,
-                "t.now, e.attempt, 0, 0, j.unique_id, j.expires_at",
-                "t.now, e.attempt, 1, 0, j.unique_id, j.expires_at",
+                "e.attempt, 0, 0,\n           j.unique_id, j.expires_at",
+                "e.attempt, 1, 0,\n           j.unique_id, j.expires_at",
             )
         ],
     ),

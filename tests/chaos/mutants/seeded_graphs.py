@@ -181,7 +181,7 @@ GRAPHS = [
         "I3 a workflow counts its jobs",
         [
             Patch(
-                "store/graphs.py",
+                "store/lives.py",
                 "counts = counts.plus(one.was, -1)\n    running",
                 "pass\n    running",
             )
@@ -215,7 +215,7 @@ GRAPHS = [
         "a retry doesn't take back what children were told",
         scenes.retried,
         _UNLOCKED,
-        [Patch("store/graphs.py", "    await _untell(transaction, again)\n", "")],
+        [Patch("store/lives.py", "    await _untell(transaction, again)\n", "")],
     ),
     Mutant(
         "a job that runs isn't told that it has a child",

@@ -26,7 +26,8 @@ SELECT job_id, notify, tags FROM jobs
 WHERE job_id = ANY($1::uuid[]) AND ($2 OR notify IS NOT NULL);
 
 -- name: workflow_wishes
-SELECT workflow_id, notify FROM workflows
+-- What these workflows, which have just ended, want told of it, and when that was in ms since 1970.
+SELECT workflow_id, notify, (extract(epoch FROM finished_at) * 1000)::bigint FROM workflows
 WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 
 -- name: claim_effects
