@@ -84,6 +84,21 @@ async def test_what_tells_of_a_deleted_job_is_not_sent_again(api: Api, box: Lett
         assert (await api.get(f"{PATH}/{id_}"))["outcome"] == "failed"
 
 
+async def test_what_went_to_an_endpoint_that_was_given_up_is_not_sent_again(
+    api: Api, box: Letterbox
+) -> None:
+    _, job = await a_job(api)
+    id_ = ids.text(await box.over("failed", job_id=job))
+    await box.fails(is_disabled=True)
+    status, problem = await api.call("POST", f"{PATH}/{id_}/resend")
+    assert (status, problem["type"]) == (409, "/problems/endpoint-disabled")
+    assert endpoint_id(HOOK) in problem["detail"]
+    assert "secret" not in str(problem)
+    assert (await api.get(f"{PATH}/{id_}"))["outcome"] == "failed"
+    await api.call("POST", "/v1/endpoints/enable", {"endpoint": endpoint_id(HOOK)})
+    assert (await api.call("POST", f"{PATH}/{id_}/resend"))[0] == 200
+
+
 @pytest.mark.parametrize("id_", ["x", "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"])
 async def test_an_unknown_delivery_is_not_there(api: Api, id_: str) -> None:
     assert (await api.call("GET", f"{PATH}/{id_}"))[0] == 404

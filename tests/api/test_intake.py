@@ -104,7 +104,9 @@ def test_children_elsewhere_go_by_ids(within: Within, graph_id: JobId | None) ->
     parent = making.job_id()
     (job,) = children(within, graph_id, {"kind": "echo", "depends_on": [text(parent)]})
     assert (job.parents, job.workflow_id, job.name) == ((parent,), None, None)
-    with pytest.raises(ValueError, match=r"^/jobs/1/name: is for jobs of workflows"):
+    with pytest.raises(ValueError, match=r"^/jobs/1/name: names, .* only in a workflow"):
         children(within, graph_id, {"kind": "echo"}, {"kind": "echo", "name": "x"})
+    with pytest.raises(ValueError, match=r"^/jobs/0/depends_on/0: names work only in a workflow"):
+        children(within, graph_id, {"kind": "echo", "depends_on": ["x"]})
     with pytest.raises(ValueError, match=r"^/jobs/0/payload: has a NUL in it$"):
         children(within, graph_id, {"kind": "echo", "payload": "\0"})

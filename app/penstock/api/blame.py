@@ -81,7 +81,10 @@ def refusal(faults: Sequence[Fault]) -> Problem:
 
 
 def _detail(error: Mapping[str, Any]) -> str:
-    return _unknown(error["loc"]) if error["type"] == "extra_forbidden" else said_of(error)
+    if error["type"] == "extra_forbidden":
+        return _unknown(error["loc"])
+    is_an_end = error["type"] == "literal_error" and error["loc"][-2:-1] == ("on",)
+    return said_of(error) + (" (of a workflow, dead means failed)" if is_an_end else "")
 
 
 def _unknown(where: tuple[str | int, ...]) -> str:

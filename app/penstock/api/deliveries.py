@@ -17,7 +17,7 @@ from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import Problem, not_found
 from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
 from penstock.domain import ids
-from penstock.domain.delivery import DeliveryView
+from penstock.domain.delivery import DeliveryView, endpoint_id
 from penstock.domain.ids import BYTES
 from penstock.store.deliveries import DeliveryFilter
 
@@ -58,6 +58,7 @@ async def resend(ask: Ask) -> web.Response:
     """Sends one again, at once, under the id that its receiver knows."""
     view = await _own(ask)
     await _check_told_of(ask, view)
+    await _check_enabled(ask, view.endpoint)
     await ask.door.deliveries.send_again(view.id)
     return views.answer(letter_views.delivery(await _own(ask)))
 
@@ -132,3 +133,10 @@ async def _check_told_of(ask: Ask, view: DeliveryView) -> None:
         gone = await ask.door.workflow_reads.workflow(view.workflow) is None
     if gone:
         raise Problem("gone", "the job or workflow that it tells of is deleted")
+
+
+async def _check_enabled(ask: Ask, endpoint: str) -> None:
+    """409 where the endpoint was given up: what is sent there would be dropped."""
+    if await ask.door.deliveries.is_disabled(endpoint):
+        how = f'POST /v1/endpoints/enable {{"endpoint": "{endpoint_id(endpoint)}"}}'
+        raise Problem("endpoint-disabled", f"its endpoint was given up; enable it first: {how}")

@@ -7,7 +7,7 @@ expiry has passed is stored all the same, and expires.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -62,6 +62,8 @@ class Within:
         them, with parents that are still to be linked by name; else as POST /v1/jobs/batch does.
         Their ids are for telling them apart only. Raises ValueError."""
         into = job.graph_id if job.graph_id not in (None, LOOSE) else None
+        if into is None:
+            _check(list(_names_outside(bodies)))
         jobs = self._taken(bodies, job, into)
         if into is not None:
             names = {one.name for one in jobs}
@@ -88,6 +90,22 @@ class Within:
     def _minted(self) -> bytes:
         with self._lock:
             return self._mint()
+
+
+def _names_outside(bodies: Sequence[Any]) -> Iterator[Fault]:
+    """What a handler took for names of jobs though its own is in no workflow."""
+    for n, body in enumerate(bodies):
+        if "name" in body:
+            yield Fault(
+                f"/jobs/{n}/name",
+                "names, and depends_on by name, work only in a workflow: here leave name out",
+            )
+        for m, parent in enumerate(body.get("depends_on", ())):
+            if isinstance(parent, str) and ids.parse(parent) is None:
+                yield Fault(
+                    f"/jobs/{n}/depends_on/{m}",
+                    "names work only in a workflow: here it holds ids, as ctx.submit answers them",
+                )
 
 
 def _check(faults: Sequence[Fault]) -> None:

@@ -132,7 +132,7 @@ class Endpoints(TypedDict):
 class Delivery(TypedDict):
     """A message about an end: pending or over."""
 
-    id: Annotated[Id, says("Its own; not what its receiver sees.", _DELIVERY)]
+    id: Annotated[Id, says("Its own, mostly a UUIDv4; not what its receiver sees.", _DELIVERY)]
     channel: Annotated[Channel, says("How it goes out.", "webhook")]
     endpoint: Annotated[
         str,
@@ -156,8 +156,9 @@ class Delivery(TypedDict):
     outcome: Annotated[
         Outcome,
         says(
-            "`pending` (to be tried), `delivered`, `failed` (given up), `dropped` (there was "
-            "nothing to tell any more).",
+            "`pending` (to be tried), `delivered`, `failed` (given up), `dropped` (not tried: "
+            "there was nothing to tell any more, its rule held it back, or its endpoint was given "
+            "up; `error` says which).",
             "delivered",
         ),
     ]

@@ -54,7 +54,7 @@ class NotifyBody(TypedDict):
             min_length=1,
             max_length=3,
             json_schema_extra={"uniqueItems": True},
-            description="The ends to tell of; of a workflow, `dead` is `failed`.",
+            description="The ends to tell of; of a workflow, `dead` means `failed`.",
         ),
     ]
     webhook: NotRequired[Webhook]

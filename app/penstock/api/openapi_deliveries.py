@@ -39,9 +39,10 @@ CALLS_OF_DELIVERIES: Mapping[Handler, Call] = {
         "notifications",
         "Send it again",
         "Makes it due at once, under the `message_id` that its receiver knows; one that is over "
-        "gets all its tries again. One that is being sent just now is left alone.",
+        "gets all its tries again. One that is being sent just now is left alone. Where its "
+        "endpoint was given up, enable that first.",
         {200: Gives("The delivery.", shapes.Delivery, example=_PENDING)},
-        problems=("gone",),
+        problems=("gone", "endpoint-disabled"),
     ),
     deliveries.endpoints: Call(
         "listEndpoints",

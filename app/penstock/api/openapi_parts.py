@@ -176,7 +176,8 @@ def introduction() -> str:
 Penstock keeps jobs in PostgreSQL and runs them at least once. Get a token, submit a job, look at
 it until it is over.
 
-Times are RFC 3339 in UTC with milliseconds; durations are seconds and end in `_s`; ids are UUIDv7.
+Times are RFC 3339 in UTC with milliseconds; durations are seconds and end in `_s`; ids of
+jobs, workflows and workers are UUIDv7, those of deliveries mostly UUIDv4: take them as they are.
 Fields and query parameters that nobody knows are refused, never passed over.
 
 ## States of a job

@@ -122,8 +122,9 @@ CALLS_OF_WORKFLOWS: Mapping[Handler, Call] = {
         "workflows",
         "Run what failed again",
         "Gives all jobs that are `dead`, `skipped` or `cancelled` a new life, or those named by "
-        "`from` and what depends on them; what succeeded is kept. Jobs whose `run_if` can't hold "
-        "by what is kept stay as they are. With `dry_run` nothing is changed.",
+        "`from` and what depends on them. What succeeded is kept, even if it is named, and so is "
+        "a clean-up (`all_finished`) that is done. Jobs whose `run_if` can't hold by what is kept "
+        "stay as they are. With `dry_run` nothing is changed.",
         {
             200: Gives(
                 "The workflow with what runs again, or only that.",

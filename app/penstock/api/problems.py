@@ -131,6 +131,11 @@ PROBLEMS: Mapping[str, Slug] = {
         "Its state doesn't allow this",
         "Nothing was changed; `state` says where the job or workflow stands.",
     ),
+    "endpoint-disabled": Slug(
+        HTTPStatus.CONFLICT,
+        "The endpoint was given up",
+        "Enable it first with `POST /v1/endpoints/enable`; nothing was changed.",
+    ),
     "name-taken": Slug(
         HTTPStatus.CONFLICT,
         "The workflow has a job of this name",

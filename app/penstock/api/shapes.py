@@ -61,11 +61,14 @@ class Progress(TypedDict):
     message: Annotated[str | None, says("What it is doing.", "2 of 5 pages")]
 
 
+_HIDDEN = "Where the URL leads to: the rest of it may be secret."
+
+
 class Notice(TypedDict):
     """Who is told of which ends."""
 
     on: Annotated[list[str], says("The ends that are told of.", ["dead"])]
-    webhook: NotRequired[Annotated[str, says("The URL.", "https://example.com/hook")]]
+    webhook: NotRequired[Annotated[str, says(_HIDDEN, "https://example.com/…")]]
     email: NotRequired[Annotated[str, says("Or the address.", "ops@example.com")]]
 
 

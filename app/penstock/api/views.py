@@ -13,6 +13,7 @@ from aiohttp import web
 
 from penstock.clock import rfc3339
 from penstock.domain import ids
+from penstock.domain.delivery import masked
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.retry import Backoff
@@ -250,8 +251,13 @@ def _progress(view: ProgressView | None) -> dict[str, Any] | None:
     return None if view is None else {"percent": view.percent, "message": view.message}
 
 
-def _notify(text: str | None) -> orjson.Fragment | list[Any]:
-    return [] if text is None else orjson.Fragment(text)
+def _notify(text: str | None) -> list[dict[str, Any]]:
+    """Of URLs only where they lead, as with deliveries: the rest may be secret."""
+    wishes: list[dict[str, Any]] = [] if text is None else orjson.loads(text)
+    for wish in wishes:
+        if "webhook" in wish:
+            wish["webhook"] = masked(wish["webhook"])
+    return wishes
 
 
 def _fragment(text: str | None) -> orjson.Fragment | None:

@@ -77,7 +77,11 @@ class RetryBody(TypedDict, total=False):
         list[JobName],
         FailFast(),
         Field(alias="from", min_length=1, max_length=FROM_MAX),
-        _says("Names of jobs: only these, and what depends on them."),
+        _says(
+            "Names of jobs: only these, and what depends on them. Of them, too, only what didn't "
+            "succeed runs again: a job that succeeded is kept even if it is named, and so is a "
+            "clean-up (`all_finished`) that is done."
+        ),
     ]
     dry_run: Annotated[bool, _says("Only tell what would run again.")]
 

@@ -21,7 +21,8 @@ class _WorkflowBasics(TypedDict):
         WorkflowState,
         says(
             "`running` until all its jobs are over; then `cancelled` if it was cancelled by a "
-            "call, else `failed` if a job is dead, else `succeeded`.",
+            "call, else `failed` if a job is dead, else `succeeded`, also where jobs were "
+            "cancelled or skipped.",
             "running",
         ),
     ]
@@ -65,9 +66,15 @@ class Member(TypedDict):
 
 
 class Workflow(_WorkflowBasics):
-    """A workflow with its jobs, in the order in which they were submitted."""
+    """A workflow with its jobs."""
 
-    jobs: Annotated[list[Member], Field(description="All of them.")]
+    jobs: Annotated[
+        list[Member],
+        Field(
+            description="All of them, by id: as they were submitted; what a job submitted while it "
+            "ran stands next to it, in no order."
+        ),
+    ]
 
 
 _Again = Annotated[list[str], says("Names of jobs that run again.", ["extract"])]

@@ -16,7 +16,7 @@ class Outcome(StrEnum):
     PENDING = "pending"  # to be tried, or tried again
     DELIVERED = "delivered"
     FAILED = "failed"  # given up
-    DROPPED = "dropped"  # there was nothing to tell of any more
+    DROPPED = "dropped"  # not tried: nothing to tell of any more, or its endpoint was given up
 
 
 @dataclass(frozen=True, slots=True)

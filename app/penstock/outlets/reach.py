@@ -29,7 +29,9 @@ class Reach:
             case Channel.WEBHOOK if not self.hooks:
                 return (
                     "can't be served: this server calls no webhooks until an operator sets "
-                    "webhook.secrets, to sign them with"
+                    "webhook.secrets, to sign them with: "
+                    """PENSTOCK_WEBHOOK__SECRETS='["whsec_…"]', each from """
+                    'echo "whsec_$(openssl rand -base64 32)"'
                 )
             case Channel.WEBHOOK:
                 return url_refusal(endpoint, self.allow) or self._scheme_fault(endpoint)

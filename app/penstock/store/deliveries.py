@@ -94,6 +94,12 @@ class Deliveries:
             found = await self._pg.read("endpoints", after.hex() if after else "", limit)
         return [EndpointView(*row) for row in found]
 
+    async def is_disabled(self, endpoint: str) -> bool:
+        """Whether an endpoint was given up."""
+        with self._health.watch():
+            found = await self._pg.read("endpoint", endpoint)
+        return bool(found) and found[0]["disabled_at"] is not None
+
     async def enable(self, endpoint: str) -> tuple[str, Channel] | None:
         """Takes an endpoint back that was given up, or fails, by itself or its short id."""
         with self._health.watch():
