@@ -41,6 +41,10 @@ FORMS_BEYOND_A_SCHEMA = {
     r"must be a workflow, .*": "what a payload has to be for one kind",
     r".* is not in depends_on": "one field compared with another",
     r"\$result must be .*|an object with \$result .*": "an object anywhere in any JSON",
+    r"can't be served: .*": "channels that this server has",
+    r"must be one plain address .*|must end in the name of a domain, .*": "an address to mail to",
+    r"(the URL|port \d+|\S+ is refused:) .*": "a URL that is called",
+    r"is told already: .*": "one field compared with another",
     r"a JSON Pointer is .*|in a JSON Pointer .*|pointer must be .*": "the same",
 }
 

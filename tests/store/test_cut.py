@@ -1,14 +1,17 @@
 """A connection that dies between a COMMIT sent and its answer, and what else strikes there."""
 
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
 from penstock import chaos
+from penstock.domain.effect import Channel, Effect, On, Wish, wishes_json
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.job import State
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
+from penstock.store.effects import Effects
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.nested import Nested
 from penstock.store.retention import Retention
@@ -66,7 +69,25 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
-    return await _prepared_graph(db, point)
+    prepared = _prepared_effect if point.endswith("_effects") else _prepared_graph
+    return await prepared(db, point)
+
+
+async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
+    """The same for the outbox, with one effect in it."""
+    wish = Wish((On.CANCELLED,), Channel.WEBHOOK, "https://example.com/")
+    (id_,) = await db.submit(notify=wishes_json([wish]))
+    await db.jobs.cancel_due(id_)
+    effects, lease = Effects(db.postgres), secrets.token_bytes(16)
+
+    async def claim() -> list[Effect]:
+        return await effects.claim(Channel.WEBHOOK, lease, [], (1, 1, 60.0))
+
+    if point == "after_claim_effects":
+        return claim, "SELECT tries = 1 FROM effects"
+    (claimed,) = await claim()
+    over = [(claimed.id, "delivered", None)]
+    return lambda: effects.finish(lease, over), "SELECT count(*) = 1 FROM deliveries"
 
 
 async def _prepared_graph(db: Database, point: str) -> tuple[Call, str]:
