@@ -138,7 +138,12 @@ class Load:
         marked = request if request.marker else replace(request, marker=self.log.marker())
         path, body = _body(marked)
         headers = {"Idempotency-Key": marked.key} if marked.key is not None else None
-        status, answer = await self.call(self.submitted, urls, "POST", path, body, headers)
+        try:
+            status, answer = await self.call(self.submitted, urls, "POST", path, body, headers)
+        except asyncio.CancelledError:  # whoever asked is gone; it may have been carried out
+            unknown = Submitted(marked.marker, Said.UNKNOWN, len(marked.jobs), (), marked.key)
+            self.log.add(unknown, NO_ANSWER)
+            raise
         said = judged(status, answer)
         ids = _ids(marked, answer) if said is Said.OK else []
         if said is Said.OK and marked.workflow is not None:
