@@ -35,6 +35,7 @@ from penstock.domain.references import KEY, may_refer, references
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
 from penstock.domain.workflow import KIND, RunIf
 
+_RUN_IF = RunIf.ALL_SUCCEEDED.value
 _MISPLACED = "a reference may stand in the payloads of a workflow's jobs, nowhere else in it"
 
 
@@ -134,9 +135,10 @@ class Intake:
         wrong = [*contradictions(body, at), *self._too_late(body, at)]
         if self._form is JOB and "depends_on" in body:
             wrong += parents_twice([id_.lower() for id_ in body["depends_on"]], at)
-        wrong += notices.faults(body.get("notify", ()), at, self._recipe.reach)
-        self.faults.extend(wrong)
+        if "notify" in body:
+            wrong += notices.faults(body["notify"], at, self._recipe.reach)
         if wrong or payload is None:
+            self.faults.extend(wrong)
             return None
         if "unique_key" in body:
             self._note_twin((self._queue(body), body["unique_key"]), at)
@@ -169,7 +171,7 @@ class Intake:
             name=body.get("name"),
             depends_on=tuple(map(str.lower, parents)) if is_loose and parents else parents,
             parents=tuple(map(_id, parents)) if is_loose and parents else (),
-            run_if=body.get("run_if", RunIf.ALL_SUCCEEDED.value),
+            run_if=body.get("run_if", _RUN_IF),
             notify=notices.text(body["notify"]) if "notify" in body else None,
         )
 
@@ -180,7 +182,8 @@ class Intake:
     def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
         looked = self._seen or self._look(body)
         self._seen = None
-        self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in looked.faults)
+        if looked.faults:
+            self.faults.extend(Fault(f"{at}/payload{f.pointer}", f.detail) for f in looked.faults)
         for queue, place in looked.queues.items():
             self.inner_queues.setdefault(queue, f"{at}/payload{place}")
         return looked.text
@@ -191,7 +194,9 @@ class Intake:
         text = payload_text(payload, suspect=self.suspect)
         if not isinstance(text, str):
             return Looked(faults=text)
-        parents = self._parents(body) or self._around.parents
+        parents = self._around.parents
+        if "depends_on" in body:
+            parents = self._parents(body) or parents
         # By itself and without parents a job has no references: it may send what it likes.
         refers = (bool(parents) or self._form is not JOB) and may_refer(text)
         looked = Looked(text)

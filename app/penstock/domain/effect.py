@@ -159,6 +159,14 @@ class Policy:
         told = {_STATE_OF[on] for rule in self.rules for on in rule.wish.on}
         object.__setattr__(self, "looks_at", frozenset(told))
 
+    def is_silent(self, state: State, notify: str | None) -> bool:
+        """Whether nothing is told of any job that ends so and asks for that: most don't."""
+        return (
+            notify is None
+            and state not in self.looks_at
+            and (state is not State.DEAD or self.dead_letters is None)
+        )
+
     def of_job(self, job: EndedJob) -> list[NewEffect]:
         """Everything that is to be told of a job's end."""
         effects = [_of_job(job, wish, None) for wish in job.wishes if job.state in _told(wish)]

@@ -22,7 +22,7 @@ from penstock.commands.change import Places
 from penstock.commands.sequel import Sequel
 from penstock.domain import ids
 from penstock.domain.attempt import Ending, Failure, Outcome
-from penstock.domain.effect import EndedJob, Policy, fingerprint, place_of, wishes_from
+from penstock.domain.effect import EndedJob, NewEffect, Policy, fingerprint, place_of, wishes_from
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
@@ -264,7 +264,9 @@ class Settler:
         error = orjson.dumps(ending.failure.as_json()).decode() if ending.failure else None
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
         mark = _fingerprint(job, ending) if verdict.state is State.DEAD else None
-        effects = self._policy.of_job(_ended(job, verdict)) if verdict.state is not None else ()
+        effects: Sequence[NewEffect] = ()
+        if verdict.state is not None and not self._policy.is_silent(verdict.state, job.notify):
+            effects = self._policy.of_job(_ended(job, verdict))
         return Settlement(job, ending, verdict, error, cancel_known, effects, mark)
 
     def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:
