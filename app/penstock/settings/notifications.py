@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 
 from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
+from penstock.settings.quiet import Group, Quiet
 from penstock.settings.section import Section
 from penstock.settings.values import DAY_S, QueueGlob
 
@@ -111,6 +112,8 @@ class NotificationRule(BaseModel):
     webhook: str | None = Field(None, max_length=2048, repr=False)
     email: EmailAddress | None = None
     throttle_s: float = Field(0, ge=0, le=DAY_S, allow_inf_nan=False)
+    quiet: Quiet = ()
+    group: Group | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +137,10 @@ class NotificationRule(BaseModel):
     def as_rule(self) -> Rule:
         channel = Channel.EMAIL if self.webhook is None else Channel.WEBHOOK
         wish = Wish(self.on, channel, self.webhook or self.email or "")
-        return Rule(self.name, wish, self.queues, self.kinds, self.tags, self.throttle_s)
+        quiet = tuple(one.as_window() for one in self.quiet)
+        group = None if self.group is None else self.group.as_grouping()
+        of = (self.queues, self.kinds, self.tags)
+        return Rule(self.name, wish, *of, self.throttle_s, quiet, group)
 
 
 def _named_apart(rules: tuple[NotificationRule, ...]) -> tuple[NotificationRule, ...]:
@@ -152,5 +158,5 @@ class Notifications(Section):
         (),
         max_length=100,
         repr=False,
-        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s}",
+        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s, quiet, group}",
     )
