@@ -8,6 +8,7 @@ import orjson
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
+from penstock.domain.effect import WaitsFor
 from penstock.domain.letter import GroupView, LetterView
 
 
@@ -65,6 +66,8 @@ def delivery(view: DeliveryView) -> dict[str, Any]:
         "outcome": view.outcome,
         "error": view.error,
         "next_try_at": _time(view.due_at),
+        "waits_for": None if view.waits_for is WaitsFor.ASKED else view.waits_for,
+        "part_of": None if view.part_of is None else ids.text(view.part_of),
         "finished_at": _time(view.finished_at),
     }
 

@@ -284,6 +284,9 @@ def _short(endpoint: str) -> str:
     return hashlib.sha256(endpoint.encode()).hexdigest()[:12]
 
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
 class WaitsFor(StrEnum):
     """Why an effect wasn't sent when it was claimed before, or that an operator wants it sent."""
 
@@ -316,7 +319,7 @@ class Effect:
     group: bytes | None = None
     message: bytes | None = None
     labels: str | None = None
-    now: datetime = datetime.min.replace(tzinfo=UTC)
+    now: datetime = _LONG_AGO
     lease: bytes = b""
 
     @property

@@ -28,7 +28,7 @@ class By(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """The first of a group waits `wait_s`, later messages come `every_s` apart, of `jobs_max` each."""
+    """The first of a group waits `wait_s`; messages are `every_s` apart, of `jobs_max` at most."""
 
     by: tuple[By, ...] = ()
     wait_s: float = 30.0

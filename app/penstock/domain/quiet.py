@@ -7,11 +7,10 @@ and a time doesn't come, it begins or ends as the clock jumps. So a window is al
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
-WHOLE_DAY = 24 * 60
+WHOLE_DAY = 24 * 60  # minutes
 LONGEST = timedelta(days=8)  # windows that follow one another for longer never end
 
 _SECOND = timedelta(seconds=1)
@@ -60,7 +59,7 @@ def _end(window: Window, at: datetime) -> datetime | None:
 
 def _instant(day: date, minute: int, zone: ZoneInfo, fold: int) -> datetime:
     """When that minute of a day comes; `fold`: the first (0) or the second time."""
-    wall = datetime(day.year, day.month, day.day) + timedelta(minutes=minute)
+    wall = datetime.combine(day, time()) + timedelta(minutes=minute)
     at = wall.replace(tzinfo=zone, fold=fold).astimezone(UTC)
     if at.astimezone(zone).replace(tzinfo=None) == wall:
         return at

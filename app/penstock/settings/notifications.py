@@ -158,5 +158,6 @@ class Notifications(Section):
         (),
         max_length=100,
         repr=False,
-        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s, quiet, group}",
+        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s, quiet, "
+        "group}",
     )

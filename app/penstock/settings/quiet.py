@@ -8,13 +8,14 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from penstock.domain.grouping import MEMBERS_MAX, By, Grouping
-from penstock.domain.quiet import DAYS, Window, is_endless
+from penstock.domain.quiet import Window, is_endless
 from penstock.settings.values import DAY_S
 
 _CLOCK = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])|(24):(00)")
 _SOME_MONDAY = datetime(2026, 1, 5, tzinfo=UTC)
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+_DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
 def _time(given: Any) -> Any:
@@ -47,19 +48,17 @@ class QuietHours(BaseModel):
 
     begins: TimeOfDay = Field("00:00", alias="from")
     until: TimeOfDay = "24:00"
-    days: tuple[Day, ...] = Field(DAYS, min_length=1, max_length=7)
+    days: tuple[Day, ...] = Field(_DAYS, min_length=1, max_length=7)
     timezone: Annotated[str, Field(max_length=64), AfterValidator(_zone)] = "UTC"
 
     @model_validator(mode="after")
     def _takes_time(self) -> Self:
         if _minute(self.begins) == _minute(self.until):
-            raise ValueError(
-                "from and until are the same: a whole day is from 00:00 until 24:00"
-            )
+            raise ValueError("from and until are the same: a whole day is from 00:00 until 24:00")
         return self
 
     def as_window(self) -> Window:
-        days = frozenset(DAYS.index(day) for day in self.days)
+        days = frozenset(_DAYS.index(day) for day in self.days)
         return Window(_minute(self.begins), _minute(self.until), days, ZoneInfo(self.timezone))
 
 

@@ -111,12 +111,6 @@ class Effects:
         await self._pg.rows("endpoint_works", endpoint)
 
 
-def _effect(row: Record) -> Effect:
-    id_, channel, *rest = row[:13]
-    waits_for = WaitsFor(row["waits_for"]) if row["waits_for"] else None
-    return Effect(id_, Channel(channel), *rest, waits_for, *row[14:])
-
-
 async def add_effects(transaction: Transaction, effects: Sequence[NewEffect]) -> None:
     """Writes effects in the transaction that they tell of."""
     if effects:
@@ -169,3 +163,28 @@ def effect_columns(effects: Sequence[NewEffect]) -> list[list[object]]:
         [one.reason for one in effects],
         [one.rule for one in effects],
     ]
+
+
+def _effect(row: Record) -> Effect:
+    waits_for = row["waits_for"]
+    return Effect(
+        id=row["effect_id"],
+        channel=Channel(row["channel"]),
+        endpoint=row["endpoint"],
+        dedupe=row["dedupe"],
+        event=row["event"],
+        job=row["job_id"],
+        workflow=row["workflow_id"],
+        attempt=row["attempt"],
+        state=row["state"],
+        reason=row["reason"],
+        rule=row["rule"],
+        at=row["at"],
+        tries=row["tries"],
+        waits_for=None if waits_for is None else WaitsFor(waits_for),
+        group=row["group_id"],
+        message=row["message_id"],
+        labels=row["labels"],
+        now=row["now"],
+        lease=row["lease"],
+    )

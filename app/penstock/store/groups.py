@@ -22,8 +22,8 @@ TAKEN_MAX = 1000  # besides those that were claimed
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What a message tells of: when the first and the last ended, how many, some of them: which end,
-    why, when."""
+    """What a message tells of: how many, when the first and the last ended, and some of them: which
+    end, why, when."""
 
     count: int
     first_at: datetime
@@ -66,8 +66,8 @@ class Groups:
             await transaction.rows("join_groups", *columns, grouping.wait_s)
 
     async def settle(self, effect: Effect, jobs_max: int, every_s: float) -> Settled | None:
-        """Settles who is of the message of an effect that leads a group; the others gather on. None:
-        it leads none, or is another's by now."""
+        """Settles who is of the message of an effect that leads a group; the others gather on.
+        None: it leads none, or is another's by now."""
         async with self._pg.transaction(
             before="before_fix_message", after="after_fix_message"
         ) as transaction:
