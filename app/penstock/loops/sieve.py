@@ -6,8 +6,8 @@ this order: whether it is to be told of at all; whether it is quiet now; whether
 it pass; whether it is one of a group. What an operator sends again is asked nothing.
 
 What was told is kept in Postgres, by rule, queue and kind, under the effect's id: asked again about
-the same one, as after a crash, the answer is the same. A recovery is looked for while something fails, so that
-successes cost nothing.
+the same one, as after a crash, the answer is the same. A recovery is looked for
+while something fails, so that successes cost nothing.
 """
 
 from collections.abc import Iterable
