@@ -149,7 +149,8 @@ class Relay:
         began = clock.monotonic()
         messages = [one for one in composed if isinstance(one, Message)]
         tried = await self._tried(messages)
-        await chaos.point("after_deliver")
+        if tried:
+            await chaos.point("after_deliver")
         answers = iter(tried)
         fates = [next(answers) if isinstance(one, Message) else one for one in composed]
         self._count(fates, clock.monotonic() - began)

@@ -117,10 +117,10 @@ FROM (
 SELECT job_id, attempt, state, reason, at
 FROM (
     (SELECT job_id, attempt, state, reason, at FROM effects WHERE message_id = $1
-     ORDER BY message_id, at LIMIT $2)
+     ORDER BY at, job_id LIMIT $2)
     UNION ALL
     (SELECT job_id, attempt, state, reason, at FROM deliveries WHERE message_id = $1
-     ORDER BY message_id, at LIMIT $2)
+     ORDER BY at, job_id LIMIT $2)
 ) m
 WHERE job_id IS NOT NULL ORDER BY at, job_id LIMIT $2;
 
