@@ -142,6 +142,10 @@ async def test_a_job_that_is_alive_or_unknown_is_not_replayed(api: Api) -> None:
     alive = await api.submit("echo", delay_s=3600)
     await refused(api, "POST", f"{DEAD}/{alive}/replay", None, 409, "wrong-state")
     await refused(api, "DELETE", f"{DEAD}/{alive}", None, 409, "wrong-state")
+    await api.call("POST", f"/v1/jobs/{alive}/cancel")
+    problem = await refused(api, "POST", f"{DEAD}/{alive}/replay", None, 409, "wrong-state")
+    assert problem["state"] == "cancelled"
+    assert problem["detail"].startswith("the job is cancelled; it has no dead letter")
     nobody = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
     await refused(api, "POST", f"{DEAD}/{nobody}/replay", None, 404, "not-found")
     await refused(api, "DELETE", f"{DEAD}/{nobody}", None, 404, "not-found")
@@ -216,6 +220,26 @@ async def test_all_are_replayed_once_though_they_die_again(api: Api) -> None:
     await api.call("POST", "/v1/workflows", body, {"Prefer": "wait=10"})
     _, told = await api.call("POST", f"{DEAD}/replay", {"filter": {}})
     assert (told["matched"], told["replayed"], told["more"]) == (4, 4, False)
+
+
+async def test_what_cant_run_again_is_named_with_what_is_in_its_way(api: Api) -> None:
+    first, second = [await died(api, unique_key="k") for _ in range(2)]
+    fine = await died(api)
+    holder = await api.submit("echo", unique_key="k", delay_s=3600)
+    jobs = [
+        {"name": "a", "kind": "fail", "payload": {"retryable": False}},
+        {"name": "b", "kind": "fail", "payload": {"retryable": False}, "unique_key": "k2"},
+    ]
+    await api.call("POST", "/v1/workflows", {"name": "w", "jobs": jobs}, {"Prefer": "wait=10"})
+    await api.submit("echo", unique_key="k2", delay_s=3600)
+    _, told = await api.call("POST", f"{DEAD}/replay", {"filter": {}})
+    assert (told["matched"], told["replayed"], told["failed"]) == (5, 2, 3)
+    by_job = {one["job_id"]: one for one in told["failures"]}
+    assert len(by_job) == 3
+    assert fine not in by_job
+    for id_ in (first, second):
+        assert by_job[id_]["type"] == "/problems/duplicate-job"
+        assert holder in by_job[id_]["detail"]
 
 
 async def test_who_sees_some_queues_replays_only_those(replica: Replica, api: Api) -> None:

@@ -14,6 +14,7 @@ from penstock.store import lists
 from penstock.store.letters import OLDEST, LetterFilter, beyond
 from tests.support import making
 from tests.support.database import Database
+from tests.support.weaving import weave
 
 REPLAY = Renewal("ada", Resolution.REPLAYED)
 OLDER = LetterFilter(start=OLDEST)
@@ -145,9 +146,13 @@ async def test_a_letter_that_was_discarded_is_not_replayed_but_its_job_is_retrie
 async def test_what_is_no_death_is_not_replayed(db: Database) -> None:
     (id_,) = await db.submit()
     await db.jobs.cancel_due(id_)
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongState, match="the job is cancelled; it has no dead letter"):
         await db.graphs.retry_job(id_, REPLAY)
     assert await db.places([id_]) == ["cancelled"]
+    woven = await weave(db, {"a": ()})
+    await db.graphs.cancel_job(woven.ids["a"], woven.id)
+    with pytest.raises(WrongState, match="the job is cancelled; it has no dead letter"):
+        await db.graphs.retry_job(woven.ids["a"], REPLAY)
 
 
 async def test_of_many_replays_and_discards_at_once_one_wins(db: Database) -> None:

@@ -114,6 +114,8 @@ async def replay_all(ask: Ask) -> web.Response:
         "dry_run": is_dry,
         "matched": done.matched,
         "replayed": done.replayed,
+        "failed": done.failed,
+        "failures": [letter_views.failure(id_, error) for id_, error in done.failures],
         "more": done.more,
         "sample": [letter_views.letter(one) for one in sample],
     }

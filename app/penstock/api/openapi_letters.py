@@ -57,7 +57,8 @@ CALLS_OF_LETTERS: Mapping[Handler, Call] = {
         "dead letters",
         "Replay many dead letters",
         "Replays the oldest first, 10,000 at most and for some seconds; ask again while there is "
-        "`more`. With `rate_per_s` they are due one after the other. A dry run only counts.",
+        "`more`. With `rate_per_s` they are due one after the other. A dry run only counts. The "
+        "first 20 that can't run again are named, with the reason.",
         {200: Gives("How many.", shapes.Replays)},
         samples=_BY_FILTER,
     ),
