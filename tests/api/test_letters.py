@@ -76,6 +76,43 @@ async def test_what_is_alike_is_a_group(api: Api) -> None:
     ]
 
 
+async def test_the_letters_of_a_job_or_a_workflow_are_found(api: Api) -> None:
+    alone = await died(api)
+    jobs = [
+        {"name": name, "kind": "fail", "payload": {"retryable": False, "type": name.upper()}}
+        for name in ("a", "b")
+    ]
+    body = {"name": "w", "jobs": jobs}
+    _, flow = await api.call("POST", "/v1/workflows", body, {"Prefer": "wait=10"})
+    members = {one["id"] for one in flow["jobs"]}
+    member = flow["jobs"][0]["id"]
+    assert await open_ids(api, f"job_id={alone}") == [alone]
+    of_flow = f"workflow_id={flow['id']}"
+    assert set(await open_ids(api, of_flow)) == members
+    assert await open_ids(api, f"{of_flow}&error_type=A") == [member]
+    assert await open_ids(api, f"{of_flow}&job_id={member}") == [member]
+    assert await open_ids(api, f"{of_flow}&job_id={alone}") == []
+    page = await api.get(f"{DEAD}?{of_flow}&limit=1")
+    rest = await api.get(f"{DEAD}?{of_flow}&limit=1&cursor={page['next_cursor']}")
+    assert {one["job_id"] for one in page["items"] + rest["items"]} == members
+    assert rest["next_cursor"] is None
+    for query, kinds in ((of_flow, {"A", "B"}), (f"job_id={alone}", {"failed-as-asked"})):
+        groups = await api.get(f"{DEAD}/groups?{query}")
+        assert {one["error_type"] for one in groups["items"]} == kinds
+        assert groups["truncated"] is False
+    await api.call("POST", f"{DEAD}/{alone}/replay")
+    await api.ended(alone)
+
+    async def both() -> Any:
+        found = await api.get(f"{DEAD}?job_id={alone}&which=all")
+        return found["items"] if len(found["items"]) == 2 else None
+
+    second, first = await eventually(both, "it dies again")
+    assert (second["attempt"], first["attempt"]) == (2, 1)
+    assert await open_ids(api, f"job_id={alone}&which=resolved") == [alone]
+    assert (await api.get(f"{DEAD}/groups?job_id={alone}"))["items"][0]["count"] == 1
+
+
 async def test_a_replay_is_a_new_life_and_the_history_is_kept(api: Api) -> None:
     id_ = await died(api)
     status, job = await api.call("POST", f"{DEAD}/{id_}/replay")

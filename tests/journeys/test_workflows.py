@@ -93,6 +93,8 @@ async def test_what_depends_on_a_dead_job_is_skipped_and_a_retry_runs_it(api: Ap
         "after": "skipped",
         "alarm": "succeeded",
     }
+    (dead,) = over["dead_jobs"]
+    assert (dead["name"], dead["kind"], dead["error"]["type"]) == ("bad", "fail", "failed-as-asked")
     path = f"{FLOWS}/{begun['id']}/retry"
     status, plan = await api.call("POST", path, {"dry_run": True})
     assert status == 200

@@ -91,6 +91,10 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
         "created_at": "then",
         "created_by": "bob",
         "finished_at": "now",
+        "dead_jobs": [
+            {"id": "2", "name": "a", "kind": "etl", "error": {"type": "oops", "message": "<so>"}},
+            {"id": "3", "name": "b", "kind": "etl", "error": None},
+        ],
     }
     of_workflow = message(**workflow)
     told = replace(of_workflow.effect, job=None, workflow=job_id(), state="failed")
@@ -101,6 +105,9 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
     )
     assert first["Subject"] == "[Penstock] workflow nightly: failed"
     assert "Jobs:      2 succeeded, 1 dead\r\n" in text_of(first, "plain")
+    told_dead = "Dead:      a (etl, 2): oops: <so>\r\nDead:      b (etl, 3)\r\n"
+    assert told_dead in text_of(first, "plain")
+    assert "a (etl, 2): oops: &lt;so&gt;" in text_of(first, "html")
     assert second["Subject"] == "[Penstock] report in billing: recovered"
     assert "by the rule night-watch" in text_of(second, "plain")
     assert "by the rule night-watch" in text_of(second, "html")

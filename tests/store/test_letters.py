@@ -218,7 +218,7 @@ async def test_groups_count_what_is_alike(db: Database) -> None:
         ("f" * 16, "other", 2),
         ("0" * 16, "echo", 3),
     ]
-    assert (found.next, found.looked_at) == (None, 5)
+    assert (found.next, found.looked_at, found.is_truncated) == (None, 5, False)
     alike = found.items[1]
     assert (alike.job, alike.queue, alike.error) == (mail[2], "mail", '{"type":"oops"}')
     assert alike.first < alike.last
@@ -231,6 +231,17 @@ async def test_groups_count_what_is_alike(db: Database) -> None:
     await db.letters.discard(mail[2], "ada")
     (left,) = (await db.letters.groups(LetterFilter(kinds=["echo"]), None, 9)).items
     assert (left.count, left.job) == (2, mail[1])
+
+
+async def test_groups_say_that_older_letters_are_not_counted(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.store.letters.LOOKS_MAX", 3)
+    ids = await dead(db, 4)
+    found = await db.letters.groups(LetterFilter(), None, 9)
+    assert ([one.count for one in found.items], found.is_truncated) == ([3], True)
+    found = await db.letters.groups(LetterFilter(job=ids[0]), None, 9)
+    assert ([one.job for one in found.items], found.is_truncated) == ([ids[0]], False)
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,9 @@ class Groups(TypedDict):
 
     items: list[Group]
     next_cursor: NextCursor
+    truncated: Annotated[
+        bool, says("Whether there are more than 20,000 letters: older ones aren't counted.", False)
+    ]
 
 
 class ReplayFailure(TypedDict):

@@ -38,7 +38,8 @@ CALLS_OF_LETTERS: Mapping[Handler, Call] = {
         "dead letters",
         "Group dead letters",
         "Open dead letters with the same fingerprint (kind, type of error, place), counted among "
-        "the newest 20,000; the group with the newest death first.",
+        "the newest 20,000 (`truncated`: there are more), or among all of one job or workflow; the "
+        "group with the newest death first.",
         {200: Gives("A page of groups.", shapes.Groups)},
     ),
     letters.replay: Call(
