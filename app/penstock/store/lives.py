@@ -75,8 +75,12 @@ def check_retry(found: Workflow) -> None:
     if found.state is WorkflowState.RUNNING and found.halt is Halt.CANCEL:
         raise WrongWorkflowState(found.state, "it is being cancelled: wait until that is over")
     if found.state is not WorkflowState.RUNNING and found.holder is not None:
-        why = f"it was an attempt of the job {ids.text(found.holder)}: retry that job"
-        raise WrongWorkflowState(found.state, why)
+        holder = ids.text(found.holder)
+        why = (
+            f"it was an attempt of the job {holder}: POST /v1/jobs/{holder}/retry runs again what "
+            "didn't succeed in it"
+        )
+        raise WrongWorkflowState(found.state, why, found.holder)
 
 
 def _unfinished() -> Contended:
