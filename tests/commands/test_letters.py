@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from penstock import chaos
 from penstock.commands import letters
 from penstock.commands.letters import DeadLetters
 from penstock.domain.errors import Contended, DuplicateJob, StoreUnavailable
@@ -87,6 +88,22 @@ async def test_what_broke_off_says_what_was_done(
     monkeypatch.setattr(store, "replay_plain", replay)
     done = await dead.replay_all(ALL, "ada", None)
     assert (done.replayed, done.more) == (2, False)
+
+
+async def test_what_was_replayed_without_an_answer_is_not_replayed_twice(
+    still: Still, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "_AT_ONCE", 2)
+    ids = await died(still, 4)
+    chaos.arm("after_replay_letters:#2:raise", "test")
+    try:
+        done = await dead.replay_all(ALL, "ada", None)
+    finally:
+        chaos.arm(None, "test")
+    assert (done.replayed, done.failed, done.more) == (2, 0, True)
+    assert await still.db.places(ids) == ["ready"] * 4
+    done = await dead.replay_all(ALL, "ada", None)
+    assert (done.matched, done.replayed, done.more) == (0, 0, False)
 
 
 async def test_of_those_that_cant_run_again_the_first_are_told(

@@ -145,13 +145,14 @@ class Letters:
     ) -> list[Due]:
         """Gives jobs of no graph that are dead a new life, each so many seconds from now; those
         that it moved: others are alive or pruned, or another job holds their unique key."""
-        found = await self._pg.rows("replay_plain", ids, delays_s, by)
+        found = await self._pg.rows("replay_plain", ids, delays_s, by, point="after_replay_letters")
         return [rows.due(row) for row in found]
 
     async def discard(self, id_: JobId, by: str) -> bool:
         """Resolves a job's open letter, nothing else; whether there was one."""
         how = Resolution.DISCARDED
-        return bool(await self._pg.rows("resolve_letters", [id_], how, by))
+        found = await self._pg.rows("resolve_letters", [id_], how, by, point="after_discard")
+        return bool(found)
 
 
 def _search(of: LetterFilter, count: int) -> tuple[str, list[object]]:
