@@ -32,6 +32,10 @@ class SettingsError(PenstockError):
         self.key = key  # of the one setting that is wrong, where it is known
 
 
+class SourceUnavailable(SettingsError):
+    """A source of settings that can't be had now. Who has settings already keeps them."""
+
+
 @cache
 def known_fields() -> Mapping[str, FieldInfo]:
     """Every setting by its dotted key, but for those of kinds and queues."""
@@ -108,6 +112,11 @@ def shape_at(path: Path) -> Shape | None:
 def variable_of(key: str) -> str:
     """The environment variable of a dotted key: http.port -> PENSTOCK_HTTP__PORT."""
     return PREFIX + key.upper().replace(".", "__")
+
+
+def key_of_variable(name: str) -> str:
+    """The key that a variable is for, whether there is such a setting or not."""
+    return name.removeprefix(PREFIX).lower().replace("__", ".")
 
 
 def is_secret(info: FieldInfo) -> bool:
