@@ -20,8 +20,8 @@ BYTES_MAX = 512 * 1024
 NODES_MAX = 100_000  # names, values and items, with what anchors repeat
 DEPTH_MAX = 20
 
-# Of what stands there: `password: *hush` is an alias to YAML. What it waited for is in <>.
-_QUOTED = re.compile(r"'(?!<)[^']{2,}'")
+# Where a message has text of the file: to YAML `password: *hush` is an alias.
+_QUOTED = re.compile(r"\b(alias|anchor|tag|handle) '.*?'")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -59,7 +59,7 @@ def read(path: Path) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = f"{file.name}:{at.line + 1}" if at else file.name
-        problem = _QUOTED.sub("'…'", error.problem or error.context or "")
+        problem = _QUOTED.sub(r"\1", error.problem or error.context or "")
         raise SettingsError(f"{where}: can't be read: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
