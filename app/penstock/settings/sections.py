@@ -329,6 +329,21 @@ class Settings(Section):
         return Book(jobs, kinds, {name: queue.as_layer() for name, queue in self.queues.items()})
 
     @model_validator(mode="after")
+    def _keeps_nothing_longer_than_all(self) -> Self:
+        """What is kept longer would be read over and over by whoever looks for what is old."""
+        named = {f"kinds.{name}": kind.retention for name, kind in self.kinds.items()}
+        named |= {f"queues.{name}": queue.retention for name, queue in self.queues.items()}
+        for name, kept in named.items():
+            for field in type(kept).model_fields:
+                own, of_all = getattr(kept, field), getattr(self.retention, field)
+                if own is not None and 0 < of_all < own:
+                    raise ValueError(
+                        f"{name}.retention.{field} ({own:g}) must be at most retention.{field} "
+                        f"({of_all:g}), after which jobs of all kinds go: raise that"
+                    )
+        return self
+
+    @model_validator(mode="after")
     def _knows_its_broker(self) -> Self:
         if self.broker == "kafka" and self.kafka.bootstrap_servers is None:
             raise PydanticCustomError(
