@@ -32,11 +32,11 @@ WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 
 -- name: claim_effects
 -- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
--- hops from endpoint to endpoint, so that one with a backlog hides no other. The lease is theirs for
--- $6 seconds.
+-- hops from endpoint to endpoint behind $7, so that one with a backlog hides no other. The lease is theirs
+-- for $6 seconds. In the order of endpoints: who claims again goes on behind the last.
 WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 hop(endpoint) AS (
-    (SELECT endpoint FROM effects WHERE channel = $1 ORDER BY endpoint LIMIT 1)
+    (SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > $7 ORDER BY endpoint LIMIT 1)
     UNION ALL
     SELECT n.endpoint FROM hop CROSS JOIN LATERAL (
         SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > hop.endpoint
@@ -57,12 +57,15 @@ k AS MATERIALIZED (
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
       AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
+),
+u AS (
+    UPDATE effects
+    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries
 )
-UPDATE effects
-SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
-WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
-          rule, at, tries;
+SELECT * FROM u ORDER BY endpoint;
 
 -- name: finish_effects
 -- to be delivered -> over, of those whose lease is still $2. $3: outcomes, $4: errors.
@@ -79,6 +82,25 @@ INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, wor
 SELECT d.effect_id, d.channel, d.endpoint, d.dedupe, d.event, d.job_id, d.workflow_id, d.attempt,
        d.state, d.reason, d.rule, d.at, d.tries, v.outcome, v.error, clock_timestamp()
 FROM d JOIN v USING (effect_id)
+ON CONFLICT (effect_id) DO NOTHING
+RETURNING effect_id;
+
+-- name: give_up_unserved
+-- to be delivered -> over (failed), of channel $1, which nobody has served for $2 seconds: $3 rows at most. $4:
+-- why.
+WITH k AS MATERIALIZED (
+    SELECT effect_id FROM effects
+    WHERE channel = $1 AND due_at < clock_timestamp() - make_interval(secs => $2)
+    LIMIT $3 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM effects WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries
+)
+INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
+                        state, reason, rule, at, tries, outcome, error, finished_at)
+SELECT d.*, 'failed', $4, clock_timestamp() FROM d
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
 
