@@ -105,7 +105,7 @@ async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
     over = [(claimed.id, "delivered", None)]
     if point == "after_send_again":
         await effects.finish(lease, over)
-        again = Deliveries(db.postgres, db.letters._health).send_again
+        again = Deliveries(db.postgres, db.health).send_again
         return lambda: again(claimed.id), "SELECT count(*) = 1 FROM effects"
     return lambda: effects.finish(lease, over), "SELECT count(*) = 1 FROM deliveries"
 
