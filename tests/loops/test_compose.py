@@ -11,7 +11,7 @@ from penstock.domain.effect import Channel, Delivery, Effect, Message, On, Wish,
 from penstock.domain.ids import JobId
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
-from penstock.loops.compose import GONE, Composer, Extent
+from penstock.loops.compose import GONE, Composer, Extent, Rules
 from penstock.relays import SHOW, Sources
 from tests.support import making
 from tests.support.graphing import submission
@@ -30,7 +30,8 @@ def composer(still: Still) -> Composer:
 def composed_with(still: Still, extent: Extent) -> Composer:
     engine = still.engine
     sources = Sources.of(still.rooms.postgres, engine.effects, engine.workflow_reads)
-    return Composer(sources.ends, sources.workflows, SHOW, engine.relays.sieve, extent)
+    rules = Rules(engine.relays.sieve, engine.relays.digests)
+    return Composer(sources.ends, sources.workflows, SHOW, rules, extent)
 
 
 async def claimed(still: Still) -> list[Effect]:

@@ -186,6 +186,13 @@ async def test_what_nobody_serves_any_more_fails_and_can_be_sent_again(
         assert len(await outbox.waiting()) == 3, "others may be told of it later"
         later = "UPDATE effects SET due_at = clock_timestamp() - interval '61 min'"
         await still.db.session.execute(later)
+        await still.db.session.execute(  # one is of a group, whose message another tells
+            "UPDATE effects SET due_at = 'infinity', waits_for = 'group', message_id = l.effect_id"
+            " FROM (SELECT effect_id FROM effects ORDER BY at LIMIT 1) l"
+            " WHERE effects.effect_id = (SELECT effect_id FROM effects ORDER BY at DESC LIMIT 1)"
+        )
+        await relays.gauge()
+        assert len(await outbox.waiting()) == 1, "it has no time of its own"
         await relays.gauge()
         why = "webhook.secrets has not been set for 3600 s: set it, and send this again"
         assert await outbox.over() == [("failed", why)] * 3

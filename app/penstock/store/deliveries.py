@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.domain.delivery import DeliveryView, EndpointView, Outcome
-from penstock.domain.effect import TEST_EVENT, Channel
+from penstock.domain.effect import TEST_EVENT, Channel, WaitsFor
 from penstock.domain.ids import JobId
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -155,4 +155,6 @@ def _view(row: Record) -> DeliveryView:
         error=row["error"],
         due_at=row["due_at"],
         finished_at=row["finished_at"],
+        waits_for=WaitsFor(row["waits_for"]) if row["waits_for"] else None,
+        part_of=row["part_of"],
     )
