@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.settings.section import Section
-from penstock.settings.values import DAY_S, QueueGlob
+from penstock.settings.values import DAY_S, CaFile, QueueGlob
 
 _SECRET = re.compile(r"whsec_([A-Za-z0-9+/]+=*)")
 _KEY_MIN_BYTES, _KEY_MAX_BYTES = 24, 64  # Standard Webhooks
@@ -82,8 +82,8 @@ class Smtp(Section):
     tls: Literal["none", "starttls", "tls"] = Field(
         "starttls", description="tls = from the first byte; starttls = after a word; or none"
     )
-    ca_file: str | None = Field(
-        None, min_length=1, description="certificates that are trusted; none = the system's"
+    ca_file: CaFile | None = Field(
+        None, description="certificates that are trusted; none = the system's"
     )
     timeout_s: float = Field(20, ge=0.1, le=20, description="longest time of a delivery")
 
