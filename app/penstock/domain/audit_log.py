@@ -73,6 +73,10 @@ class Entry:
         """The same, of this object."""
         return replace(self, object_id=object_id, queue=queue, details={**self.details, **details})
 
+    def changed(self, what: str, before: Any, after: Any) -> "Entry":
+        """The same, with what was changed: from what to what."""
+        return self.with_(before={what: before}, after={what: after})
+
     def with_(self, **details: Any) -> "Entry":
         """The same, with more details."""
         return replace(self, details={**self.details, **details})

@@ -5,7 +5,8 @@ them, newest first. Always holds: an entry exists if, and only if, what it tells
 one that is sent again is passed over. A page looks at 20,000 entries at most.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -46,6 +47,13 @@ async def note(transaction: Transaction, *entries: Entry | None) -> None:
     """Adds entries to what a transaction does; None is what nobody asked for from outside."""
     if wanted := [one for one in entries if one is not None]:
         await transaction.rows("add_entries", *rows.entries(wanted))
+
+
+@asynccontextmanager
+async def small_change(postgres: Postgres) -> AsyncIterator[Transaction]:
+    """One statement that changes something, and the entry that tells of it: both or neither."""
+    async with postgres.transaction(before="before_change", after="after_change") as transaction:
+        yield transaction
 
 
 class AuditLog:

@@ -250,7 +250,7 @@ FROM r JOIN j USING (job_id);
 -- due -> ended (cancelled, requested), if it is part of no graph
 WITH d AS (
     DELETE FROM job_due WHERE job_id = $1 AND graph_id IS NULL
-    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id, ready_at
 ),
 u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM d))),
 e AS (
@@ -264,7 +264,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, 'cancelled', clock_timestamp(), 1 FROM d
 )
-SELECT queue, kind, priority, attempt FROM d;
+SELECT queue, kind, priority, attempt, ready_at > clock_timestamp() FROM d;
 
 -- name: expire_due
 -- due -> ended (cancelled, expired): the $1 that expired first, of no graph. Safe on several replicas at once:
@@ -348,7 +348,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, now, -1 FROM e, t
 )
-SELECT queue, kind, priority, ready_at FROM d;
+SELECT queue, kind, priority, ready_at, (SELECT state FROM e) FROM d;
 
 -- name: state_of
 -- Where a job stands, and which other live job holds its unique key; no row when there is no such
