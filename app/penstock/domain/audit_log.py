@@ -13,6 +13,19 @@ from typing import Any
 OBJECT_MAX = 255  # characters of the name of what a refused call was about
 
 
+class Object(StrEnum):
+    """The sorts of things that something is done to."""
+
+    JOB = "job"
+    WORKFLOW = "workflow"
+    QUEUE = "queue"
+    LETTER = "dead_letter"
+    DELIVERY = "delivery"
+    ENDPOINT = "endpoint"
+    NOTIFICATION = "notification"
+    CONFIG = "config"
+
+
 class Action(StrEnum):
     """What was done: the sort of thing that it was done to, and a verb."""
 
@@ -35,9 +48,9 @@ class Action(StrEnum):
     CONFIG_RELOAD = "config.reload"
 
     @property
-    def object(self) -> str:
+    def object(self) -> Object:
         """The sort of thing that it is done to."""
-        return self.value.partition(".")[0]
+        return Object(self.value.partition(".")[0])
 
 
 # What there may be thousands of a second: `audit_log.submissions` leaves them out, and an index of
@@ -47,7 +60,7 @@ SUBMISSIONS = frozenset(
 )
 
 
-class Outcome(StrEnum):
+class EntryOutcome(StrEnum):
     DONE = "done"
     REFUSED = "refused"  # to a caller who may not
 
@@ -66,7 +79,7 @@ class Entry:
     request_id: str | None = None
     object_id: str | None = None
     queue: str | None = None
-    outcome: Outcome = Outcome.DONE
+    outcome: EntryOutcome = EntryOutcome.DONE
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def about(self, object_id: str | None, queue: str | None = None, **details: Any) -> "Entry":
@@ -76,6 +89,10 @@ class Entry:
     def changed(self, what: str, before: Any, after: Any) -> "Entry":
         """The same, with what was changed: from what to what."""
         return self.with_(before={what: before}, after={what: after})
+
+    def refused(self) -> "Entry":
+        """The same, as what wasn't let happen."""
+        return replace(self, outcome=EntryOutcome.REFUSED)
 
     def with_(self, **details: Any) -> "Entry":
         """The same, with more details."""
