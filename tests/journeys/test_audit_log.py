@@ -115,7 +115,7 @@ async def resume(stage: Stage) -> Made:
 
 async def replay(stage: Stage) -> Made:
     id_ = await stage.dead()
-    body = {"payload": SECRET_PAYLOAD, "queue": "other"}
+    body = {"payload": {"message": "hunter2"}, "queue": "other"}
     details = {"before": {"state": "dead"}, "payload_changed": True, "new_queue": "other"}
     return Made(id_, body, object_id=id_, details=details)
 
@@ -225,8 +225,9 @@ async def test_a_repeated_answer_a_dry_run_and_what_is_refused_leave_none(
 
 
 async def test_what_a_handler_submits_leaves_none(api: Api) -> None:
-    parent = await api.submit("fanning", {"children": 2})
-    await api.ended(parent)
+    parent = await api.submit("spawning", {"count": 2, "seconds": 0})
+    assert (await api.ended(parent))["state"] == "succeeded"
+    assert len((await api.get("/v1/jobs"))["items"]) == 3
     entries = (await api.get("/v1/audit"))["items"]
     assert [entry["object_id"] for entry in entries] == [parent]
 
