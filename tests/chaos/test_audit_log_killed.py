@@ -27,10 +27,6 @@ async def submits_with_a_key(_: Api) -> Call:
     return "/v1/jobs", JOB, KEY
 
 
-async def submits_many(_: Api) -> Call:
-    return "/v1/jobs/batch", {"jobs": [JOB] * 2001}, {}
-
-
 async def submits_a_workflow(_: Api) -> Call:
     return "/v1/workflows", WORKFLOW, {}
 
@@ -53,10 +49,7 @@ _PAUSED = "SELECT coalesce(bool_or(paused), false) FROM queues"
     [
         ("before_commit", submits, _STORED, False),
         ("after_commit", submits, _STORED, True),
-        ("before_commit_keyed", submits_with_a_key, _STORED, False),
         ("after_commit_keyed", submits_with_a_key, _STORED, True),
-        ("before_commit_large", submits_many, _STORED, False),
-        ("after_commit_large", submits_many, _STORED, True),
         ("before_commit_graph", submits_a_workflow, _STORED, False),
         ("after_commit_graph", submits_a_workflow, _STORED, True),
         ("after_cancel", cancels, _CANCELLED, True),
@@ -94,26 +87,3 @@ async def test_a_death_leaves_both_or_neither(
     assert await con.fetchval(is_there) is is_done
     assert entries == int(is_done)
     await con.close()
-
-
-@pytest.mark.parametrize("point", ["after_commit", "after_commit_keyed", "after_commit_large"])
-async def test_what_is_sent_again_as_its_answer_was_lost_is_told_of_once(
-    dsn: str, redis_url: str, workplace: Path, point: str
-) -> None:
-    replica = ReplicaProcess(dsn, redis_url, workplace, {"PENSTOCK_CHAOS": f"{point}:#1:cut"})
-    replica.start()
-    calls = {
-        "after_commit": submits,
-        "after_commit_keyed": submits_with_a_key,
-        "after_commit_large": submits_many,
-    }
-    try:
-        await replica.ready()
-        async with Api(replica.url) as api:
-            path, body, headers = await calls[point](api)
-            status, _ = await api.call("POST", path, body, headers)
-            assert status == 201
-            assert len((await api.get("/v1/audit"))["items"]) == 1
-    finally:
-        replica.kill()
-    assert f"chaos point {point}: cut" in replica.log_file.read_text()

@@ -69,6 +69,9 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
+    if point == "after_change":
+        paused = "SELECT coalesce(bool_or(paused), false) FROM queues"
+        return lambda: db.queues.set_paused("mail", paused=True), paused
     prepared = _prepared_effect if point.endswith("_effects") else _prepared_graph
     return await prepared(db, point)
 

@@ -121,7 +121,11 @@ class Porter:
             body = await read(request, self._terms[route.takes], share, enter)
             if route.takes is Takes.JOB:  # which is told in full
                 ask.room.foresee(share.taken)
-            return await route.handler(replace(ask, body=body))
+            with_body = Ask(
+                *(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query),
+                *(ask.request_id, ask.action),
+            )
+            return await route.handler(with_body)
         finally:
             share.give_back()
 

@@ -39,6 +39,7 @@ class Refusals:
         self._counts: Counter[str] = Counter()
         self._batcher: Batcher[Entry] = Batcher(self._flush, _ROWS_MAX)
         self.run = self._batcher.run
+        self.drained = self._batcher.drained
 
     def put(self, entry: Entry) -> None:
         if self._has_room(entry.actor):
