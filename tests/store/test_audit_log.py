@@ -190,7 +190,7 @@ async def _looks(db: Database) -> dict[str, int]:
     async with db.session.transaction():
         found = await db.session.fetch(
             "SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes"
-            " WHERE relname = 'audit_log' UNION ALL SELECT 'none', seq_tup_read FROM pg_stat_user_tables"
-            " WHERE relname = 'audit_log'"
+            " WHERE relname = 'audit_log' UNION ALL SELECT 'none', seq_tup_read"
+            " FROM pg_stat_user_tables WHERE relname = 'audit_log'"
         )
     return {row[0]: row[1] for row in found}
