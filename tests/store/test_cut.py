@@ -69,8 +69,14 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
-    prepared = _prepared_effect if point.endswith("_effects") else _prepared_graph
-    return await prepared(db, point)
+    others = {"effects": _prepared_effect, "change": _prepared_change}
+    return await others.get(point.rpartition("_")[2], _prepared_graph)(db, point)
+
+
+async def _prepared_change(db: Database, _point: str) -> tuple[Call, str]:
+    """The same for a small change."""
+    paused = "SELECT coalesce(bool_or(paused), false) FROM queues"
+    return lambda: db.queues.set_paused("mail", paused=True), paused
 
 
 async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
@@ -91,10 +97,7 @@ async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
 
 
 async def _prepared_graph(db: Database, point: str) -> tuple[Call, str]:
-    """The same for other transactions, most of them on graphs."""
-    if point == "after_change":
-        paused = "SELECT coalesce(bool_or(paused), false) FROM queues"
-        return lambda: db.queues.set_paused("mail", paused=True), paused
+    """The same for transactions on graphs."""
     if point == "after_commit_graph":
         id_ = making.job_id()
         new = Submission(

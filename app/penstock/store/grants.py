@@ -13,6 +13,7 @@ import asyncpg
 
 from penstock import places
 from penstock.domain.errors import WrongSetting
+from penstock.store import queries
 from penstock.store.migrate import files
 from penstock.store.postgres import translated
 
@@ -20,18 +21,6 @@ _MADE = re.compile(r"^CREATE TABLE (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
 _LOG = "audit_log"  # added to and read; who could give a time could forge one
 _HISTORY = "schema_migrations"  # read
 _FUNCTIONS = ("job_unique_id", "audit_log_prune")
-_STANDING = """
-SELECT r.rolsuper OR pg_has_role(r.oid, current_user, 'MEMBER')
-FROM pg_roles r WHERE r.rolname = $1
-"""
-_COLUMNS = """
-SELECT attname FROM pg_attribute
-WHERE attrelid = $1::regclass AND attnum > 0 AND NOT attisdropped AND attname <> 'at'
-ORDER BY attnum
-"""
-_FUNCTION = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = $1 AND pronamespace = $2"
-_SCHEMA = "SELECT oid, nspname FROM pg_namespace WHERE nspname = current_schema()"
-_MAY_CREATE = "SELECT has_schema_privilege($1, $2::oid, 'CREATE')"
 
 
 async def grant(dsn: str, role: str) -> str | None:
@@ -48,7 +37,8 @@ async def grant(dsn: str, role: str) -> str | None:
 
 
 async def _grant(con: "asyncpg.Connection[asyncpg.Record]", role: str) -> str | None:
-    is_owner = await con.fetchval(_STANDING, role)
+    sql = queries.load()
+    is_owner = await con.fetchval(sql["is_as_owner"], role)
     if is_owner is None:
         raise WrongSetting(f"there is no role {role!r}: CREATE ROLE {_quoted(role)} LOGIN first")
     if is_owner:
@@ -56,13 +46,14 @@ async def _grant(con: "asyncpg.Connection[asyncpg.Record]", role: str) -> str | 
             f"the role {role!r} may do all that the owner of the tables may, so rights mean "
             "nothing to it: take another one"
         )
-    schema, name = (await con.fetch(_SCHEMA))[0]
-    for statement in _rights(_quoted(role), _quoted(name), await _columns(con)):
+    schema, name = (await con.fetch(sql["own_schema"]))[0]
+    columns = ", ".join(row[0] for row in await con.fetch(sql["columns_to_fill"], _LOG))
+    for statement in _rights(_quoted(role), _quoted(name), columns):
         await con.execute(statement)
     for function in _FUNCTIONS:
-        for (signature,) in await con.fetch(_FUNCTION, function, schema):
+        for (signature,) in await con.fetch(sql["signatures"], function, schema):
             await con.execute(f"GRANT EXECUTE ON FUNCTION {signature} TO {_quoted(role)}")
-    if await con.fetchval(_MAY_CREATE, role, schema):
+    if await con.fetchval(sql["may_create"], role, schema):
         return (
             f"{role} may still create tables: REVOKE CREATE ON SCHEMA {_quoted(name)} FROM PUBLIC"
         )
@@ -77,10 +68,6 @@ def _rights(role: str, schema: str, columns: str) -> Iterator[str]:
     yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"
     yield f"GRANT SELECT, INSERT ({columns}) ON {_LOG} TO {role}"
     yield f"GRANT SELECT ON {_HISTORY} TO {role}"
-
-
-async def _columns(con: "asyncpg.Connection[asyncpg.Record]") -> str:
-    return ", ".join(row[0] for row in await con.fetch(_COLUMNS, _LOG))
 
 
 def _quoted(name: str) -> str:
