@@ -15,6 +15,7 @@ from penstock.store import rows
 from penstock.store.grants import grant
 from penstock.store.migrate import migrate
 from penstock.store.queries import load
+from tests.cli.command import penstock
 from tests.journeys.test_audit_log import every_change_leaves_an_entry
 from tests.support.api import Api
 from tests.support.servers import Servers
@@ -126,6 +127,22 @@ async def test_roles_that_can_be_given_nothing_are_told(roles: Roles) -> None:
     owner = roles.owner.partition("://")[2].partition(":")[0]
     with pytest.raises(WrongSetting, match="may do all that the owner"):
         await grant(roles.owner, owner)
+
+
+async def test_the_command_migrates_and_grants_and_says_what_is_left_to_do(roles: Roles) -> None:
+    environ = {"PENSTOCK_POSTGRES__DSN": roles.owner}
+    done = penstock("migrate", "--grant-to", roles.name, environ=environ)
+    assert (done.returncode, done.stdout.split()[0]) == (0, "0001_engine"), done.stderr
+    assert done.stderr == f"penstock: {roles.name} has what a replica needs\n"
+    con = await asyncpg.connect(roles.owner)
+    await con.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    await con.close()
+    done = penstock("migrate", "--grant-to", roles.name, environ=environ)
+    assert "REVOKE CREATE ON SCHEMA" in done.stderr
+    done = penstock("migrate", "--grant-to", "nobody", environ=environ)
+    assert done.returncode == 2
+    assert "there is no role 'nobody'" in done.stderr
+    assert penstock("migrate", "--check", "--grant-to", "x", environ=environ).returncode == 2
 
 
 async def test_default_privileges_give_no_role_more_of_the_log(roles: Roles) -> None:
