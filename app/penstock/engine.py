@@ -19,6 +19,7 @@ from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
 from penstock.commands.letters import DeadLetters
+from penstock.commands.refusals import Refusals
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -70,6 +71,7 @@ from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
@@ -144,6 +146,7 @@ class Engine:
         yield self.settler.run
         yield self.nester.run
         yield self.pool.run
+        yield self.refusals.run
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
@@ -160,6 +163,7 @@ class Engine:
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.letters = Letters(postgres, self._rooms.health)
         self.deliveries = Deliveries(postgres, self._rooms.health)
+        self.audit_log = AuditLog(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
         sources = Sources.of(postgres, self.effects, self.workflow_reads)
         outlets = outlets_of(settings, self._rooms.hooks)
@@ -191,6 +195,8 @@ class Engine:
         self.dead_letters = DeadLetters(
             self.letters, self.changes, self.queues, self.sequel, rooms.health
         )
+        per_min = self._settings.audit_log.refusals_per_min
+        self.refusals = Refusals(self.audit_log, per_min, self.metrics)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:

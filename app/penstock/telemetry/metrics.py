@@ -108,6 +108,14 @@ class Metrics:
                 registry=r,
             )
         )
+        self.refusals_logged = Family(
+            Counter(
+                "penstock_refusals_logged",
+                "Calls that callers weren't let make (403), by what the audit log made of them.",
+                ["outcome"],
+                registry=r,
+            )
+        )
         self.answers_pruned = Counter(
             "penstock_answers_pruned", "Stored answers of Idempotency-Keys deleted.", registry=r
         )
