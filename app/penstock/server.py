@@ -119,7 +119,7 @@ async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack
     away again while it begins: then it begins anew, if that is within `postgres.boot_wait_s` of the
     first look. A row in `workers` that the broken start has left is condemned like any other."""
     store = settings.postgres
-    dsn, began = store.dsn.get_secret_value(), clock.monotonic()
+    dsn, began = store.address, clock.monotonic()
     while await _postgres_is_there(settings, stop):
         try:
             return await stack.enter_async_context(running(settings))
@@ -136,7 +136,7 @@ async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack
 async def _postgres_is_there(settings: Settings, stop: asyncio.Event) -> bool:
     """False when the start was called off meanwhile. The front door, /livez too, is closed yet."""
     store = settings.postgres
-    dsn = store.dsn.get_secret_value()
+    dsn = store.address
     return await arrival.arrived(dsn, store.connect_timeout_s, store.boot_wait_s, stop)
 
 
@@ -210,7 +210,7 @@ async def _turning(engine: Engine) -> AsyncIterator[tuple["asyncio.Task[None]", 
 
 @asynccontextmanager
 async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]:
-    dsn = settings.postgres.dsn.get_secret_value()
+    dsn = settings.postgres.address
     limits = postgres.Limits(
         settings.postgres.connect_timeout_s,
         settings.postgres.command_timeout_s,
@@ -220,7 +220,7 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
     if missing := await migrate.pending(dsn):
         raise NotMigrated(f"the schema lacks {', '.join(missing)}: run `penstock migrate` first")
     store, health = Postgres(dsn, limits), Health(dsn, limits)
-    door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
+    door = RedisDoor(settings.redis.address, settings.redis.timeout_s)
     egress = Egress(
         settings.egress.allow,
         connect_timeout_s=settings.egress.connect_timeout_s,

@@ -39,7 +39,7 @@ def test_a_handler_is_found_in_the_directory_that_penstock_is_started_in(
     [
         (("penstock:", "penstock:wrong-"), "doesn't let user 'penstock' in"),
         (("/penstock", "/nowhere"), "has no database 'nowhere'"),
-        (("/penstock", "/penstock?sslmode=require"), "TLS (sslmode)"),
+        (("/penstock", "/penstock?sslmode=require"), "don't agree on TLS"),
         (("/penstock", "/penstock?sslmode=maybe"), "can't be read"),
     ],
 )

@@ -15,7 +15,7 @@ def migrate(check: bool) -> None:
     from penstock.settings import Postgres, environment, load_section
     from penstock.store import migrate as store
 
-    dsn = load_section(Postgres, environment()).dsn.get_secret_value()
+    dsn = load_section(Postgres, environment()).address
     with explained(dsn):
         names = run(store.pending(dsn) if check else store.migrate(dsn))
     for name in names:

@@ -8,7 +8,6 @@ die meanwhile, it is sent again under the same id. Needs the extra `[rabbitmq]`.
 
 import asyncio
 import re
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
+from penstock.domain import trust
 from penstock.domain.effect import DELIVERED, Delivery, Message
 from penstock.outlets.dead_letters import headers_of, key_of, later, reference_to, size_of, told
 from penstock.outlets.line import Line, Ways
+from penstock.outlets.tls import context_of
 from penstock.settings import RabbitMq as Settings
 
 _CONNECT_S = 10.0
@@ -116,11 +117,17 @@ class RabbitMq:
     async def _open(self) -> _Open:
         settings = self._settings
         assert settings.url is not None, "settings demand it where the broker is rabbitmq"
-        connection = await aio_pika.connect(
-            settings.url.get_secret_value(),
-            timeout=_CONNECT_S,
-            ssl_context=ssl.create_default_context(cafile=settings.ca_file),
-        )
+        try:
+            connection = await aio_pika.connect(
+                settings.url.get_secret_value(),
+                timeout=_CONNECT_S,
+                ssl_context=context_of(settings.ca_file, settings.cert_file, settings.key_file),
+            )
+        except Exception as error:
+            if fault := trust.fault_of(error):
+                text = f"{fault}; see rabbitmq.url, rabbitmq.ca_file and rabbitmq.cert_file"
+                raise ConnectionError(text) from error
+            raise
         try:
             if not settings.exchange:
                 await self._find_queue(connection)

@@ -12,12 +12,11 @@ from penstock.settings.sections import (
     Http,
     Jobs,
     Log,
-    Postgres,
     Queue,
-    Redis,
     Retention,
     Settings,
 )
+from penstock.settings.servers import Postgres, Redis
 from penstock.settings.sources import SettingsError, environment, near_misses, without_settings
 from penstock.settings.values import Role
 from penstock.settings.worker import Worker

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.settings.section import Section
+from penstock.settings.tls import CaFile
 from penstock.settings.values import DAY_S, QueueGlob
 
 _SECRET = re.compile(r"whsec_([A-Za-z0-9+/]+=*)")
@@ -82,8 +83,8 @@ class Smtp(Section):
     tls: Literal["none", "starttls", "tls"] = Field(
         "starttls", description="tls = from the first byte; starttls = after a word; or none"
     )
-    ca_file: str | None = Field(
-        None, min_length=1, description="certificates that are trusted; none = the system's"
+    ca_file: CaFile | None = Field(
+        None, description="certificates that are trusted (PEM); none = the system's"
     )
     timeout_s: float = Field(20, ge=0.1, le=20, description="longest time of a delivery")
 
