@@ -19,16 +19,24 @@ from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
-from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
+from penstock.domain import safety
+from penstock.domain.checkup import SKEW_MAX_S
+from penstock.domain.errors import (
+    PenstockError,
+    QueueUnavailable,
+    StoreUnavailable,
+    WrongSetting,
+)
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
+from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
 from penstock.rooms import Rooms
 from penstock.settings import Auth, Settings
-from penstock.store import arrival, migrate, postgres
+from penstock.store import arrival, checkup, migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
 from penstock.telemetry import logs
@@ -177,7 +185,7 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
             async with _turning(engine) as (tasks, failed):
                 door = _door(settings, rooms, engine, failed)
                 async with app.serve(door, settings.http.host, settings.http.port) as port:
-                    url = f"http://{_host(settings.http.host)}:{port}"
+                    url = f"http://{settings.http.caller_host}:{port}"
                     yield Replica(url, engine, tasks, failed)
         finally:
             await engine.close()
@@ -232,6 +240,11 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         connections_max=_HOOKS_MAX,
         connections_per_host_max=_HOOKS_PER_HOST_MAX,
     )
+    try:
+        await _demand_safe(settings, limits, door)
+    except BaseException:
+        await door.close()
+        raise
     await store.open()
     try:
         async with egress, hooks:
@@ -240,6 +253,26 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         await door.close()
         health.close()
         store.close()
+
+
+async def _demand_safe(settings: Settings, limits: postgres.Limits, door: RedisDoor) -> None:
+    """Refuses servers that would lose what we promise to keep (decision 0028). Redis is an index:
+    one that is away stops no start, and is looked at when it is back (`loops/redis_watch.py`)."""
+    async with checkup.session(settings.postgres.address, limits) as session:
+        state = await session.state()
+    if state.read_only:
+        raise StoreUnavailable("it is read-only: a standby, or default_transaction_read_only is on")
+    store = safety.refused(safety.postgres_faults(state), settings.postgres.accepted_risks)
+    try:
+        found = safety.redis_faults(await state_of(door))
+    except QueueUnavailable:
+        found = []
+    index = safety.refused(found, settings.redis.accepted_risks)
+    if store or index:
+        server = postgres.place_of(settings.postgres.address)
+        lines = [safety.refusal(server, "postgres", store)] if store else []
+        lines += [safety.refusal("Redis", "redis", index)] if index else []
+        raise WrongSetting("\n".join(lines))
 
 
 async def _loops(engine: Engine, failed: asyncio.Event) -> None:
@@ -339,13 +372,8 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []
+    degraded += [f"redis-{fault.risk}" for fault in engine.redis_watch.faults]
+    degraded += ["clock"] if abs(engine.pg_clock.ahead_s()) > SKEW_MAX_S else []
     degraded += engine.relays.away()
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)
-
-
-def _host(host: str) -> str:
-    """What a caller on this machine would use for the address that we listen on."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

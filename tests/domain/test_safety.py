@@ -70,6 +70,6 @@ def test_a_refusal_names_the_fault_the_command_and_the_setting() -> None:
     line = refusal("PostgreSQL at db:5432", "postgres", faults)
     assert line == (
         "PostgreSQL at db:5432 has fsync = off: a crash of its machine loses or corrupts accepted "
-        "jobs; ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf(); or accept it: "
+        "jobs; mend it (ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()), or accept it: "
         """PENSTOCK_POSTGRES__ACCEPTED_RISKS='["fsync"]'"""
     )

@@ -14,8 +14,6 @@ REDIS_MIN = {"redis": (7, 0), "valkey": (8, 0)}
 PostgresRisk = Literal["fsync", "full_page_writes", "synchronous_commit", "version"]
 RedisRisk = Literal["eviction", "version", "cluster"]
 
-_RELOAD = "SELECT pg_reload_conf();"
-
 
 @dataclass(frozen=True, slots=True)
 class PostgresState:
@@ -37,19 +35,15 @@ class RedisState:
     policy: str  # what is done when memory is full; empty: not told
     maxmemory: int  # bytes; 0: no limit
     used: int  # bytes
+    saves: bool = True  # its last write to disk went well
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """`found: why; remedy` is a sentence about the server."""
-
     risk: str  # the name that accepts it
     found: str
     why: str
     remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.found}: {self.why}; {self.remedy}"
 
 
 def postgres_faults(state: PostgresState) -> list[Fault]:
@@ -72,14 +66,14 @@ def _postgres_faults(state: PostgresState) -> Iterable[Fault]:
             "fsync",
             "fsync = off",
             "a crash of its machine loses or corrupts accepted jobs",
-            f"ALTER SYSTEM SET fsync = on; {_RELOAD}",
+            "ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()",
         )
     if not state.full_page_writes:
         yield Fault(
             "full_page_writes",
             "full_page_writes = off",
             "a crash of its machine can corrupt tables",
-            f"ALTER SYSTEM SET full_page_writes = on; {_RELOAD}",
+            "ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf()",
         )
     if state.synchronous_commit == "off":
         yield Fault(
@@ -130,7 +124,7 @@ def refused(faults: Iterable[Fault], accepted: Collection[str]) -> list[Fault]:
 def refusal(server: str, section: str, faults: Iterable[Fault]) -> str:
     """One line for each of them, for who started us: what, why, and both ways out."""
     lines = [
-        f"{server} has {fault}; or accept it: "
+        f"{server} has {fault.found}: {fault.why}; mend it ({fault.remedy}), or accept it: "
         f"""PENSTOCK_{section.upper()}__ACCEPTED_RISKS='["{fault.risk}"]'"""
         for fault in faults
     ]

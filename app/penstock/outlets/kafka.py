@@ -81,6 +81,14 @@ class Kafka:
     async def close(self) -> None:
         await self._line.close()
 
+    async def fault(self) -> str | None:
+        """Connects, logs in and lets go again: what kept us from it, or None."""
+        try:
+            await _close(await self._open())
+        except Exception as error:
+            return told(error)
+        return None
+
     def _judge(self, producer: AIOKafkaProducer, errors: Sequence[Exception]) -> None:
         """Whether this producer may go on. One that numbers its records may not after any refusal:
         the broker would take what follows for out of order."""

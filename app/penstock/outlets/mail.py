@@ -78,6 +78,18 @@ class Mail:
             client.close()  # a farewell would be one more chance to hang
         return told
 
+    async def fault(self) -> str | None:
+        """Greets, logs in and leaves without a letter: what kept us from it, or None."""
+        client = self._client()
+        try:
+            async with asyncio.timeout(self._server.timeout_s):
+                await client.connect()
+        except (SMTPException, OSError, ValueError) as error:
+            return _said(error, self._server.timeout_s)
+        finally:
+            client.close()
+        return None
+
     async def close(self) -> None:
         """Nothing: no connection outlives its batch."""
 

@@ -114,20 +114,17 @@ class RabbitMq:
             app_id="penstock",
         )
 
+    async def fault(self) -> str | None:
+        """Connects, logs in and lets go again: what kept us from it, or None."""
+        try:
+            await (await self._connect()).close()
+        except Exception as error:
+            return told(error)
+        return None
+
     async def _open(self) -> _Open:
         settings = self._settings
-        assert settings.url is not None, "settings demand it where the broker is rabbitmq"
-        try:
-            connection = await aio_pika.connect(
-                settings.url.get_secret_value(),
-                timeout=_CONNECT_S,
-                ssl_context=context_of(settings.ca_file, settings.cert_file, settings.key_file),
-            )
-        except Exception as error:
-            if fault := trust.fault_of(error):
-                text = f"{fault}; see rabbitmq.url, rabbitmq.ca_file and rabbitmq.cert_file"
-                raise ConnectionError(text) from error
-            raise
+        connection = await self._connect()
         try:
             if not settings.exchange:
                 await self._find_queue(connection)
@@ -139,6 +136,21 @@ class RabbitMq:
             await connection.close()
             raise
         return _Open(connection, channel, exchange)
+
+    async def _connect(self) -> AbstractConnection:
+        settings = self._settings
+        assert settings.url is not None, "settings demand it where the broker is rabbitmq"
+        try:
+            return await aio_pika.connect(
+                settings.url.get_secret_value(),
+                timeout=_CONNECT_S,
+                ssl_context=context_of(settings.ca_file, settings.cert_file, settings.key_file),
+            )
+        except Exception as error:
+            if fault := trust.fault_of(error):
+                text = f"{fault}; see rabbitmq.url, rabbitmq.ca_file and rabbitmq.cert_file"
+                raise ConnectionError(text) from error
+            raise
 
     async def _find_queue(self, connection: AbstractConnection) -> None:
         """Makes the queue that the default exchange leads to, durable, unless it is there: as it

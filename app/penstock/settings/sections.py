@@ -98,6 +98,13 @@ class Http(Section):
     )
     keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
 
+    @property
+    def caller_host(self) -> str:
+        """What a caller on this machine would use for the address that we listen on."""
+        if self.host in ("0.0.0.0", "::"):
+            return "127.0.0.1"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     @model_validator(mode="after")
     def _has_room_for_the_largest(self) -> Self:
         if self.bodies_max_bytes < 2 * self.batch_body_max_bytes:

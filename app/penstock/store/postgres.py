@@ -281,6 +281,11 @@ def explain(error: BaseException, dsn: str) -> PenstockError | None:
             return None
 
 
+def place_of(dsn: str) -> str:
+    """`PostgreSQL at host:port`."""
+    return _places(dsn)[0]
+
+
 def _places(dsn: str) -> tuple[str, str, str]:
     """Server, user and database of a DSN, as they are told."""
     parts = urlsplit(dsn)
