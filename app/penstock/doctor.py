@@ -9,7 +9,7 @@ import asyncio
 import resource
 import shutil
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,9 +60,10 @@ class Case:
         return store.engine_connections + store.read_connections + _OWN_CONNECTIONS
 
 
-async def examine(case: Case) -> list[Finding]:
-    """All findings, in the order of the checks."""
-    found = await asyncio.gather(*(_bounded(name, check, case) for name, check in CHECKS.items()))
+async def examine(case: Case, only: Collection[str] | None = None) -> list[Finding]:
+    """All findings, in the order of the checks; `only`: of these checks."""
+    chosen = [name for name in CHECKS if only is None or name in only]
+    found = await asyncio.gather(*(_bounded(name, CHECKS[name], case) for name in chosen))
     return [finding for findings in found for finding in findings]
 
 
@@ -77,9 +78,14 @@ async def _bounded(
         findings.append(checkup.wrong(name, f"no answer within {case.timeout_s:g} s"))
     except PenstockError as error:
         findings.append(checkup.wrong(name, str(error)))
-    except Exception as error:  # of a library: its text may hold what is secret
-        findings.append(checkup.wrong(name, f"it failed: {type(error).__name__}"))
+    except Exception as error:
+        findings.append(_failed(name, error))
     return findings
+
+
+def _failed(name: str, error: Exception) -> Finding:
+    """An error of a library, whose text may hold what is secret."""
+    return checkup.wrong(name, f"it failed: {type(error).__name__}")
 
 
 async def _look_at_settings(case: Case, tell: Tell) -> None:
@@ -131,6 +137,10 @@ async def _look_at_postgres(case: Case, tell: Tell) -> None:
                     await look(session, case, tell)
                 except store_checkup.Unseen as error:
                     tell(checkup.skipped(name, str(error)))
+                except PenstockError as error:  # the next look may have an answer in time
+                    tell(checkup.wrong(name, str(error)))
+                except Exception as error:
+                    tell(_failed(name, error))
     except Exception as error:
         told = postgres.explain(error, store.address)
         if told is None:

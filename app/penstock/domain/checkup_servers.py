@@ -132,7 +132,7 @@ def of_connections(there: Connections, pools: int, replicas: int) -> Finding:
     before the old one ends."""
     check, free = "postgres.connections", there.max - there.reserved
     needed = pools * (max(replicas, 1) + 1)
-    told = f"{there.now} of {free}; {max(replicas, 1)} replicas and a new one need {needed}"
+    told = f"{there.now} of {free} in use; {needed} are needed while one more replica starts"
     if needed > free:
         return wrong(
             check,

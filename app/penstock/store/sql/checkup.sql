@@ -81,7 +81,7 @@ SELECT count(*)::int, coalesce(extract(epoch FROM now() - min(at)), 0)::float8 F
 -- name: open_letter_count
 -- At most $1 are counted.
 SELECT count(*)::int
-FROM (SELECT 1 FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) AS some;
+FROM (SELECT 1 FROM dead_letters WHERE resolved_at IS NULL LIMIT $1) AS open;
 
 -- name: data_directory
 -- No row for a role that may not know it.
