@@ -73,6 +73,23 @@ def test_a_user_without_rights_is_told_so(servers: Servers, command: str) -> Non
     assert f"user 'poor_{command}' lacks a right" in told
 
 
+def test_a_postgres_that_would_lose_jobs_is_refused_with_the_way_out(servers: Servers) -> None:
+    async def set_to(value: str) -> None:
+        con = await asyncpg.connect(servers.environ[DSN])
+        await con.execute(f"ALTER DATABASE penstock SET synchronous_commit = {value}")
+        await con.close()
+
+    assert penstock("migrate", environ=servers.environ).returncode == 0
+    asyncio.run(set_to("off"))
+    try:
+        told = the_one_line(penstock("serve", environ=servers.environ), 2)
+    finally:
+        asyncio.run(set_to("on"))
+    assert "synchronous_commit = off: a crash loses jobs" in told
+    assert "ALTER DATABASE" in told
+    assert """PENSTOCK_POSTGRES__ACCEPTED_RISKS='["synchronous_commit"]'""" in told
+
+
 def test_a_closed_port_of_postgres_is_named(servers: Servers) -> None:
     environ = {**servers.environ, DSN: "postgres://penstock:hush@127.0.0.1:1/x"}
     told = the_one_line(penstock("migrate", environ=environ), 1)

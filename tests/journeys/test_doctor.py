@@ -20,6 +20,8 @@ from penstock.doctor import Case, examine
 from penstock.domain.checkup import Finding, Level
 from penstock.server import Replica
 from penstock.settings import Settings
+from penstock.store.checkup import session
+from penstock.store.postgres import Limits
 from tests.cli.command import penstock
 from tests.outlets.mailbox import mailbox
 from tests.support.ports import free_port
@@ -149,6 +151,17 @@ async def test_work_that_waits_and_replicas_that_are_gone(
     assert told == ["1 have gone silent", "none is alive"]
 
 
+async def test_a_transaction_that_is_open_is_found(replica_settings: Settings, dsn: str) -> None:
+    con = await asyncpg.connect(dsn, server_settings={"application_name": "report"})
+    store = replica_settings.postgres
+    async with con.transaction(), session(store.address, Limits()) as doctor:
+        await con.fetchval("SELECT pg_current_xact_id()")
+        found = await doctor.transaction()
+    assert found.age_s > 0
+    assert f"pid {con.get_server_pid()}, penstock, report, idle in transaction" in found.who
+    await con.close()
+
+
 async def test_a_clock_that_differs(replica_settings: Settings) -> None:
     found = await levels(Case(replica_settings, skew_s=-90.0), "postgres", "redis")
     assert found["postgres.clock"] is found["redis.clock"] is ERROR
@@ -267,14 +280,18 @@ def test_the_command_tells_and_ends_as_documented(dsn: str, redis_url: str) -> N
 
 def test_json_for_machines(dsn: str) -> None:
     away = f"redis://127.0.0.1:{free_port()}/0"
-    done = penstock("doctor", "-o", "json", environ=environ(dsn, away))
-    assert done.returncode == 1
+    kafka = {
+        "PENSTOCK_BROKER": "kafka",
+        "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}",
+    }
+    done = penstock("doctor", "-o", "json", environ=environ(dsn, away, **kafka))
+    assert (done.returncode, done.stderr) == (1, "")
     told = json.loads(done.stdout)
     assert told["status"] == "error"
     for check in told["checks"]:
         assert check.keys() == {"check", "level", "found", "advice"}
     found = {check["check"]: check["level"] for check in told["checks"]}
-    assert (found["redis"], found["postgres"]) == ("error", "ok")
+    assert (found["redis"], found["kafka"], found["postgres"]) == ("error", "error", "ok")
 
 
 def test_wrong_settings_are_2(dsn: str) -> None:

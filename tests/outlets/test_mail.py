@@ -1,8 +1,6 @@
 """E-mail to a real SMTP server, good and bad: what it gets, and what comes of the message."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 import time
 from dataclasses import replace
@@ -11,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from penstock.domain.effect import RECOVERED, Channel, Delivery, Fate, Message
 from penstock.outlets import Mail, Server
 from tests.outlets import messages
 from tests.outlets.mailbox import Mailbox, mailbox
+from tests.support.authority import Authority
 from tests.support.making import job_id
 from tests.support.ports import free_port
 
@@ -223,33 +218,10 @@ async def test_a_server_without_a_word_or_that_hangs_up_or_is_not_there() -> Non
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, with its key, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "mail.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
+    """Of 127.0.0.1, with its key and the CA that signed it."""
+    authority = Authority(tmp_path_factory.mktemp("tls"))
+    path = Path(authority.issued("server"))
+    path.write_text(path.read_text() + Path(authority.ca_file).read_text())
     return path
 
 
@@ -281,6 +253,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(
     async with mailbox(serving(certificate), from_the_start=tls == "tls") as box:
         (one,) = await mail(box.port, tls=tls).deliver([message()])
     assert one.fate is Fate.LATER
+    assert "signed by no CA that we trust; see smtp.host and smtp.ca_file" in str(one.error)
     assert not box.letters
 
 

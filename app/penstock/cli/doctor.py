@@ -4,6 +4,7 @@ Exit status: 0 all is well (warnings too, unless --strict), 1 there are problems
 wrong. Nothing is changed, no mail is sent, no secret is shown.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ async def _told(case: "Case", form: str, *, strict: bool) -> NoReturn:
     from penstock.doctor import examine
     from penstock.domain import checkup
 
+    logging.disable()  # what libraries say of servers that are away is told by us
     findings = await examine(case)
     click.echo(_json(findings) if form == "json" else _table(findings))
     sys.stdout.flush()

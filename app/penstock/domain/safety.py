@@ -80,7 +80,7 @@ def _postgres_faults(state: PostgresState) -> Iterable[Fault]:
             "synchronous_commit",
             "synchronous_commit = off",
             "a crash loses jobs whose callers were told that they are stored",
-            "ALTER DATABASE … SET synchronous_commit = on (or the same of the role or the system)",
+            "ALTER DATABASE … SET synchronous_commit = on, or where else it was set",
         )
 
 
