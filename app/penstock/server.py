@@ -240,11 +240,7 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         connections_max=_HOOKS_MAX,
         connections_per_host_max=_HOOKS_PER_HOST_MAX,
     )
-    try:
-        await _demand_safe(settings, limits, door)
-    except BaseException:
-        await door.close()
-        raise
+    await _demand_safe(settings, limits)
     await store.open()
     try:
         async with egress, hooks:
@@ -255,24 +251,32 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         store.close()
 
 
-async def _demand_safe(settings: Settings, limits: postgres.Limits, door: RedisDoor) -> None:
+async def _demand_safe(settings: Settings, limits: postgres.Limits) -> None:
     """Refuses servers that would lose what we promise to keep (decision 0028). Redis is an index:
     one that is away stops no start, and is looked at when it is back (`loops/redis_watch.py`)."""
-    async with checkup.session(settings.postgres.address, limits) as session:
+    where = settings.postgres.address
+    async with checkup.session(where, limits) as session:
         state = await session.state()
     if state.read_only:
         raise StoreUnavailable("it is read-only: a standby, or default_transaction_read_only is on")
     store = safety.refused(safety.postgres_faults(state), settings.postgres.accepted_risks)
-    try:
-        found = safety.redis_faults(await state_of(door))
-    except QueueUnavailable:
-        found = []
-    index = safety.refused(found, settings.redis.accepted_risks)
-    if store or index:
-        server = postgres.place_of(settings.postgres.address)
-        lines = [safety.refusal(server, "postgres", store)] if store else []
-        lines += [safety.refusal("Redis", "redis", index)] if index else []
+    index = safety.refused(await _redis_faults(settings), settings.redis.accepted_risks)
+    lines = safety.refusals(postgres.place_of(where), "postgres", store)
+    lines += safety.refusals("Redis", "redis", index)
+    if lines:
         raise WrongSetting("\n".join(lines))
+
+
+async def _redis_faults(settings: Settings) -> list[safety.Fault]:
+    """By a door of its own: what ours finds out is for the engine, which isn't there yet."""
+    door = RedisDoor(settings.redis.address, settings.redis.timeout_s)
+    try:
+        state = await state_of(door)
+    except QueueUnavailable:
+        return []
+    finally:
+        await door.close()
+    return safety.redis_faults(state) if state is not None else []
 
 
 async def _loops(engine: Engine, failed: asyncio.Event) -> None:

@@ -10,7 +10,7 @@ from penstock.domain.safety import (
     RedisState,
     postgres_faults,
     redis_faults,
-    refusal,
+    refusals,
     refused,
 )
 
@@ -67,7 +67,7 @@ def test_what_is_accepted_is_not_refused() -> None:
 
 def test_a_refusal_names_the_fault_the_command_and_the_setting() -> None:
     faults = postgres_faults(replace(SAFE, fsync=False))
-    line = refusal("PostgreSQL at db:5432", "postgres", faults)
+    (line,) = refusals("PostgreSQL at db:5432", "postgres", faults)
     assert line == (
         "PostgreSQL at db:5432 has fsync = off: a crash of its machine loses or corrupts accepted "
         "jobs; mend it (ALTER SYSTEM SET fsync = on; SELECT pg_reload_conf()), or accept it: "

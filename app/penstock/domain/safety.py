@@ -121,14 +121,13 @@ def refused(faults: Iterable[Fault], accepted: Collection[str]) -> list[Fault]:
     return [fault for fault in faults if fault.risk not in accepted]
 
 
-def refusal(server: str, section: str, faults: Iterable[Fault]) -> str:
-    """One line for each of them, for who started us: what, why, and both ways out."""
-    lines = [
+def refusals(server: str, section: str, faults: Iterable[Fault]) -> list[str]:
+    """A line for each, for who started us: what, why, and both ways out."""
+    return [
         f"{server} has {fault.found}: {fault.why}; mend it ({fault.remedy}), or accept it: "
         f"""PENSTOCK_{section.upper()}__ACCEPTED_RISKS='["{fault.risk}"]'"""
         for fault in faults
     ]
-    return "\n".join(lines)
 
 
 def dotted(version: tuple[int, int]) -> str:

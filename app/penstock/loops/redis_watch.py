@@ -21,7 +21,7 @@ class RedisWatch:
 
     def __init__(
         self,
-        look: Callable[[], Awaitable[RedisState]],
+        look: Callable[[], Awaitable[RedisState | None]],
         accepted: Collection[str],
         metrics: Metrics,
     ) -> None:
@@ -32,7 +32,8 @@ class RedisWatch:
         self.wake = asyncio.Event()
 
     async def step(self) -> float:
-        found = refused(redis_faults(await self._look()), self._accepted)
+        state = await self._look()
+        found = refused(redis_faults(state), self._accepted) if state is not None else []
         for fault in found:
             self._metrics.redis_faults(fault.risk).set(1)
             if fault not in self.faults:

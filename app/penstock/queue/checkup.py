@@ -2,14 +2,23 @@
 
 from typing import Any
 
+from redis.exceptions import NoPermissionError
+
 from penstock import clock
+from penstock.domain.errors import QueueUnavailable
 from penstock.domain.safety import RedisState
 from penstock.queue.redis import RedisDoor
 
 
-async def state_of(door: RedisDoor) -> RedisState:
-    """One INFO, which tells without the right to CONFIG too. Raises QueueUnavailable."""
-    said: dict[str, Any] = await door.command("INFO")
+async def state_of(door: RedisDoor) -> RedisState | None:
+    """One INFO, which tells without the right to CONFIG too; None: we may not even ask that.
+    Raises QueueUnavailable."""
+    try:
+        said: dict[str, Any] = await door.command("INFO")
+    except QueueUnavailable as error:
+        if isinstance(error.__cause__, NoPermissionError):
+            return None
+        raise
     is_valkey = "valkey_version" in said
     major, minor = str(said["valkey_version" if is_valkey else "redis_version"]).split(".")[:2]
     return RedisState(
