@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from penstock import places
 from penstock.domain import checkup, checkup_servers
 from penstock.domain.checkup import Finding
 from penstock.domain.errors import PenstockError
@@ -90,7 +91,11 @@ def _failed(name: str, error: Exception) -> Finding:
 
 async def _look_at_settings(case: Case, tell: Tell) -> None:
     settings = case.settings
+    folder = places.config_dir()
     tell(checkup.ok("settings", f"right, for {settings.env}"))
+    if not folder.is_dir():
+        advice = "fine where all comes by the environment; else install it again"
+        tell(checkup.warning("settings.files", f"there is no {folder}", advice))
     if settings.auth.jwt_secret is not None:
         tell(checkup.of_secret(settings.auth.jwt_secret.get_secret_value()))
     keys = sum(len(source.keys) for source in settings.auth.public_keys)
@@ -299,8 +304,8 @@ async def _look_at_server(case: Case, tell: Tell) -> None:
 
 def _is_local(url: str) -> bool:
     """Whether what goes there stays on this machine."""
-    places = urlsplit(url).netloc.rpartition("@")[2].split(",")
-    return all(_is_loopback(place) for place in places)
+    hosts = urlsplit(url).netloc.rpartition("@")[2].split(",")
+    return all(_is_loopback(host) for host in hosts)
 
 
 def _is_loopback(place: str) -> bool:

@@ -121,7 +121,7 @@ def of_readyz(status: int, told: dict[str, object]) -> list[Finding]:
         why = ", ".join(reasons) or str(told.get("detail", f"status {status}"))
         return [wrong("server.ready", why, "see its log")]
     if degraded:
-        found = f"ready, without {', '.join(degraded)}"
+        found = f"ready, but degraded: {', '.join(degraded)}"
         return [warning("server.ready", found, "see what is told of these here, and its log")]
     return [ok("server.ready", "ready")]
 
