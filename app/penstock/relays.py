@@ -32,7 +32,7 @@ _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
 
-SHOW = Show(views.job, views.attempt, views.workflow)
+SHOW = Show(views.job, views.attempt, views.workflow, views.dead_job)
 EXTENTS = {
     Channel.DEAD_LETTER: Extent(900 * _KIB, whole=True),
     Channel.WEBHOOK: Extent(256 * _KIB),

@@ -23,7 +23,7 @@ import click
 
 from penstock import chaos
 from penstock.store.jobs import ROWS_MAX
-from tests.chaos import points_graphs, points_table
+from tests.chaos import points_graphs, points_letters, points_table
 from tests.chaos.points_table import Slot, Strike, Table
 from tests.egress.receiver import receiver, saying
 from tests.support import checker
@@ -176,6 +176,9 @@ class Campaign:
             "after_deliver": self._tell,
             "after_finish_effects": self._tell,
             **points_graphs.provocations(self._offer_graph, self._change),
+            **points_letters.provocations(
+                self._offer, self._call, self.scene.connected, self._hook
+            ),
         }
 
     async def _offer_many(self, slot: Slot) -> None:
@@ -234,8 +237,13 @@ class Campaign:
             )
 
     async def _post(self, slot: Slot, path: str) -> None:
+        await self._call(slot, path)
+
+    async def _call(
+        self, slot: Slot, path: str, body: Job | None = None, method: str = "POST"
+    ) -> None:
         """Answered or not, and whatever was answered."""
-        await self.scene.load.call(Answers(), slot.replica.url, "POST", path)
+        await self.scene.load.call(Answers(), slot.replica.url, method, path, body)
 
     async def _add_old_jobs(self) -> None:
         async with self.scene.connected() as con:
@@ -245,6 +253,7 @@ class Campaign:
         """Waits for the last job, checks all rules and answers the table."""
         async with self.scene.connected() as con:
             await checker.drained(con, within_s)
+            await points_letters.check(con)
             await points_table.forget_old_jobs(con)
             accepted = self.scene.load.accepted
             table = await points_table.table(con, self.strikes, self.made, accepted)

@@ -150,6 +150,11 @@ async def test_a_workflows_end_is_told(still: Still, composer: Composer) -> None
     (told,) = map(data_of, await composer.compose([effect]))
     assert (told["name"], told["state"], told["created_by"]) == ("nightly", "failed", "alice")
     assert told["counts"]["dead"] == 1
+    (dead,) = told["dead_jobs"]
+    assert (dead["name"], dead["kind"], dead["error"]["type"]) == ("a", job.kind, "oops")
+    assert await still.engine.graphs.retry_job(job.id)
+    (late,) = map(data_of, await composer.compose([effect]))
+    assert late["dead_jobs"] == told["dead_jobs"], "it was dead then, though it runs again"
     assert told["finished_at"] is not None
     assert "notify" not in told
     await still.db.session.execute("DELETE FROM workflows")

@@ -14,7 +14,7 @@ from penstock.domain.effect import RECOVERED, Channel, Delivery, Fate, Message
 from penstock.outlets import Mail, Server
 from tests.outlets import messages
 from tests.outlets.mailbox import Mailbox, mailbox
-from tests.support.authority import Authority
+from tests.support.authority import certificate_in
 from tests.support.making import job_id
 from tests.support.ports import free_port
 
@@ -86,6 +86,10 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
         "created_at": "then",
         "created_by": "bob",
         "finished_at": "now",
+        "dead_jobs": [
+            {"id": "2", "name": "a", "kind": "etl", "error": {"type": "oops", "message": "<so>"}},
+            {"id": "3", "name": "b", "kind": "etl", "error": None},
+        ],
     }
     of_workflow = message(**workflow)
     told = replace(of_workflow.effect, job=None, workflow=job_id(), state="failed")
@@ -96,6 +100,9 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
     )
     assert first["Subject"] == "[Penstock] workflow nightly: failed"
     assert "Jobs:      2 succeeded, 1 dead\r\n" in text_of(first, "plain")
+    told_dead = "Dead:      a (etl, 2): oops: <so>\r\nDead:      b (etl, 3)\r\n"
+    assert told_dead in text_of(first, "plain")
+    assert "a (etl, 2): oops: &lt;so&gt;" in text_of(first, "html")
     assert second["Subject"] == "[Penstock] report in billing: recovered"
     assert "by the rule night-watch" in text_of(second, "plain")
     assert "by the rule night-watch" in text_of(second, "html")
@@ -218,11 +225,7 @@ async def test_a_server_without_a_word_or_that_hangs_up_or_is_not_there() -> Non
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, with its key and the CA that signed it."""
-    authority = Authority(tmp_path_factory.mktemp("tls"))
-    path = Path(authority.issued("server"))
-    path.write_text(path.read_text() + Path(authority.ca_file).read_text())
-    return path
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 def serving(certificate: Path) -> ssl.SSLContext:

@@ -61,6 +61,14 @@ class Authority:
         return context
 
 
+def certificate_in(directory: Path) -> Path:
+    """A file with a certificate of 127.0.0.1, its key, and the CA that signed it."""
+    authority = Authority(directory)
+    path = Path(authority.issued("tls"))
+    path.write_text(path.read_text() + Path(authority.ca_file).read_text())
+    return path
+
+
 @asynccontextmanager
 async def terminator(
     port: int, tls: ssl.SSLContext, *, postgres: bool = False

@@ -84,6 +84,17 @@ class Groups(TypedDict):
 
     items: list[Group]
     next_cursor: NextCursor
+    truncated: Annotated[
+        bool, says("Whether there are more than 20,000 letters: older ones aren't counted.", False)
+    ]
+
+
+class ReplayFailure(TypedDict):
+    """A job that can't run again as it stands."""
+
+    job_id: Annotated[Id, says("The job.", _JOB)]
+    type: Annotated[str, says("The problem that a replay of it alone is.", "/problems/wrong-state")]
+    detail: Annotated[str, says("What is in its way.", "the job is cancelled; …")]
 
 
 class Replays(TypedDict):
@@ -95,6 +106,8 @@ class Replays(TypedDict):
         Count,
         says("Jobs that run again. Others can't: say, their `unique_key` is held by now.", 112),
     ]
+    failed: Annotated[Count, says("Jobs that can't run again; their letters stay open.", 0)]
+    failures: Annotated[list[ReplayFailure], says("The first 20 of those, and why.", [])]
     more: Annotated[bool, says("Whether there may be more: then ask again.", False)]
     sample: Annotated[list[Letter], says("Of a dry run: the newest of them.", [])]
 

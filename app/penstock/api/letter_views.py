@@ -5,9 +5,11 @@ from typing import Any
 
 import orjson
 
+from penstock.api.problems import problem_of
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
+from penstock.domain.errors import PenstockError
 from penstock.domain.letter import GroupView, LetterView
 
 
@@ -45,6 +47,14 @@ def group(view: GroupView) -> dict[str, Any]:
         "last_at": rfc3339(view.last),
         "sample": sample,
     }
+
+
+def failure(id_: ids.JobId, error: PenstockError) -> dict[str, Any]:
+    """A job that couldn't be replayed, with the problem that a replay of it alone would be."""
+    problem = problem_of(error)
+    assert problem is not None, error
+    slug, detail = problem.slug, problem.detail
+    return {"job_id": ids.text(id_), "type": f"/problems/{slug}", "detail": detail}
 
 
 def delivery(view: DeliveryView) -> dict[str, Any]:

@@ -31,11 +31,12 @@ def doctor(url: str | None, timeout_s: float, strict: bool, form: str) -> None:
     from penstock.cli.development import with_kept_secret
     from penstock.doctor import Case
     from penstock.domain import checkup
-    from penstock.settings import SettingsError, environment, load
+    from penstock.domain.errors import PenstockError
+    from penstock.settings import environment, load
 
     try:
         settings = load(with_kept_secret(environment()))
-    except SettingsError as error:
+    except PenstockError as error:
         if form == "json":
             click.echo(_json([checkup.wrong("settings", str(error))]))
         raise

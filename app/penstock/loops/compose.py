@@ -15,7 +15,7 @@ import orjson
 from penstock.domain.effect import TEST_EVENT, Delivery, Effect, Fate, Message
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
-from penstock.domain.view import AttemptView, JobView, WorkflowView
+from penstock.domain.view import AttemptView, DeadJobView, JobView, WorkflowView
 from penstock.domain.workflow import WorkflowState
 from penstock.loops.sieve import Sieve
 from penstock.store.ends import End, Ends, EndView
@@ -34,6 +34,7 @@ class Show:
     job: Callable[[JobView], dict[str, Any]]
     attempt: Callable[[AttemptView], dict[str, Any]]
     workflow: Callable[[WorkflowView], dict[str, Any]]
+    dead_job: Callable[[DeadJobView], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +82,25 @@ class Composer:
         if not wanted:
             return {}
         views = {view.id: view for view in await self._workflows.workflows(list(wanted))}
+        told = [one for one in effects if one.workflow in views]
+        failed = [
+            (one.workflow, one.at)
+            for one in told
+            if one.workflow is not None and one.state != WorkflowState.SUCCEEDED
+        ]
+        dead = await self._workflows.dead_jobs_then(failed) if failed else {}
         return {
-            one.id: self._of_workflow(one, views[one.workflow])
-            for one in effects
-            if one.workflow in views
+            one.id: self._of_workflow(one, views[one.workflow], dead.get((one.workflow, one.at)))
+            for one in told
+            if one.workflow is not None
         }
 
-    def _of_workflow(self, effect: Effect, view: WorkflowView) -> Message:
+    def _of_workflow(
+        self, effect: Effect, view: WorkflowView, dead: Sequence[DeadJobView] | None
+    ) -> Message:
         then = replace(view, state=WorkflowState(effect.state), finished_at=effect.at)
         told = self._show.workflow(then)
+        told["dead_jobs"] = [self._show.dead_job(one) for one in dead or ()]
         if not self._extent.whole:
             del told["notify"]
         return Message(effect, orjson.dumps(told).decode(), view.traceparent)

@@ -9,8 +9,8 @@ from penstock.domain import alert
 from penstock.domain.effect import Channel
 from penstock.settings.notifications import EmailAddress
 from penstock.settings.section import Section
-from penstock.settings.tls import CaFile, demand_pair
-from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX
+from penstock.settings.tls import demand_pair
+from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX, CaFile
 
 Broker = Literal["none", "kafka", "rabbitmq"]
 

@@ -7,8 +7,7 @@ from pydantic import Field, model_validator
 from penstock.domain.safety import PostgresRisk, RedisRisk
 from penstock.settings import tls
 from penstock.settings.section import Section
-from penstock.settings.tls import CaFile
-from penstock.settings.values import Dsn, RedisUrl
+from penstock.settings.values import CaFile, Dsn, RedisUrl
 
 _CHECKS_CA = ("verify-ca", "verify-full")
 

@@ -1,17 +1,14 @@
-"""Settings about TLS: files with certificates, and how they get into the address of a server.
+"""Settings about TLS: our own certificates, and how all of it gets into the address of a server.
 
-Always holds: a file that is named is there and is of the right sort, else the start stops and says
-so. PostgreSQL and Redis take TLS by the query of their URL, so that every connection of ours has
-the same, whoever makes it.
+Always holds: a file that is named is there and is of the right sort (`values.CaFile`), else the
+start stops and says so. PostgreSQL and Redis take TLS by the query of their URL, so that every
+connection of ours has the same, whoever makes it.
 """
 
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import parse_qsl, quote, urlsplit
-
-from pydantic import AfterValidator, Field
 
 # Where systems keep the CAs that they trust, in one file.
 _SYSTEM_CAS = (
@@ -20,19 +17,6 @@ _SYSTEM_CAS = (
     "/etc/ssl/ca-bundle.pem",  # SUSE
     "/etc/ssl/cert.pem",  # macOS, BSD
 )
-
-
-def _ca_file(path: str) -> str:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except ssl.SSLError:
-        raise ValueError("holds no certificate in PEM form") from None
-    except OSError as error:
-        raise ValueError(f"can't be read: {error.strerror or error}") from None
-    return path
-
-
-CaFile = Annotated[str, Field(min_length=1), AfterValidator(_ca_file)]
 
 
 def demand_pair(section: str, cert_file: str | None, key_file: str | None) -> None:

@@ -80,7 +80,7 @@ class Deliveries:
         """Makes an effect due at once, also one that is over; whether it did: one that is being
         sent just now is left alone."""
         with self._health.watch():
-            return bool(await self._pg.rows("send_again", id_))
+            return bool(await self._pg.rows("send_again", id_, point="after_send_again"))
 
     async def add_test(self, id_: bytes, channel: Channel, endpoint: str) -> None:
         """Sends a message that tells of nothing."""
