@@ -53,6 +53,7 @@ from penstock.loops.promoter import Promoter
 from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
+from penstock.loops.redis_watch import RedisWatch
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
@@ -65,6 +66,7 @@ from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
 from penstock.outlets.brokers import dead_letter_endpoint
+from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
@@ -272,6 +274,10 @@ class Engine:
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
+        self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
+        self.redis_watch = RedisWatch(
+            lambda: state_of(self._rooms.redis), settings.redis.accepted_risks, self.metrics
+        )
         self.auditor = Auditor(
             Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
@@ -291,6 +297,7 @@ class Engine:
         yield Loop("book", self.book.step, self.book.wake)
         yield Loop("ears", self.ears.step, listens=True)
         yield Loop("redis-clock", self.renewer.read_clock)
+        yield Loop("redis-watch", self.redis_watch.step, self.redis_watch.wake)
         yield Loop("survey", self.surveyor.step)
         yield Loop("waiters", self.waiters.step, self.waiters.wake)
         yield Loop("gauges", self.upkeep.gauges)
@@ -392,5 +399,6 @@ class Engine:
             log.warning("redis_back")
         self.worker.wake.set()
         if not is_open:
+            self.redis_watch.wake.set()
             self.missing.report(self.book.names())
             self.worker.heat(self.book.names())
