@@ -9,7 +9,7 @@ from penstock.outlets.brokers import dead_letter_endpoint, dead_letter_outlet
 from penstock.outlets.kafka import Kafka
 from penstock.outlets.rabbitmq import RabbitMq
 from penstock.settings import SettingsError, describe, load
-from tests.support.certificates import certificate_in
+from tests.support.authority import certificate_in
 from tests.test_settings import SECRETS
 
 KAFKA = {"PENSTOCK_BROKER": "kafka", "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": "a:9092, b:9092"}

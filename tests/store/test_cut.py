@@ -70,10 +70,11 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
-    effects = ("after_claim_effects", "after_finish_effects", "after_send_again")
+    small = ("after_claim_effects", "after_finish_effects", "after_send_again")
     others = {
-        **dict.fromkeys(effects, _prepared_effect),
+        **dict.fromkeys(small, _prepared_effect),
         **dict.fromkeys(("after_replay_letters", "after_discard"), _prepared_letter),
+        "after_change": _prepared_change,
     }
     return await others.get(point, _prepared_graph)(db, point)
 
@@ -87,6 +88,12 @@ async def _prepared_letter(db: Database, point: str) -> tuple[Call, str]:
         return lambda: db.letters.discard(job.id, "ada"), resolved.format("discarded")
     replay = db.letters.replay_plain
     return lambda: replay([job.id], [0.0], "ada"), resolved.format("replayed")
+
+
+async def _prepared_change(db: Database, _point: str) -> tuple[Call, str]:
+    """The same for a small change."""
+    paused = "SELECT coalesce(bool_or(paused), false) FROM queues"
+    return lambda: db.queues.set_paused("mail", paused=True), paused
 
 
 async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
