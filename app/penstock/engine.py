@@ -5,14 +5,12 @@ Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attribute
 
 import asyncio
 import math
-import os
 import random
 import secrets
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.api.door import Defaults, Recipe
 from penstock.api.intake import Within
 from penstock.clock import ServerClock
@@ -42,7 +40,7 @@ from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
 from penstock.loops.fanout import Fanout
 from penstock.loops.held import Held
-from penstock.loops.identity import Me
+from penstock.loops.identity import Me, identity_here
 from penstock.loops.judge import Judge
 from penstock.loops.keeper import Keeper, Watch
 from penstock.loops.missing import Missing
@@ -87,7 +85,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
-from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workers import KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 
@@ -258,7 +256,9 @@ class Engine:
             if lane.kinds
         }
         self.worker = Worker(self.parts, self.hands, claims)
-        self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
+        slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
+        who = identity_here(settings.worker.queues, self.kinds, slots)
+        self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
         self.promoter = Promoter(self.shelves)
@@ -346,17 +346,6 @@ class Engine:
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired
         self._rooms.redis.on_change = self._on_redis
-
-    def _identity(self) -> Identity:
-        settings = self._settings.worker
-        return Identity(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=settings.queues,
-            kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
-        )
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""
