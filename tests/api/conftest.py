@@ -79,7 +79,7 @@ def served(door: Door) -> Served:
 
     @asynccontextmanager
     async def opened(**parts: Any) -> AsyncIterator[int]:
-        async with serve(replace(door, **parts), "127.0.0.1", 0, shutdown_s=0.1) as port:
-            yield port
+        async with serve(replace(door, **parts), "127.0.0.1", 0, shutdown_s=0.1) as front:
+            yield front.port
 
     return opened

@@ -31,6 +31,14 @@ class Pruner:
     def __init__(self, retention: Retention, settings: RetentionSettings, metrics: Metrics) -> None:
         self._retention = retention
         self._metrics = metrics
+        self._since: dict[str, datetime] = {}
+        self._since_until = 0.0
+        self._rows: dict[str, int] = {}  # of the next statement
+        self.use(settings)
+
+    def use(self, settings: RetentionSettings) -> None:
+        """These ages count from the next step on."""
+        retention = self._retention
         self._rows_max = settings.step_max
         self._keys_s = settings.idempotency_s
         self._workflows_s = settings.workflows_s
@@ -45,9 +53,6 @@ class Pruner:
             State.SKIPPED: settings.skipped_s,
         }
         self._kept_s = {state: seconds for state, seconds in wanted.items() if seconds}
-        self._since: dict[str, datetime] = {}
-        self._since_until = 0.0
-        self._rows: dict[str, int] = {}  # of the next statement
 
     async def step(self) -> float:
         """One statement for each sort of thing; the pause until the next step."""
@@ -106,7 +111,7 @@ class Pruner:
 
     async def _bounded(self, what: str, prune: Callable[[int], Awaitable[int]]) -> bool:
         """Prunes as many rows as go quickly; whether there may be more."""
-        rows = self._rows.get(what, min(_FIRST_ROWS, self._rows_max))
+        rows = min(self._rows.get(what, _FIRST_ROWS), self._rows_max)
         began = clock.monotonic()
         try:
             found = await prune(rows)

@@ -115,6 +115,14 @@ def gather(environ: Mapping[str, str], config_dir: Path) -> Found:
     return found
 
 
+def files_of(environ: Mapping[str, str], config_dir: Path) -> list[Path]:
+    """The files that settings are read from, whether they are there or not."""
+    environment = environ.get(ENVIRONMENT, "production")
+    files = [config_dir / "base.yaml", config_dir / f"{environment}.yaml"]
+    names = [name for name in sorted(environ) if name.startswith(PREFIX) and name.endswith("_FILE")]
+    return files + [Path(environ[name]) for name in names if not _is_not_a_setting(name)]
+
+
 def known_fields() -> dict[str, FieldInfo]:
     """Every setting by its dotted key."""
     fields: dict[str, FieldInfo] = {}

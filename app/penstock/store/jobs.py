@@ -67,7 +67,7 @@ class Jobs:
 
     def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
-        self._policy = policy
+        self.policy = policy
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""
@@ -108,13 +108,13 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[21]) for row in found]
+        return [(rows.started(row), row[22]) for row in found]
 
     async def cancel_due(self, id_: JobId) -> Due | None:
         async with self._pg.transaction(after="after_cancel") as transaction:
             found = await transaction.rows("cancel_due", id_)
             over = [_cancelled(id_, "requested", *row) for row in found]
-            await tell_ends(transaction, self._policy, over)
+            await tell_ends(transaction, self.policy, over)
         return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
 
     async def expire(self, limit: int) -> list[Due]:
@@ -122,7 +122,7 @@ class Jobs:
         async with self._pg.transaction(after="after_expire") as transaction:
             found = await transaction.rows("expire_due", limit)
             over = [_cancelled(JobId(row[0]), "expired", *row[1:]) for row in found]
-            await tell_ends(transaction, self._policy, over)
+            await tell_ends(transaction, self.policy, over)
         return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
 
     async def cancel_running(self, id_: JobId) -> WorkerId | None:

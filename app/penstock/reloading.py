@@ -1,0 +1,83 @@
+"""What a reload of the settings exchanges, in one place: a part of `engine.py` and `server.py`.
+
+In: settings that were judged whole. Out: what puts them in place. Always holds: whatever may fail is
+made before anything is exchanged; and exchanging takes no turn of the event loop, so nobody sees half
+of it.
+"""
+
+from collections.abc import Callable, Container
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from penstock.domain.effect import Policy
+from penstock.domain.retry_budget import BudgetRules
+from penstock.domain.terms import Terms
+from penstock.domain.verdict import Patience
+from penstock.egress import networks
+from penstock.handlers.registry import Registry
+from penstock.loops.children import setup_of
+from penstock.outlets.brokers import dead_letter_endpoint
+from penstock.relays import callers_of, reach_of, rules_of
+from penstock.settings import Settings, Worker
+from penstock.telemetry import logs
+
+if TYPE_CHECKING:
+    from penstock.engine import Engine
+
+
+def terms_of(settings: Settings, registry: Registry) -> Terms:
+    served: Container[str] = frozenset((*registry.async_kinds, *registry.thread_kinds))
+    return Terms(settings.book(), served)
+
+
+def policy_of(settings: Settings) -> Policy:
+    return Policy(dead_letter_endpoint(settings), rules_of(settings))
+
+
+def patience_of(limits: Worker) -> Patience:
+    return Patience(limits.losses_max, limits.crashes_max)
+
+
+def budget_of(limits: Worker) -> BudgetRules:
+    return BudgetRules(
+        limits.retry_share,
+        limits.retry_min_per_s,
+        limits.retry_burst,
+        limits.retry_spread_max_s,
+    )
+
+
+def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
+    """Exchanges what the engine has. Raises WrongSetting."""
+    rooms = engine.rooms
+    terms, policy = terms_of(settings, rooms.registry), policy_of(settings)
+    reach, allow = reach_of(settings), networks(settings.egress.allow)
+    callers = callers_of(settings, rooms.hooks)
+    setup = setup_of(settings, engine.bounds)
+
+    def swap() -> None:
+        logs.set_level(settings.log.level)
+        engine.current.terms = terms
+        for teller in (
+            engine.submissions,
+            engine.jobs,
+            engine.graphs,
+            engine.nested,
+            engine.settler,
+        ):
+            teller.policy = policy
+        engine.submissions.answers_kept_s = settings.retention.idempotency_s
+        engine.reach = reach
+        rooms.egress.allow(allow)
+        rooms.hooks.allow(allow)
+        # What children are given besides isn't live: they are made of what the start had.
+        engine.children.setup = replace(
+            engine.children.setup, egress_allow=setup.egress_allow, log_level=setup.log_level
+        )
+        engine.relays.use(settings, callers)
+        engine.judge.patience = patience_of(settings.worker)
+        engine.judge.retries.use(budget_of(settings.worker))
+        engine.pruner.use(settings.retention)
+        engine.auditor.every_s = settings.audit.every_s
+
+    return swap
