@@ -246,8 +246,8 @@ def test_each_value_is_described_with_its_source(config_dir: Path) -> None:
     environ = {**SECRETS, "PENSTOCK_ENV": "staging", "PENSTOCK_WORKER__THREADS": "7"}
     by_key = {setting.key: setting for setting in describe(load(environ, config_dir))}
     assert by_key["env"].source == "environment variable PENSTOCK_ENV"
-    assert by_key["http.port"].source == str(config_dir / "staging.yaml")
-    assert by_key["http.keepalive_s"].source == str(config_dir / "base.yaml")
+    assert by_key["http.port"].source == f"{config_dir / 'staging.yaml'}:2"
+    assert by_key["http.keepalive_s"].source == f"{config_dir / 'base.yaml'}:3"
     assert by_key["worker.threads"].source == "environment variable PENSTOCK_WORKER__THREADS"
     assert by_key["worker.threads"].value == 7
     assert by_key["jobs.priority"].source == "default"

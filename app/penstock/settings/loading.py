@@ -4,7 +4,7 @@ In: the environment and the directory of YAML files. Out: `Settings`, or one sec
 `SettingsError`. Order, the later winning: defaults, base.yaml, <environment>.yaml, environment.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -14,17 +14,20 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from penstock import places
-from penstock.settings.section import Section
-from penstock.settings.sections import Settings
-from penstock.settings.sources import (
-    ENVIRONMENT,
-    Found,
+from penstock.settings.found import Found
+from penstock.settings.names import (
+    MAPS,
     SettingsError,
-    gather,
+    field_of,
     is_told,
     known_fields,
+    path_of,
     variable_of,
 )
+from penstock.settings.section import Section
+from penstock.settings.sections import Settings
+from penstock.settings.sources import gather
+from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
 
@@ -94,8 +97,17 @@ def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[S
             source=found.origins.get(key, "-" if info.is_required() else "default"),
             description=info.description or "",
         )
-        for key, info in known_fields().items()
+        for key, info in _fields_of(found.values).items()
     ]
+
+
+def _fields_of(keys: Iterable[str]) -> dict[str, FieldInfo]:
+    """Every setting, and of kinds and queues those that are among these keys."""
+    fields = dict(known_fields())
+    for key in sorted(keys):
+        if key.partition(".")[0] in MAPS and (info := field_of(key)) is not None:
+            fields[key] = info
+    return fields
 
 
 def _tried(key: str, info: FieldInfo, found: Found) -> object:
@@ -114,7 +126,7 @@ def _tried(key: str, info: FieldInfo, found: Found) -> object:
 def describe(settings: Settings) -> list[Setting]:
     """Every setting with its value, its source and what it means; secrets are masked."""
     env = Settings.model_fields["env"]
-    fields = {"env": env, **known_fields()}
+    fields = {"env": env, **_fields_of(settings._origins)}
     return [
         Setting(
             key=key,
@@ -127,9 +139,9 @@ def describe(settings: Settings) -> list[Setting]:
 
 
 def _value(settings: Settings, key: str) -> object:
-    value: object = settings
-    for name in key.split("."):
-        value = getattr(value, name)
+    value: Any = settings
+    for name in path_of(key) or (key,):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
     return value
 
 
@@ -164,19 +176,37 @@ def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[s
 
 def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     loc = ([section] if section else []) + [str(part) for part in error["loc"]]
-    key = next((k for k in (".".join(loc[:2]), *loc[:1]) if k in known_fields()), ".".join(loc))
+    key, inner = _parted(loc)
     text = _said(error["msg"])
     if error["type"] == "lacking":  # one of several, which the rule names itself
         yield text
-    elif error["type"] == "missing" and len(loc) == 2:
+    elif key is None:  # a rule across settings names them itself
+        yield f"{text}; they come from {_places(text, loc, found)}"
+    elif error["type"] == "missing" and not inner:
         name = variable_of(key)
         yield f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
-    elif key in known_fields():
-        inner = ".".join(loc[2:]) if "." in key else ""
+    else:
         yield _wrong(key, f"{inner}: {text}" if inner else text, found)
-    else:  # a rule across settings names them itself
-        places_of = {f"{k}: {origin}" for k, origin in found.origins.items() if k in text}
-        yield f"{text}; they come from {'; '.join(sorted(places_of)) or 'the defaults'}"
+
+
+def _parted(loc: list[str]) -> tuple[str | None, str]:
+    """The setting that a place of pydantic's lies in, and the rest of it."""
+    for n in range(len(loc), 0, -1):
+        key = ".".join(loc[:n])
+        if (path := path_of(key)) is not None and list(path) == loc[:n]:
+            return key, ".".join(loc[n:])
+    return None, ""
+
+
+def _places(text: str, loc: list[str], found: Found) -> str:
+    """Where those settings come from that a text names, or that lie where it was found wrong."""
+    below = f"{'.'.join(loc[:2])}." if loc and loc[0] in MAPS else None
+    places_of = {
+        f"{key}: {origin}"
+        for key, origin in found.origins.items()
+        if key in text or (below and key.startswith(below))
+    }
+    return "; ".join(sorted(places_of)) or "the defaults"
 
 
 def _said(message: str) -> str:
@@ -184,7 +214,8 @@ def _said(message: str) -> str:
 
 
 def _wrong(key: str, text: str, found: Found) -> str:
-    info = known_fields()[key]
+    info = field_of(key)
+    assert info is not None  # nobody calls it for another
     given = f" = {found.values.get(key)!r}" if is_told(info) else ""
     source = found.origins.get(key, "default")
-    return f"{key}{given} from {source}: {text} ({info.description})"
+    return f"{source}: {key}{given}: {text} ({info.description})"

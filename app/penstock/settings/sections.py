@@ -14,7 +14,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.domain.defaults import Book, Defaults
 from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
+from penstock.settings.kinds import Kinds, Queues
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.values import (
@@ -205,6 +207,7 @@ class Jobs(Section):
     max_attempts: int = Field(5, ge=1, le=100, description="failures after which a job is dead")
     timeout_s: float = Field(300, ge=0.1, le=DAY_S, description="longest time of an attempt")
     priority: int = Field(5, ge=0, le=9, description="place in the queue; 9 goes first")
+    strict_kinds: bool = Field(False, description="whether kinds that nobody knows are refused")
 
 
 class Retention(Section):
@@ -269,6 +272,14 @@ class Log(Section):
     )
 
 
+class Config(Section):
+    """The settings themselves."""
+
+    poll_s: float = Field(
+        30, ge=0.2, le=DAY_S, description="time between two looks for settings that changed"
+    )
+
+
 class Dev(Section):
     """The servers that `penstock dev` starts."""
 
@@ -296,6 +307,8 @@ class Settings(Section):
     worker: Worker = Worker()
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
+    kinds: Kinds = Field({}, description="what jobs of a kind get, by its name")
+    queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
     handlers: Handlers = Handlers()
@@ -307,10 +320,22 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     notifications: Notifications = Notifications()
     log: Log = Log()
+    config: Config = Config()
     dev: Dev = Dev()
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def book(self) -> Book:
+        """What jobs get that don't say it themselves."""
+        jobs = Defaults(
+            priority=self.jobs.priority,
+            max_attempts=self.jobs.max_attempts,
+            timeout_s=self.jobs.timeout_s,
+            strict=self.jobs.strict_kinds,
+        )
+        kinds = {name: kind.as_layer() for name, kind in self.kinds.items()}
+        return Book(jobs, kinds, {name: queue.as_layer() for name, queue in self.queues.items()})
 
     @model_validator(mode="after")
     def _knows_its_broker(self) -> Self:
