@@ -64,6 +64,7 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
+from penstock.queue import keys
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
@@ -161,7 +162,7 @@ class Engine:
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
         self.reads = Reads(postgres, self.rooms.health, self.current)
         self.lists = Lists(postgres, self.rooms.health, self.current)
-        self.workflow_reads = WorkflowReads(postgres, self.rooms.health, self.current)
+        self.workflow_reads = WorkflowReads(postgres, self.rooms.health)
         self.letters = Letters(postgres, self.rooms.health)
         self.deliveries = Deliveries(postgres, self.rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
@@ -325,6 +326,7 @@ class Engine:
         self.ears.on_cancel = self._on_cancel
         self.ears.on_settings = self.book.wake.set
         self.ears.on_configuration = partial(self.reloader.ask, REPLICA)
+        self.reloader.tell_others = partial(self.enqueuer.tell, keys.SETTINGS, keys.CONFIGURATION)
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = self.worker.heat

@@ -1,14 +1,17 @@
-"""What a reload of the settings exchanges, in one place: a part of `engine.py` and `server.py`.
+"""What is made of live settings, and how a reload exchanges it: a part of `engine` and `server`.
 
-In: settings that were judged whole. Out: what puts them in place. Always holds: whatever may fail is
-made before anything is exchanged; and exchanging takes no turn of the event loop, so nobody sees half
+In: settings that were judged whole. Out: what puts them in place. Always holds: whatever may fail
+is made before anything is exchanged; and that takes no turn of the event loop, so nobody sees half
 of it.
 """
 
 from collections.abc import Callable, Container
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
+from penstock.api.app import Front
+from penstock.api.auth import TokenRules, Verifier, key_set
+from penstock.api.door import Door, Limits
 from penstock.domain.effect import Policy
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
@@ -18,7 +21,7 @@ from penstock.handlers.registry import Registry
 from penstock.loops.children import setup_of
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.relays import callers_of, reach_of, rules_of
-from penstock.settings import Settings, Worker
+from penstock.settings import Auth, Http, Settings, Worker
 from penstock.telemetry import logs
 
 if TYPE_CHECKING:
@@ -45,6 +48,31 @@ def budget_of(limits: Worker) -> BudgetRules:
         limits.retry_burst,
         limits.retry_spread_max_s,
     )
+
+
+def verifier_of(auth: Auth) -> Verifier:
+    secret = auth.jwt_secret.get_secret_value() if auth.jwt_secret is not None else None
+    public = [key for source in auth.public_keys for key in source.keys]
+    rules = TokenRules(
+        auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
+    )
+    return Verifier(key_set(secret, public), rules)
+
+
+def limits_of(http: Http) -> Limits:
+    return Limits(**{field.name: getattr(http, field.name) for field in fields(Limits)})
+
+
+def swap_of_door(door: Door, front: Front, settings: Settings) -> Callable[[], None]:
+    """Exchanges what the front door has. A new verifier has seen no token yet: those of a key that
+    was taken away are refused from now on."""
+    new = replace(
+        door,
+        verifier=verifier_of(settings.auth),
+        limits=limits_of(settings.http),
+        reach=reach_of(settings),
+    )
+    return lambda: front.use(new)
 
 
 def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:

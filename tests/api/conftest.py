@@ -42,6 +42,7 @@ def door() -> Door:
         dead_letters=nothing,
         deliveries=nothing,
         waiters=nothing,
+        reloader=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),
         now_ms=lambda: NOW_MS,

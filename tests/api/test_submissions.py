@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.api.door import Defaults, Door
+from penstock.api.door import Door
 from penstock.api.job_body import JobBody
 from penstock.api.submissions import Intake, Origin
+from penstock.domain.defaults import Book, Defaults
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
+from penstock.domain.terms import Current, Terms
 from tests.api.conftest import NOW_MS
 
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
@@ -78,7 +80,8 @@ def test_a_part_of_a_backoff_leaves_the_rest_at_its_default(door: Door) -> None:
 
 
 def test_defaults_are_the_operators(door: Door) -> None:
-    mine = replace(door, defaults=Defaults("mail", 7, 2, 9.5))
+    book = Book(Defaults("mail", priority=7, max_attempts=2, timeout_s=9.5))
+    mine = replace(door, current=Current(Terms(book)))
     job = take(mine)
     assert (job.queue, job.priority, job.max_attempts, job.timeout_s) == ("mail", 7, 2, 9.5)
     assert take(mine, queue="other").queue == "other"

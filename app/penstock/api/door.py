@@ -15,6 +15,7 @@ from penstock.domain.effect import Channel
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.domain.terms import Current, Terms
+from penstock.loops.reloader import Reloader
 from penstock.loops.waiters import Waiters
 from penstock.store.deliveries import Deliveries
 from penstock.store.letters import Letters
@@ -59,8 +60,8 @@ def no_reach(_channel: Channel, _endpoint: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a body needs to become a job: what counts for its kind and queue, an id, what is known of
-    kinds and of those who may be told. One request is taken in by one recipe."""
+    """What a body needs to become a job: what counts for its kind and queue, an id, what is known
+    of kinds and of those who may be told. One request is taken in by one recipe."""
 
     terms: Terms
     mint: Callable[[], bytes]
@@ -82,6 +83,7 @@ class Door:
     dead_letters: DeadLetters
     deliveries: Deliveries
     waiters: Waiters
+    reloader: Reloader
     minter: Minter
     verifier: Verifier
     now_ms: Callable[[], int]

@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from penstock.api import (
+    config,
     deliveries,
     docs,
     health,
@@ -125,6 +126,8 @@ ROUTES = (
     Route("POST", "/v1/endpoints/enable", Role.OPERATOR, deliveries.enable, Takes.ENDPOINT),
     Route("POST", "/v1/notifications/test", Role.OPERATOR, deliveries.test, Takes.TEST),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
+    Route("GET", "/v1/config", Role.ADMIN, config.show),
+    Route("POST", "/v1/config/reload", Role.ADMIN, config.reload),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),
     Route("GET", "/metrics", None, health.metrics),

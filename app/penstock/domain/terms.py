@@ -1,8 +1,8 @@
-"""What a job that doesn't say it itself goes by just now. Pure, but for the one `Book` that a reload
-of the configuration exchanges.
+"""What a job goes by that doesn't say it itself, as things stand. Pure, but for `Current.terms`,
+which a reload of the settings exchanges.
 
-Of what a job left out, `max_attempts`, `backoff` and `timeout_s` follow the configuration as long as
-it lives: `follows` is the sum of those that do. The job's own are then what counted when it was
+Of what a job left out, `max_attempts`, `backoff` and `timeout_s` follow the settings as long as it
+lives: `follows` is the sum of those that do. The job's own are then what counted when it was
 submitted, and `followed` puts in what counts by now. All else is settled when it is submitted.
 """
 

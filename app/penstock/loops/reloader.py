@@ -1,14 +1,14 @@
 """The reloader: what the settings say counts without a restart, all of it or nothing.
 
 In: a file of theirs that changed, SIGHUP, a call, a word of another replica, and a look every
-`config.poll_s` for what tells nobody of itself. Out: new settings for all parts at once, by the swaps
-of who wires us; or a refusal with every mistake, and the old ones stay. Always holds: settings are
-read and judged whole before any part hears of them. All of it is memory: if we die here, the next
-start reads the same sources.
+`config.poll_s` for what tells nobody of itself. Out: new settings for all parts at once, by the
+swaps of who wires us; or a refusal with every mistake, and the old ones stay. Always holds:
+settings are read and judged whole before any part hears of them. All of it is memory: if we die
+here, the next start reads the same sources.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -82,6 +82,7 @@ class Reloader:
         self.wake = asyncio.Event()
         self.swaps: list[Swap] = []
         self.on_reload: Callable[[Reload], None] = lambda _reload: None
+        self.tell_others: Callable[[], Awaitable[None]]
         self._measure()
 
     def ask(self, by: str) -> None:
@@ -112,6 +113,13 @@ class Reloader:
         self._changing_since = None
         return POLL if now >= self._poll_at else None
 
+    async def reload_all(self, by: str) -> Reload:
+        """The same on all replicas: what came of it here. Raises ReloadRefused."""
+        try:
+            return await self.reload(by)
+        finally:
+            await self.tell_others()
+
     async def reload(self, by: str) -> Reload:
         """Reads the settings, and has them count. Raises ReloadRefused: the old ones stay."""
         async with self._one_at_a_time:
@@ -120,7 +128,7 @@ class Reloader:
                 return self._take(by, stamps, read)
             except PenstockError as error:
                 raise self._refused(by, str(error)) from None
-            except Exception as error:  # whatever stands in a file must not end the process
+            except Exception as error:  # whatever stands in a file mustn't end the process
                 log.exception("settings_unreadable")
                 told = f"the settings can't be read: {type(error).__name__}: {error}"
                 raise self._refused(by, told) from None
@@ -137,7 +145,9 @@ class Reloader:
             async with asyncio.timeout(_READ_MAX_S):
                 return await asyncio.shield(reading)
         except TimeoutError:
-            raise ReloadRefused(f"the settings could not be read within {_READ_MAX_S:g} s") from None
+            raise ReloadRefused(
+                f"the settings could not be read within {_READ_MAX_S:g} s"
+            ) from None
         finally:
             if reading.done():
                 self._reading = None

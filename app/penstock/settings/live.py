@@ -1,9 +1,9 @@
-"""Which settings count without a restart, and what becomes of those that count when others are read.
+"""Which settings count without a restart, and what becomes of those that do when others are read.
 
-In: the settings that count, and those that were read anew. Out: what counts from now on, which keys
-changed, and which wait for a restart. Always holds: every key stands in `LIVE` or in `AT_START`, and
-what counts keeps to the rules of the models: a section that would break one by being half new waits
-as a whole.
+In: the settings that count, and those that were read anew. Out: what counts from now on, which
+keys changed, and which wait for a restart. Always holds: every key is in `LIVE` or in `AT_START`,
+and what counts keeps to the rules of the models: a section that would break one by being half new
+waits as a whole.
 """
 
 import hashlib

@@ -69,9 +69,7 @@ class _Found:
 
 
 class Lists:
-    def __init__(
-        self, postgres: Postgres, health: Health, current: Current | None = None
-    ) -> None:
+    def __init__(self, postgres: Postgres, health: Health, current: Current | None = None) -> None:
         self._pg = postgres
         self._current = current or Current()
         self._health = health
