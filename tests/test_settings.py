@@ -177,7 +177,6 @@ def test_what_kubernetes_injects_and_what_is_no_setting_is_ignored() -> None:
             "PENSTOCK_TOKEN": "x",
             "PENSTOCK_CHAOS": "x",
             "PENSTOCK_REDIS_BIN": "x",
-            "PENSTOCK_SSM_PATH": "x",
         }
     )
 

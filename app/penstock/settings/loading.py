@@ -1,7 +1,7 @@
 """From sources to settings: validates what was found and says clearly what is wrong.
 
-In: the environment and the directory of YAML files. Out: `Settings`, or one section of them, or
-`SettingsError`. Order, the later winning: defaults, base.yaml, <environment>.yaml, environment.
+In: what `sources` gathers. Out: `Settings`, or one section of them, or `SettingsError`, which tells
+everything that is wrong at once. Nothing but the defaults comes from here.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,11 +13,11 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from penstock import places
 from penstock.settings.found import Found
 from penstock.settings.names import (
     MAPS,
     SettingsError,
+    SourceUnavailable,
     field_of,
     is_told,
     known_fields,
@@ -27,6 +27,7 @@ from penstock.settings.names import (
 from penstock.settings.section import Section
 from penstock.settings.sections import Settings
 from penstock.settings.sources import gather
+from penstock.settings.ssm import Parameters
 from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
@@ -44,13 +45,17 @@ class Setting:
     description: str
 
 
-def load(environ: Mapping[str, str], config_dir: Path | None = None) -> Settings:
-    """All settings of a server. Raises SettingsError, which names each wrong one."""
-    found = _readable(gather(environ, config_dir or places.config_dir()))
-    try:
-        settings = Settings.model_validate({**found.nested(), "env": found.environment})
-    except ValidationError as error:
-        raise _refusal(error, found) from None
+def load(
+    environ: Mapping[str, str],
+    config_dir: Path | None = None,
+    parameters: Parameters | None = None,
+) -> Settings:
+    """All settings of a server. `parameters`: as `ssm.fetch` gave them; else those of this process'
+    first look. Raises SettingsError, which names each wrong one; SourceUnavailable where it isn't
+    known what they are."""
+    found = gather(environ, config_dir, parameters)
+    tree = {**found.nested(), "env": found.environment}
+    settings = _validated(Settings, tree, found)
     settings._origins.update(found.origins)
     if ENVIRONMENT in environ:
         settings._origins["env"] = f"environment variable {ENVIRONMENT}"
@@ -62,27 +67,39 @@ def load_section(
 ) -> AnySection:
     """One section alone, for a command that must not demand the others' secrets."""
     name = kind.__name__.lower()
-    found = _readable(gather(environ, config_dir or places.config_dir()))
+    found = gather(environ, config_dir)
+    return _validated(kind, found.nested().get(name, {}), found, name)
+
+
+def _validated(
+    kind: type[AnySection], tree: Mapping[str, Any], found: Found, section: str = ""
+) -> AnySection:
+    """Raises SettingsError with all that is wrong: what can't be read, and what can't be used."""
     try:
-        return kind.model_validate(found.nested().get(name, {}))
+        settings = kind.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(error, found, section=name) from None
+        refused = list(_innermost(error, found, section))
+    else:
+        if not found.errors:
+            return settings
+        refused = []
+    problems = list(dict.fromkeys([*map(str, found.errors), *refused]))
+    text = problems[0]
+    if len(problems) > 1:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        text = f"{len(problems)} settings are wrong:{listed}"
+    is_away = any(isinstance(one, SourceUnavailable) for one in found.errors)
+    raise (SourceUnavailable if is_away else SettingsError)(text)
 
 
 def given_keys(environ: Mapping[str, str], config_dir: Path | None = None) -> frozenset[str]:
     """The dotted keys that a file or the environment sets; the others have their defaults."""
-    return frozenset(gather(environ, config_dir or places.config_dir()).values)
-
-
-def _readable(found: Found) -> Found:
-    if found.errors:
-        raise _together([str(error) for error in found.errors])
-    return found
+    return frozenset(gather(environ, config_dir).values)
 
 
 def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[Setting]:
     """As `describe`, for settings that may be missing or wrong: their value says so."""
-    found = gather(environ, config_dir or places.config_dir())
+    found = gather(environ, config_dir)
     unread = {error.key for error in found.errors}
     env = Setting(
         "env",
@@ -153,17 +170,6 @@ def _shown(value: object) -> object:
     return value
 
 
-def _refusal(error: ValidationError, found: Found, section: str = "") -> SettingsError:
-    return _together(list(_innermost(error, found, section)))
-
-
-def _together(problems: list[str]) -> SettingsError:
-    if len(problems) == 1:
-        return SettingsError(problems[0])
-    listed = "".join(f"\n  - {problem}" for problem in problems)
-    return SettingsError(f"{len(problems)} settings are wrong:{listed}")
-
-
 def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[str]:
     seen: list[tuple[int | str, ...]] = []
     for details in error.errors():
@@ -179,14 +185,25 @@ def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     key, inner = _parted(loc)
     text = _said(error["msg"])
     if error["type"] == "lacking":  # one of several, which the rule names itself
-        yield text
+        yield from _unless_unread(text, text, found)
+    elif key is None and loc[-1] == "[key]":
+        yield f"{_places(text, loc, found)}: {' '.join(loc[:-1])} can't be a name: {text}"
     elif key is None:  # a rule across settings names them itself
-        yield f"{text}; they come from {_places(text, loc, found)}"
+        yield from _unless_unread(
+            text, f"{text}; they come from {_places(text, loc, found)}", found
+        )
     elif error["type"] == "missing" and not inner:
         name = variable_of(key)
-        yield f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
+        told = f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
+        yield from _unless_unread(key, told, found)
     else:
         yield _wrong(key, f"{inner}: {text}" if inner else text, found)
+
+
+def _unless_unread(keys: str, told: str, found: Found) -> Iterator[str]:
+    """Nothing where those settings may be in what could not be read: a value, or a whole file."""
+    if not any(error.key is None or error.key in keys for error in found.errors):
+        yield told
 
 
 def _parted(loc: list[str]) -> tuple[str | None, str]:
@@ -200,12 +217,10 @@ def _parted(loc: list[str]) -> tuple[str | None, str]:
 
 def _places(text: str, loc: list[str], found: Found) -> str:
     """Where those settings come from that a text names, or that lie where it was found wrong."""
-    below = f"{'.'.join(loc[:2])}." if loc and loc[0] in MAPS else None
-    places_of = {
-        f"{key}: {origin}"
-        for key, origin in found.origins.items()
-        if key in text or (below and key.startswith(below))
-    }
+    if loc and loc[0] in MAPS:
+        below = f"{'.'.join(loc[:2])}."
+        return next((at for key, at in found.origins.items() if key.startswith(below)), "?")
+    places_of = {f"{key}: {origin}" for key, origin in found.origins.items() if key in text}
     return "; ".join(sorted(places_of)) or "the defaults"
 
 

@@ -6,7 +6,7 @@ is ever two, for no setting of a kind is called like one of its back-off or rete
 """
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 from enum import Enum
 from functools import cache
 from typing import get_args, get_origin
@@ -21,6 +21,8 @@ from penstock.settings.sections import Settings
 PREFIX = "PENSTOCK_"
 MAPS: Mapping[str, type[BaseModel]] = {"kinds": Kind, "queues": QueueRules}
 
+_LIKE = 0.75  # max_atempts is like max_attempts, queue isn't like timeout_s
+
 Path = tuple[str, ...]  # of a value in the tree: ("kinds", "mail.send", "backoff", "base_s")
 
 
@@ -30,6 +32,10 @@ class SettingsError(PenstockError):
     def __init__(self, text: str, key: str | None = None) -> None:
         super().__init__(text)
         self.key = key  # of the one setting that is wrong, where it is known
+
+
+class SourceUnavailable(SettingsError):
+    """A source of settings that can't be had now. Who has settings already keeps them."""
 
 
 @cache
@@ -110,6 +116,11 @@ def variable_of(key: str) -> str:
     return PREFIX + key.upper().replace(".", "__")
 
 
+def key_of_variable(name: str) -> str:
+    """The key that a variable is for, whether there is such a setting or not."""
+    return name.removeprefix(PREFIX).lower().replace("__", ".")
+
+
 def is_secret(info: FieldInfo) -> bool:
     """Whether a value must never be shown, and may come from a file."""
     return holds(info.annotation, SecretStr)
@@ -129,16 +140,29 @@ def holds(annotation: object, wanted: type) -> bool:
 
 def way_out(key: str, show: Callable[[str], str]) -> str:
     """What to do about a key that isn't a setting: what was meant, perhaps."""
-    top, _, rest = key.partition(".")
+    top, *rest = key.split(".")
     if top in MAPS:
-        name, _, _ = rest.rpartition(".")
-        known = [f"{top}.{name or '<name>'}.{inner}" for inner in known_within(top)]
+        near, known = _near_within(top, rest)
     else:
         known = list(known_fields())
-    near = get_close_matches(key.replace("_", "."), known, n=1, cutoff=0.6)
-    near = get_close_matches(key, known, n=1, cutoff=0.6) or near
+        near = get_close_matches(key.replace("_", "."), known, n=1, cutoff=0.6)
+        near = near or get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
         return f"did you mean {show(near[0])}?"
     if within := [one for one in known if one.startswith(f"{top}.")]:
         return f"known there: {', '.join(show(one) for one in within)}"
     return "drop it; `penstock config show` lists what there is"
+
+
+def _near_within(top: str, rest: list[str]) -> tuple[list[str], list[str]]:
+    """What was meant below the name of a kind or queue, wherever that name ends; and what there is,
+    if it is all but the last part."""
+    likely = [
+        (SequenceMatcher(None, ".".join(rest[n:]), inner).ratio(), n, inner)
+        for n in range(1, len(rest))
+        for inner in known_within(top)
+    ]
+    ratio, n, inner = max(likely, default=(0.0, 0, ""))
+    near = [".".join((top, *rest[:n], inner))] if ratio > _LIKE else []
+    name = ".".join(rest[:-1]) or "<name>"
+    return near, [f"{top}.{name}.{inner}" for inner in known_within(top)]

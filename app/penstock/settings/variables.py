@@ -5,20 +5,30 @@ written so are given as JSON: PENSTOCK_KINDS, PENSTOCK_QUEUES.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
 
 from penstock.settings.found import Found
-from penstock.settings.names import PREFIX, SettingsError, field_of, is_secret, variable_of
+from penstock.settings.names import (
+    PREFIX,
+    SettingsError,
+    field_of,
+    is_secret,
+    key_of_variable,
+    variable_of,
+)
+from penstock.settings.secret_files import SECRETS_DIR, text_of
+from penstock.settings.ssm import SSM_PATH
 
 ENVIRONMENT = "PENSTOCK_ENV"
-NOT_SETTINGS = frozenset(
-    PREFIX + name for name in ("ENV", "SSM_PATH", "CHAOS", "REDIS_BIN", "URL", "TOKEN")
-)
-# Kubernetes puts these into each pod beside a Service that is called `penstock`.
-INJECTED_PREFIXES = ("PENSTOCK_PORT", "PENSTOCK_SERVICE_")
-SECRET_FILE_MAX_BYTES = 64 * 1024
+CONFIG_DIR = "PENSTOCK_CONFIG_DIR"
+OF_SOURCES = frozenset({CONFIG_DIR, SSM_PATH, SECRETS_DIR})  # where the others are
+NOT_SETTINGS = frozenset(PREFIX + name for name in ("ENV", "CHAOS", "REDIS_BIN", "URL", "TOKEN"))
+# Kubernetes tells each pod of each Service of its namespace: of `penstock`, `penstock-redis` ...
+_SERVICE = re.compile(r"PENSTOCK(_[A-Z0-9]+)*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)")
+_PORT = re.compile(r"PENSTOCK(_[A-Z0-9]+)*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 _NEAR = 0.85  # PENSTOK and PNESTOCK are, OPENSTACK isn't
 
 
@@ -44,7 +54,7 @@ def without_settings(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if not name.startswith(PREFIX) or _is_not_a_setting(name)
+        if not name.startswith(PREFIX) or _is_not_a_setting(name, value)
     }
 
 
@@ -52,21 +62,22 @@ def put_variables(found: Found, environ: Mapping[str, str]) -> None:
     """Adds what the environment sets, by the order of names: PENSTOCK_KINDS before what begins
     with it."""
     for name in sorted(environ):
-        if name.startswith(PREFIX) and not _is_not_a_setting(name):
+        is_ours = name.startswith(PREFIX) and name not in OF_SOURCES
+        if is_ours and not _is_not_a_setting(name, environ[name]):
             try:
                 _put(found, environ, name)
             except SettingsError as error:
                 found.errors.append(error)
 
 
-def secret_files(environ: Mapping[str, str]) -> list[Path]:
+def files_named(environ: Mapping[str, str]) -> list[Path]:
     """The files that variables name for secrets."""
-    names = [name for name in sorted(environ) if name.startswith(PREFIX)]
-    return [Path(environ[name]) for name in names if _key_of_file(key_of(name)) is not None]
+    keys = {name: key_of_variable(name) for name in sorted(environ) if name.startswith(PREFIX)}
+    return [Path(environ[name]) for name, key in keys.items() if _key_of_file(key) is not None]
 
 
 def _put(found: Found, environ: Mapping[str, str], name: str) -> None:
-    key, text = key_of(name), environ[name]
+    key, text = key_of_variable(name), environ[name]
     if (of_file := _key_of_file(key)) is not None:
         _demand_text(of_file, name, text)
         if variable_of(of_file) in environ:
@@ -76,11 +87,6 @@ def _put(found: Found, environ: Mapping[str, str], name: str) -> None:
     elif field_of(key) is not None:
         _demand_text(key, name, text)
     found.put_text(key, text, f"environment variable {name}", show=variable_of)
-
-
-def key_of(name: str) -> str:
-    """The key that a variable is for, whether there is such a setting or not."""
-    return name.removeprefix(PREFIX).lower().replace("__", ".")
 
 
 def _key_of_file(key: str) -> str | None:
@@ -96,13 +102,21 @@ def _demand_text(key: str, name: str, text: str) -> None:
         raise SettingsError(f"{name} is empty: give {key} a value, or unset the variable", key)
 
 
-def _is_not_a_setting(name: str) -> bool:
-    return name in NOT_SETTINGS or name.startswith(INJECTED_PREFIXES)
+def _is_not_a_setting(name: str, value: str) -> bool:
+    return name in NOT_SETTINGS or _is_injected(name, value)
+
+
+def _is_injected(name: str, value: str) -> bool:
+    if _SERVICE.fullmatch(name):
+        return True
+    port = _PORT.fullmatch(name)
+    # PENSTOCK_HTTP_PORT=8080 is somebody's slip; Kubernetes says tcp://10.0.0.1:8080 there.
+    return port is not None and (port[2] is not None or "://" in value)
 
 
 def _secret_of_file(key: str, name: str, path: str) -> str:
     try:
-        with Path(path).open(encoding="utf-8") as file:
-            return file.read(SECRET_FILE_MAX_BYTES).strip()
+        return text_of(Path(path))
     except (OSError, ValueError) as error:
-        raise SettingsError(f"{name} names {path}, which can't be read: {error}", key) from error
+        why = getattr(error, "strerror", None) or error
+        raise SettingsError(f"{name} names {path}, which can't be read: {why}", key) from None

@@ -1,16 +1,17 @@
 """Settings that can be read again: how to, and the files by which to see that it is time.
 
-In: the environment and the directory of YAML files, as at the start. Out: settings, and the stamps
-of the files that they come from. A stamp changes when a file is written or another takes its place,
-also behind symbolic links, which is how Kubernetes exchanges what it mounts.
+In: the environment, as at the start. Out: settings, and the stamps of the files that they come
+from. A stamp changes when a file is written or another takes its place, also behind symbolic links,
+which is how Kubernetes exchanges what it mounts. What has no stamps, as SSM, is asked each time.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock import places
+from penstock.settings import ssm
 from penstock.settings.loading import load
+from penstock.settings.names import SettingsError
 from penstock.settings.sections import Settings
 from penstock.settings.sources import files_of
 
@@ -26,30 +27,35 @@ class Source:
     stamps: Callable[[Settings], Stamps]
 
 
-def source_of(
-    environ: Mapping[str, str], config_dir: Path | None = None, over: Mapping[str, object] = {}
-) -> Source:
+def source_of(environ: Mapping[str, str], over: Mapping[str, object] | None = None) -> Source:
     """`over`: what the command line says instead."""
 
     def read() -> Settings:
-        settings = load(environ, config_dir)
-        if not over:
-            return settings
-        changed = settings.model_copy(update=dict(over))
-        changed._origins = {**settings._origins, **dict.fromkeys(over, "the command line")}
-        return changed
+        settings = load(environ, parameters=ssm.fetch(environ))
+        return told_over(settings, over) if over else settings
 
-    def stamps(settings: Settings) -> Stamps:
-        paths = files_of(environ, config_dir or places.config_dir())
-        paths += [Path(key.file) for key in settings.auth.public_keys if key.file is not None]
-        return {str(path): _stamp(path) for path in paths}
+    return Source(read, lambda settings: _stamps(environ, settings))
 
-    return Source(read, stamps)
+
+def told_over(settings: Settings, over: Mapping[str, object]) -> Settings:
+    """Settings with what the command line says."""
+    changed = settings.model_copy(update=dict(over))
+    changed._origins = {**settings._origins, **dict.fromkeys(over, "the command line")}
+    return changed
 
 
 def fixed(settings: Settings) -> Source:
     """Settings that come from nowhere: read again, they are the same."""
     return Source(lambda: settings, lambda _settings: {})
+
+
+def _stamps(environ: Mapping[str, str], settings: Settings) -> Stamps:
+    try:
+        paths = files_of(environ)
+    except (OSError, SettingsError):  # a directory is gone: reading the settings will tell
+        paths = []
+    paths += [Path(key.file) for key in settings.auth.public_keys if key.file is not None]
+    return {str(path): _stamp(path) for path in paths}
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -5,6 +5,7 @@ an error (YAML's readers take the last one, and say nothing), and so is a file t
 becomes large by its anchors.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ BYTES_MAX = 512 * 1024
 NODES_MAX = 100_000  # names, values and items, with what anchors repeat
 DEPTH_MAX = 20
 
+# Where a message has text of the file: to YAML `password: *hush` is an alias.
+_QUOTED = re.compile(r"\b(alias|anchor|tag|handle) '.*?'")
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -56,7 +59,8 @@ def read(path: Path) -> YamlFile:
     except yaml.MarkedYAMLError as error:
         at = error.problem_mark or error.context_mark
         where = f"{file.name}:{at.line + 1}" if at else file.name
-        raise SettingsError(f"{where}: can't be read: {error.problem or error.context}") from None
+        problem = _QUOTED.sub(r"\1", error.problem or error.context or "")
+        raise SettingsError(f"{where}: can't be read: {problem}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())
         raise SettingsError(f"{file.name} can't be read: {reason}") from None
@@ -107,7 +111,7 @@ def _built(loader: yaml.SafeLoader, node: yaml.Node, path: names.Path, file: Yam
     if isinstance(node, yaml.SequenceNode):
         return [_built(loader, item, (*path, str(n)), file) for n, item in enumerate(node.value)]
     if not isinstance(node, yaml.MappingNode):
-        return loader.construct_object(node)
+        return _scalar(loader, node, file)
     _tell_twins(node, path, file)
     loader.flatten_mapping(node)  # what `<<` takes over stands before what is here, so this wins
     value = {}
@@ -118,6 +122,14 @@ def _built(loader: yaml.SafeLoader, node: yaml.Node, path: names.Path, file: Yam
     return value
 
 
+def _scalar(loader: yaml.SafeLoader, node: yaml.Node, file: YamlFile) -> Any:
+    try:
+        return loader.construct_object(node)
+    except ValueError as error:  # of 2026-02-31, or of a number with thousands of digits
+        where = f"{file.name}:{node.start_mark.line + 1}"
+        raise SettingsError(f"{where}: can't be read: {error}") from None
+
+
 def _tell_twins(node: yaml.MappingNode, path: names.Path, file: YamlFile) -> None:
     seen: dict[str, int] = {}
     for name, _ in node.value:
@@ -125,5 +137,5 @@ def _tell_twins(node: yaml.MappingNode, path: names.Path, file: YamlFile) -> Non
         if text in seen and name.tag != _MERGE:
             key = ".".join((*path, text))
             why = f"{key} is there twice, first in line {seen[text]}: drop one"
-            file.errors.append(SettingsError(f"{file.name}:{line}: {why}"))
+            file.errors.append(SettingsError(f"{file.name}:{line}: {why}", key))
         seen[text] = line
