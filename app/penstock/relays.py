@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.api import views
-from penstock.domain.effect import Channel, Rule
+from penstock.domain.effect import Channel, Rule, Wish
 from penstock.domain.terms import Current
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Show
@@ -46,15 +46,22 @@ def rules_of(settings: Settings) -> tuple[Rule, ...]:
 
 
 def reach_of(settings: Settings) -> Reach:
-    """What can be asked for; raises WrongSetting for rules that could tell nobody."""
+    """What can be asked for; raises WrongSetting for what the settings ask for in vain."""
     reach = Reach(
         networks(settings.egress.allow),
         hooks=bool(settings.webhook.secrets),
         mails=settings.smtp.host is not None,
         schemes=settings.webhook.schemes,
     )
-    reach.demand(rules_of(settings))
+    reach.demand(rules_of(settings), _wishes_of(settings))
     return reach
+
+
+def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
+    for group, said in (("kinds", settings.kinds), ("queues", settings.queues)):
+        for name, one in said.items():
+            for notice in one.notify or ():
+                yield f"{group}.{name}.notify", notice.as_wish()
 
 
 def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:

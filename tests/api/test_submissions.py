@@ -40,7 +40,8 @@ def faults(door: Door, value: Any) -> dict[str, str]:
 def test_a_bare_kind_gets_all_defaults(door: Door) -> None:
     job = take(door)
     assert len(job.id) == 16
-    assert job == NewJob(job.id, "default", "echo", traceparent="00-aa-bb-01", created_by="ada")
+    own = {"traceparent": "00-aa-bb-01", "created_by": "ada", "follows": 7}
+    assert job == NewJob(job.id, "default", "echo", **own)
 
 
 def test_every_field_arrives(door: Door) -> None:
