@@ -137,20 +137,17 @@ class Reloader:
                 self._poll_at = clock.monotonic() + self._poll_s
 
     async def _whole(self) -> tuple[Stamps, Settings]:
-        """Reads everything, in a thread: files and networks may hang. One that does is not left
-        alone with a second one."""
-        reading = self._reading or asyncio.create_task(asyncio.to_thread(self._load))
-        self._reading = reading
+        """Reads everything, in a thread: files and networks may hang. While one reading does, none
+        is begun beside it."""
         try:
             async with asyncio.timeout(_READ_MAX_S):
-                return await asyncio.shield(reading)
+                if self._reading is not None:  # what it finds may be old by now
+                    await asyncio.wait([self._reading])
+                self._reading = asyncio.create_task(asyncio.to_thread(self._load))
+                return await asyncio.shield(self._reading)
         except TimeoutError:
-            raise ReloadRefused(
-                f"the settings could not be read within {_READ_MAX_S:g} s"
-            ) from None
-        finally:
-            if reading.done():
-                self._reading = None
+            told = f"the settings could not be read within {_READ_MAX_S:g} s"
+            raise ReloadRefused(told) from None
 
     def _load(self) -> tuple[Stamps, Settings]:
         """The stamps first: what changes meanwhile is read again."""
