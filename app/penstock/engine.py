@@ -258,7 +258,10 @@ class Engine:
         )
         self.expirer = Expirer(self.jobs, self.graphs, self.sequel, self.metrics)
         self.spreader = Spreader(self.graphs, self.sequel)
-        self.pruner = Pruner(Retention(self.rooms.postgres), settings.retention, self.metrics)
+        self.pruner = Pruner(
+            Retention(self.rooms.postgres), settings.retention, self.metrics, self.queues.settings
+        )
+        self.pruner.use(settings.retention, settings.kinds, settings.queues)
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )

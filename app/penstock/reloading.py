@@ -105,7 +105,7 @@ def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
         engine.relays.use(settings, callers)
         engine.judge.patience = patience_of(settings.worker)
         engine.judge.retries.use(budget_of(settings.worker))
-        engine.pruner.use(settings.retention)
+        engine.pruner.use(settings.retention, settings.kinds, settings.queues)
         engine.auditor.every_s = settings.audit.every_s
 
     return swap

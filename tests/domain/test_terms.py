@@ -6,19 +6,17 @@ import pytest
 
 from penstock.domain.defaults import Book, Defaults, Layer
 from penstock.domain.retry import Backoff, Curve
-from penstock.domain.terms import BACKOFF, MAX_ATTEMPTS, TIMEOUT, Current, Terms, followed
+from penstock.domain.terms import ALL, FOLLOWED, MAX_ATTEMPTS, Current, Terms, followed
 from tests.support import making
 
 THEN = {"max_attempts": 2, "backoff": Backoff(base_s=7.0), "timeout_s": 9.0}
 NOW = Defaults(max_attempts=8, backoff=Backoff(Curve.FIXED, 1.0), timeout_s=4.0)
-FIELDS = {MAX_ATTEMPTS: "max_attempts", BACKOFF: "backoff", TIMEOUT: "timeout_s"}
-ALL = MAX_ATTEMPTS | BACKOFF | TIMEOUT
 
 
 @pytest.mark.parametrize("follows", range(ALL + 1))
 def test_a_job_follows_what_it_left_out_and_nothing_else(follows: int) -> None:
     job = followed(making.started(**THEN, follows=follows), NOW)
-    for bit, name in FIELDS.items():
+    for name, bit in FOLLOWED.items():
         assert getattr(job, name) == (getattr(NOW, name) if follows & bit else THEN[name])
 
 

@@ -26,7 +26,7 @@ from penstock.api.blame import (
 )
 from penstock.api.bodies import payload_text
 from penstock.api.door import Recipe
-from penstock.api.job_body import JOB, MEMBER, NAMES_MAX, Form
+from penstock.api.job_body import JOB, MEMBER, NAMES_MAX, BackoffBody, Form
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
 from penstock.api.workflow_body import INNER_HEAD
 from penstock.domain import graph, ids, nesting
@@ -35,7 +35,7 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.references import KEY, may_refer, references
 from penstock.domain.retry import Backoff, Curve, Jitter
-from penstock.domain.terms import BACKOFF, MAX_ATTEMPTS, TIMEOUT
+from penstock.domain.terms import ALL, FOLLOWED
 from penstock.domain.workflow import KIND, RunIf
 
 _RUN_IF = RunIf.ALL_SUCCEEDED.value
@@ -157,7 +157,9 @@ class Intake:
     def _job(self, body: Mapping[str, Any], payload: str) -> NewJob:
         recipe = self._recipe
         defaults = recipe.terms.of(body["kind"], body.get("queue"))
-        expires_at, ttl_s = _expiry(body, defaults.ttl_s)
+        expires_at, ttl_s = body.get("expires_at"), body.get("ttl_s")
+        if defaults.ttl_s is not None and expires_at is None and ttl_s is None:
+            expires_at, ttl_s = _expiry(body, defaults.ttl_s)
         parents = tuple(body["depends_on"]) if "depends_on" in body else ()
         is_loose = self._form is JOB
         return NewJob(
@@ -173,7 +175,7 @@ class Intake:
             unique_key=body.get("unique_key"),
             return_holder=body.get("on_conflict") == "return",
             max_attempts=body.get("max_attempts", defaults.max_attempts),
-            backoff=_backoff(body, defaults.backoff),
+            backoff=_backoff(body, defaults.backoff) if "backoff" in body else defaults.backoff,
             timeout_s=body.get("timeout_s", defaults.timeout_s),
             on_lost=OnLost(body["on_lost"]) if "on_lost" in body else defaults.on_lost,
             tags=tuple(body["tags"]) if "tags" in body else (),
@@ -185,7 +187,7 @@ class Intake:
             parents=tuple(map(_id, parents)) if is_loose and parents else (),
             run_if=body.get("run_if", _RUN_IF),
             notify=notices.text(body["notify"]) if "notify" in body else _notice(defaults.notify),
-            follows=_follows(body),
+            follows=ALL if body.keys().isdisjoint(FOLLOWED) else _follows(body),
         )
 
     def _queue(self, body: Mapping[str, Any]) -> str:
@@ -338,24 +340,17 @@ def _misplaced(payload: Any) -> list[Fault]:
     return [Fault(at, _MISPLACED) for at in islice(found, ERRORS_MAX + 1)]
 
 
-def _expiry(
-    body: Mapping[str, Any], default_s: float | None
-) -> tuple[datetime | None, float | None]:
-    """`expires_at` and `ttl_s`: as asked for, else counted from when the job may run first. Where
-    both are given, the later counts."""
-    if default_s is None or "expires_at" in body or "ttl_s" in body:
-        return body.get("expires_at"), body.get("ttl_s")
+def _expiry(body: Mapping[str, Any], default_s: float) -> tuple[datetime | None, float]:
+    """`expires_at` and `ttl_s`, counted from when the job may run first. Where both are given, the
+    later counts."""
     if "run_at" in body:
         return body["run_at"] + timedelta(seconds=default_s), default_s
     return None, body.get("delay_s", 0.0) + default_s
 
 
 def _follows(body: Mapping[str, Any]) -> int:
-    """What the configuration says of the job as long as it lives."""
-    follows = 0 if "max_attempts" in body else MAX_ATTEMPTS
-    if "backoff" not in body:
-        follows |= BACKOFF
-    return follows if "timeout_s" in body else follows | TIMEOUT
+    """What the settings say of the job as long as it lives."""
+    return sum(bit for name, bit in FOLLOWED.items() if name not in body)
 
 
 @lru_cache(maxsize=1024)
@@ -364,9 +359,8 @@ def _notice(wishes: tuple[Wish, ...]) -> str | None:
 
 
 def _backoff(asked: Mapping[str, Any], default: Backoff) -> Backoff:
-    if "backoff" not in asked:
-        return default
-    body = asked["backoff"]
+    """What is asked for, field by field; from then on it is the job's own."""
+    body: BackoffBody = asked["backoff"]
     return Backoff(
         kind=Curve(body.get("kind", default.kind)),
         base_s=body.get("base_s", default.base_s),

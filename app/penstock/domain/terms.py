@@ -17,6 +17,8 @@ from penstock.domain.view import JobView
 from penstock.domain.workflow import KIND
 
 MAX_ATTEMPTS, BACKOFF, TIMEOUT = 1, 2, 4  # in `follows`
+FOLLOWED = {"max_attempts": MAX_ATTEMPTS, "backoff": BACKOFF, "timeout_s": TIMEOUT}
+ALL = sum(FOLLOWED.values())
 _KNOWN_MAX = 4096  # pairs of kind and queue that are remembered: callers choose their names
 
 J = TypeVar("J", Started, JobView)
