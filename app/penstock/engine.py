@@ -11,7 +11,6 @@ import secrets
 import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 from penstock import VERSION, clock
 from penstock.api.door import Recipe
@@ -53,7 +52,7 @@ from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.registrar import Registrar
-from penstock.loops.reloader import REPLICA, Reloader
+from penstock.loops.reloader import Reloader
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
 from penstock.loops.settle import Settler
@@ -64,11 +63,10 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
-from penstock.queue import keys
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
-from penstock.reloading import budget_of, patience_of, policy_of, swap_of, terms_of
+from penstock.reloading import budget_of, patience_of, policy_of, terms_of, wire_reloader
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source, fixed
@@ -269,7 +267,6 @@ class Engine:
             Audit(self.rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
         self.reloader = Reloader(settings, self._source, self.metrics)
-        self.reloader.swaps.append(partial(swap_of, self))
         self.keeper = Keeper(
             KeeperLine(self.rooms.dsn, self.rooms.limits),
             self.me,
@@ -328,8 +325,7 @@ class Engine:
         self.ears.on_due = self._on_due
         self.ears.on_cancel = self._on_cancel
         self.ears.on_settings = self.book.wake.set
-        self.ears.on_configuration = partial(self.reloader.ask, REPLICA)
-        self.reloader.tell_others = partial(self.enqueuer.tell, keys.SETTINGS, keys.CONFIGURATION)
+        wire_reloader(self)
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = self.worker.heat

@@ -7,6 +7,7 @@ of it.
 
 from collections.abc import Callable, Container
 from dataclasses import fields, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from penstock.api.app import Front
@@ -19,7 +20,9 @@ from penstock.domain.verdict import Patience
 from penstock.egress import networks
 from penstock.handlers.registry import Registry
 from penstock.loops.children import setup_of
+from penstock.loops.reloader import REPLICA
 from penstock.outlets.brokers import dead_letter_endpoint
+from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
 from penstock.settings import Auth, Http, Settings, Worker
 from penstock.telemetry import logs
@@ -73,6 +76,14 @@ def swap_of_door(door: Door, front: Front, settings: Settings) -> Callable[[], N
         reach=reach_of(settings),
     )
     return lambda: front.use(new)
+
+
+def wire_reloader(engine: "Engine") -> None:
+    """Who hears of reloads, and who has them happen."""
+    reloader = engine.reloader
+    reloader.swaps.append(partial(swap_of, engine))
+    reloader.tell_others = partial(engine.enqueuer.tell, keys.SETTINGS, keys.CONFIGURATION)
+    engine.ears.on_configuration = partial(reloader.ask, REPLICA)
 
 
 def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:

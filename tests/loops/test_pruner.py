@@ -12,7 +12,6 @@ from penstock.domain.job import State
 from penstock.domain.workflow import LOOSE
 from penstock.loops.pruner import Pruner
 from penstock.settings import Retention as RetentionSettings
-from penstock.settings.kinds import KeptEnds, Kind, QueueRules
 from penstock.settings.values import KEPT_MIN_S
 from penstock.store import queries
 from penstock.store.retention import Retention
@@ -194,73 +193,3 @@ async def test_what_is_slow_of_one_state_is_not_hurried_by_another(still: Still)
 def test_late_lines_are_refused_well_before_their_job_may_go() -> None:
     late_s = re.findall(r"interval '(\d+) s'", queries.load()["add_logs"])
     assert [2 * int(seconds) for seconds in late_s] == [KEPT_MIN_S]
-
-
-async def test_kinds_and_queues_are_kept_as_they_say(still: Still) -> None:
-    """A kind before its queue; what has no age of its own goes as all do."""
-    places = {
-        "all": {},
-        "short kind": {"kind": "sleep"},
-        "long queue": {"queue": "long"},
-        "for ever": {"queue": "ever-1"},
-        "short kind in a long queue": {"kind": "sleep", "queue": "long"},
-    }
-    ids = {name: (await still.db.submit(1, **place))[0] for name, place in places.items()}
-    for id_ in ids.values():
-        await still.db.jobs.cancel_due(id_)
-    await still.engine.queues.add(["default", "long", "ever-1"])
-    one = Pruner(
-        Retention(still.rooms.postgres),
-        RetentionSettings(),
-        still.rooms.metrics,
-        still.engine.queues.settings,
-    )
-    one.use(
-        RetentionSettings(cancelled_s=2 * DAY_S),
-        {"sleep": Kind(retention=KeptEnds(cancelled_s=DAY_S))},
-        {
-            "long": QueueRules(retention=KeptEnds(cancelled_s=9 * DAY_S)),
-            "ever*": QueueRules(retention=KeptEnds(cancelled_s=0)),
-        },
-    )
-    gone: list[set[str]] = []
-    for days in (1.5, 1.0, 10.0):
-        await still.db.session.execute(
-            "UPDATE job_ended SET finished_at = finished_at - make_interval(secs => $1)",
-            days * DAY_S,
-        )
-        one._since_until = 0.0  # as after ten minutes
-        await one.step()
-        left = {name for name, id_ in ids.items() if await still.db.reads.job(id_) is not None}
-        gone.append(set(ids) - left)
-    short = {"short kind", "short kind in a long queue"}
-    assert gone == [short, {*short, "all"}, {*short, "all", "long queue"}]
-
-
-async def test_others_that_are_passed_over_are_looked_at_once(
-    still: Still, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However many they are, a step is bounded, and the next one goes on behind them."""
-    monkeypatch.setattr("penstock.store.retention._LOOKS_MAX", 2)
-    ids = [(await still.db.submit(1))[0] for _ in range(5)]
-    (wanted,) = await still.db.submit(1, kind="sleep")
-    for id_ in [*ids, wanted]:
-        await still.db.jobs.cancel_due(id_)
-    await still.db.session.execute(
-        "UPDATE job_ended SET finished_at = finished_at - interval '2 d'"
-    )
-    one = Pruner(
-        Retention(still.rooms.postgres),
-        RetentionSettings(),
-        still.rooms.metrics,
-        still.engine.queues.settings,
-    )
-    one.use(
-        RetentionSettings(cancelled_s=0), {"sleep": Kind(retention=KeptEnds(cancelled_s=DAY_S))}
-    )
-    steps = 0
-    while await still.db.reads.job(wanted) is not None:
-        assert await one.step() < 10, "there is more to look at"
-        steps += 1
-    assert 2 <= steps <= 6
-    assert all([await still.db.reads.job(id_) is not None for id_ in ids])

@@ -34,8 +34,11 @@ class Place:
     def made(self, source: Source) -> Reloader:
         made = Reloader(source.load(), source, self.metrics)
         made.swaps.append(lambda settings: lambda: self.seen.append(settings))
-        made.on_reload = self.told.append
+        made.on_reload = self._hear
         return made
+
+    async def _hear(self, reload: Reload) -> None:
+        self.told.append(reload)
 
     def _counted(self, load: Callable[[], Settings]) -> Settings:
         self.reads += 1

@@ -66,7 +66,6 @@ from tests.support.servers import Servers
 
 ROWS = 50_000
 THROUGH = 500
-EVERYBODYS = (None,) * 4  # of all kinds and queues
 LIMIT_MS = 50.0
 TRIES = 8  # at most: a machine that is busy elsewhere is no plan of ours
 
@@ -283,13 +282,13 @@ HOT = [
     Hot(
         "prune_ended",
         [JOBS, ENDED_LONG_AGO, ATTEMPTS, LOGS, PROGRESS],
-        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, *EVERYBODYS)],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
         answers=1,
     ),
     Hot(
         "prune_loose",
         [JOBS, GRAPHS_LONG_AGO, CHAINED, ATTEMPTS, LOGS, PROGRESS],
-        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH, *EVERYBODYS)],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, 5 * THROUGH)],
         answers=1,
     ),
     Hot("old_workflows", [WORKFLOWS_LONG_AGO, OF_THOSE], lambda *_: [(60.0, THROUGH)]),
@@ -345,7 +344,7 @@ HOT = [
     Hot(
         "prune_ended",
         [JOBS, ENDED_LONG_AGO, LETTERS, DELIVERIES],
-        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH, *EVERYBODYS)],
+        lambda *_: [("dead", 60.0, rows.EPOCH, THROUGH)],
         answers=1,
         of="with letters",
     ),

@@ -16,7 +16,6 @@ from tests.support import making
 from tests.support.database import Database, until_somebody_waits_for_a_lock
 
 HOUR_S = 3600.0
-EVERYBODYS = (None,) * 4  # of all kinds and queues
 LONG_AGO = (
     "UPDATE job_ended SET finished_at = finished_at - interval '2 hours' WHERE job_id = ANY($1)"
 )
@@ -166,9 +165,7 @@ async def test_a_retry_that_comes_second_finds_no_such_job(
 ) -> None:
     (id_,) = await ended(db)
     async with db.session.transaction():
-        pruned = await db.session.fetch(
-            queries.load()["prune_ended"], "dead", HOUR_S, EPOCH, 10, *EVERYBODYS
-        )
+        pruned = await db.session.fetch(queries.load()["prune_ended"], "dead", HOUR_S, EPOCH, 10)
         assert pruned[0][0] == 1
         assert await db.reads.job(id_) is not None, "until it is gone it is there as a whole"
         retrying = asyncio.create_task(db.retry(id_))
@@ -184,7 +181,7 @@ async def test_a_step_that_is_rolled_back_leaves_all_as_it_was(
     ids = await ended(db, 3)
     transaction = db.session.transaction()
     await transaction.start()
-    await db.session.fetch(queries.load()["prune_ended"], "dead", HOUR_S, EPOCH, 10, *EVERYBODYS)
+    await db.session.fetch(queries.load()["prune_ended"], "dead", HOUR_S, EPOCH, 10)
     await transaction.rollback()
     assert await left(db, ids) == ids
     await assert_whole(db)

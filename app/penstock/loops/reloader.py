@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from penstock import clock
 from penstock.domain.errors import PenstockError
@@ -24,6 +25,7 @@ FILE, POLL, SIGNAL, REPLICA = "file", "poll", "signal", "replica"  # by what, if
 _LOOK_S = 0.5
 _WRITING_MAX_S = 5.0  # files that don't come to rest are read all the same
 _READ_MAX_S = 20.0
+_KEYS_MAX, _TOLD_MAX = 100, 2000  # of what is told of one reload
 
 log = get_logger(__name__)
 
@@ -42,14 +44,29 @@ class ReloadRefused(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What came of reading the settings again, and by what it was read: a caller's `sub`, or one of
-    the words above. `at`: seconds since 1970. `refusal`: why they don't count."""
+    """What came of reading the settings again, and by what they were read: a caller's `sub`, or one
+    of the words above. `at`: seconds since 1970. `refusal`: why they don't count."""
 
     by: str
     at: float
     changed: tuple[str, ...] = ()
     restart_needed: tuple[str, ...] = ()
     refusal: str | None = None
+    is_news: bool = True  # else the same was found before
+
+
+def details_of(reload: Reload) -> dict[str, Any]:
+    """What is told of a reload: keys, no values; of a refusal its mistakes, which hide secrets."""
+    if reload.refusal is not None:
+        return {"why": reload.refusal[:_TOLD_MAX]}
+    return {
+        "changed": list(reload.changed[:_KEYS_MAX]),
+        "restart_needed": list(reload.restart_needed[:_KEYS_MAX]),
+    }
+
+
+async def _unheard(_reload: Reload) -> None:
+    """Of a reloader that nobody listens to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +86,7 @@ class Reloader:
     def __init__(self, settings: Settings, source: Source, metrics: Metrics) -> None:
         self._source = source
         self._metrics = metrics
-        self._poll_s = settings.config.poll_s
-        self._poll_at = clock.monotonic() + self._poll_s
+        self._poll_at = clock.monotonic() + settings.config.poll_s
         self._one_at_a_time = asyncio.Lock()
         self._reading: asyncio.Task[tuple[Stamps, Settings]] | None = None
         self._asked: str | None = None
@@ -81,7 +97,7 @@ class Reloader:
         self._accepted = self._read
         self.wake = asyncio.Event()
         self.swaps: list[Swap] = []
-        self.on_reload: Callable[[Reload], None] = lambda _reload: None
+        self.on_reload: Callable[[Reload], Awaitable[None]] = _unheard
         self.tell_others: Callable[[], Awaitable[None]]
         self._measure()
 
@@ -125,16 +141,21 @@ class Reloader:
         async with self._one_at_a_time:
             try:
                 stamps, read = await self._whole()
-                return self._take(by, stamps, read)
+                done = self._take(by, stamps, read)
             except PenstockError as error:
-                raise self._refused(by, str(error)) from None
+                done = self._refused(by, str(error))
             except Exception as error:  # whatever stands in a file mustn't end the process
                 log.exception("settings_unreadable")
                 told = f"the settings can't be read: {type(error).__name__}: {error}"
-                raise self._refused(by, told) from None
-            finally:
-                self._changing_since = None
-                self._poll_at = clock.monotonic() + self._poll_s
+                done = self._refused(by, told)
+            self._changing_since = None
+            self._poll_at = clock.monotonic() + self.now.settings.config.poll_s
+            self._measure()
+            if done.is_news:
+                await self.on_reload(done)
+        if done.refusal is not None:
+            raise ReloadRefused(done.refusal)
+        return done
 
     async def _whole(self) -> tuple[Stamps, Settings]:
         """Reads everything, in a thread: files and networks may hang. While one reading does, none
@@ -165,34 +186,24 @@ class Reloader:
         for commit in commits:
             commit()
         before, self._accepted = self.now, stamps
-        done = Reload(by, clock.wall_s(), change.changed, change.restart_needed)
-        self.now = Standing(
-            change.settings, live.version(change.settings), done.at, change.restart_needed
-        )
-        is_news = done.changed or done.restart_needed != before.restart_needed or before.refused
+        changed, waits = change.changed, change.restart_needed
+        is_news = bool(changed) or waits != before.restart_needed or before.refused is not None
+        done = Reload(by, clock.wall_s(), changed, waits, is_news=is_news)
+        self.now = Standing(change.settings, live.version(change.settings), done.at, waits)
         if is_news:
-            log.info(
-                "settings_reloaded",
-                by=by,
-                changed=list(done.changed),
-                restart_needed=list(done.restart_needed),
-            )
-            self.on_reload(done)
-        self._metrics.config_reloads("changed" if done.changed else "unchanged").inc()
-        self._measure()
+            log.info("settings_reloaded", by=by, **details_of(done))
+        self._metrics.config_reloads("changed" if changed else "unchanged").inc()
         return done
 
-    def _refused(self, by: str, why: str) -> ReloadRefused:
-        before = self.now.refused
-        waits = self.now.restart_needed
-        refused = Reload(by, clock.wall_s(), restart_needed=waits, refusal=why)
-        self.now = replace(self.now, refused=refused)
-        if before is None or before.refusal != why:  # else a poll found the same again
+    def _refused(self, by: str, why: str) -> Reload:
+        before, waits = self.now.refused, self.now.restart_needed
+        is_news = before is None or before.refusal != why  # else a poll found the same again
+        refused = Reload(by, clock.wall_s(), (), waits, why, is_news)
+        if is_news:
+            self.now = replace(self.now, refused=refused)
             log.warning("settings_refused", by=by, why=why, hint="the old ones still count")
-            self.on_reload(refused)
         self._metrics.config_reloads("refused").inc()
-        self._measure()
-        return ReloadRefused(why)
+        return refused
 
     def _measure(self) -> None:
         self._metrics.config_loaded_at.set(self.now.loaded_at)

@@ -19,7 +19,7 @@ from penstock.settings.sections import Settings
 # Sections that are live as a whole, and live keys of the others.
 LIVE = frozenset(
     {
-        *("jobs", "kinds", "queues", "notifications", "retention", "audit"),
+        *("jobs", "kinds", "queues", "notifications", "retention", "audit", "config"),
         *("auth", "smtp", "webhook"),
         *("egress.allow", "log.level"),
         *("http.body_max_bytes", "http.batch_body_max_bytes", "http.batch_jobs_max"),
@@ -31,9 +31,10 @@ LIVE = frozenset(
 # What is made once: places to connect to, pools, ports, loops' clocks.
 AT_START = frozenset(
     {
-        *("env", "roles", "broker", "config"),
+        *("env", "roles", "broker"),
         *("alerts", "dev", "handlers", "kafka", "postgres", "queue", "rabbitmq", "redis"),
-        *("egress.connect_timeout_s", "egress.response_max_bytes", "log.format"),
+        "log.format",
+        *("egress.connect_timeout_s", "egress.response_max_bytes"),
         *("http.host", "http.port", "http.bodies_max_bytes", "http.answers_max_bytes"),
         *("http.connections_max", "http.keepalive_s", "http.submissions_in_flight_max"),
         *("http.changes_in_flight_max", "http.reads_in_flight_max", "http.waits_max"),

@@ -10,24 +10,20 @@ die between them, the next step of whoever prunes goes on.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from penstock.domain.job import State
-from penstock.domain.keeping import EVERYBODY, Whose
-from penstock.store.postgres import Postgres, Record
+from penstock.store.postgres import Postgres
 
 _EDGES_A_JOB = 5  # deleted by one statement, on the average
-_LOOKS_MAX = 20_000  # jobs that one statement looks at, where it is for some of them
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """How many jobs a step deleted, and up to which end it has looked; `more`: there are others
-    that it would look at."""
+    """How many jobs a step deleted, and when the last of them had ended."""
 
     count: int
     last: datetime | None
-    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,80 +34,31 @@ class PrunedJobs:
     counts: Mapping[State, int]
 
 
-@dataclass(frozen=True, slots=True)
-class _Reach:
-    """`last`: when the last of `count` ended that are looked at, from `since` on."""
-
-    last: datetime | None
-    since: datetime
-    count: int
-
-
-def _only(whose: Whose, reach: _Reach | None) -> tuple[object, ...]:
-    if reach is None:
-        return (None, None, None, None)
-    return (reach.last or reach.since, whose.kinds_apart, whose.kinds, whose.queues)
-
-
-def _pruned(row: Record, rows_max: int, reach: _Reach | None) -> Pruned:
-    count, last = row
-    if reach is None or count == rows_max:
-        return Pruned(count, last, count == rows_max)
-    more = reach.count == _LOOKS_MAX
-    if more and reach.last == reach.since:  # so many of one moment are others'
-        return Pruned(count, reach.since + timedelta(microseconds=1), more)
-    return Pruned(count, reach.last, more)
-
-
 class Retention:
     def __init__(self, postgres: Postgres) -> None:
         self._pg = postgres
 
     async def prune_ended(
-        self,
-        state: State,
-        older_s: float,
-        since: datetime,
-        rows_max: int,
-        whose: Whose = EVERYBODY,
+        self, state: State, older_s: float, since: datetime, rows_max: int
     ) -> Pruned:
         """Deletes the oldest jobs of a state that ended more than `older_s` seconds ago and are
-        part of no graph, whole, but for those that ended before `since`, or are not `whose`."""
-        old = (state, older_s, since)
-        reach = await self._reach("reach_of_ended", *old, whose)
+        part of no graph, whole, but for those that ended before `since`."""
         found = await self._pg.rows(
-            "prune_ended", *old, rows_max, *_only(whose, reach), point="after_prune"
+            "prune_ended", state, older_s, since, rows_max, point="after_prune"
         )
-        return _pruned(found[0], rows_max, reach)
+        return Pruned(found[0][0], found[0][1])
 
     async def prune_loose(
-        self,
-        state: State,
-        older_s: float,
-        since: datetime,
-        rows_max: int,
-        whose: Whose = EVERYBODY,
+        self, state: State, older_s: float, since: datetime, rows_max: int
     ) -> Pruned:
         """The same of jobs that have parents or children by `depends_on`, with their edges, but for
         those of which a child is not over."""
-        old = (state, older_s, since)
-        reach = await self._reach("reach_of_loose", *old, whose)
-        edges_max = _EDGES_A_JOB * rows_max
         async with self._pg.transaction() as transaction:
             await transaction.rows("lock_loose")
             found = await transaction.rows(
-                "prune_loose", *old, rows_max, edges_max, *_only(whose, reach)
+                "prune_loose", state, older_s, since, rows_max, _EDGES_A_JOB * rows_max
             )
-        return _pruned(found[0], rows_max, reach)
-
-    async def _reach(
-        self, query: str, state: State, older_s: float, since: datetime, whose: Whose
-    ) -> _Reach | None:
-        """How far a step looks that passes over what is for others; None: it passes over none."""
-        if whose == EVERYBODY:
-            return None
-        last, count = (await self._pg.rows(query, state, older_s, since, _LOOKS_MAX))[0]
-        return _Reach(last, since, count)
+        return Pruned(found[0][0], found[0][1])
 
     async def prune_workflows(self, older_s: float, rows_max: int) -> int:
         """Takes out the oldest workflows that ended more than `older_s` seconds ago; how many.

@@ -6,15 +6,10 @@
 -- seconds ago, not before $3, and are part of no graph: they have neither parents nor children.
 -- Whoever gives such a job a new life, or a child, first keeps it, whoever is second finds no such
 -- job. What is still to be told of keeps it as well. Its open dead letter is resolved: it can't be replayed.
--- Unless $6 is null: only those that ended by $5 and are of the kinds $7, or, if their kind is not of $6, of
--- the queues $8.
 WITH k AS MATERIALIZED (
     SELECT job_id FROM job_ended p
     WHERE graph_id IS NULL AND state = $1 AND finished_at >= $3
       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-      AND finished_at <= coalesce($5::timestamptz, 'infinity')
-      AND ($6::text[] IS NULL
-           OR CASE WHEN kind = ANY($6) THEN kind = ANY($7::text[]) ELSE queue = ANY($8::text[]) END)
       AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ),
@@ -40,14 +35,11 @@ SELECT count(*), max(finished_at) FROM e;
 -- name: prune_loose
 -- The same of the loose graph, with their edges: of the oldest $4 that no child waits for or reads,
 -- as many as have $5 edges together, but at least one. After lock_loose: so a retry or a new child
--- comes first, or finds no such job. $6 to $9 are $5 to $8 of the other.
+-- comes first, or finds no such job.
 WITH k AS MATERIALIZED (
     SELECT job_id, finished_at FROM job_ended p
     WHERE graph_id = '00000000-0000-0000-0000-000000000000' AND state = $1 AND finished_at >= $3
       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-      AND finished_at <= coalesce($6::timestamptz, 'infinity')
-      AND ($7::text[] IS NULL
-           OR CASE WHEN kind = ANY($7) THEN kind = ANY($8::text[]) ELSE queue = ANY($9::text[]) END)
       AND (SELECT e.parent_id FROM job_edges e
            WHERE e.parent_id = p.job_id
              -- Not EXISTS: that might be answered by reading the whole of the other table.
@@ -92,24 +84,6 @@ c AS (
     SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
 )
 SELECT count(*), max(finished_at) FROM e;
-
--- name: reach_of_ended
--- When the last of the next $4 ended that prune_ended would look at, and how many these are.
-SELECT max(finished_at), count(*) FROM (
-    SELECT finished_at FROM job_ended
-    WHERE graph_id IS NULL AND state = $1 AND finished_at >= $3
-      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-    ORDER BY finished_at LIMIT $4
-) l;
-
--- name: reach_of_loose
--- The same for prune_loose.
-SELECT max(finished_at), count(*) FROM (
-    SELECT finished_at FROM job_ended
-    WHERE graph_id = '00000000-0000-0000-0000-000000000000' AND state = $1 AND finished_at >= $3
-      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
-    ORDER BY finished_at LIMIT $4
-) l;
 
 -- name: old_workflows
 -- Locks the oldest $2 workflows that are nested in none and ended more than $1 seconds ago, but for
