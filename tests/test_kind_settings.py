@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock.domain.effect import Channel, On, Wish
+from penstock.domain.job import State
 from penstock.domain.retry import Backoff, Curve
 from penstock.settings import Settings, describe, load
 from penstock.settings.names import known_within, path_of
@@ -106,6 +107,27 @@ def test_what_is_wrong_is_told_with_its_key_and_source(environ: dict[str, str], 
     message = refusal(environ)
     for word in (next(iter(environ)), *words.split()):
         assert word in message
+
+
+def test_no_kind_and_no_queue_is_kept_longer_than_all_are(config_dir: Path) -> None:
+    environ = {
+        "PENSTOCK_RETENTION__DEAD_S": "100",
+        "PENSTOCK_KINDS__FAIL__RETENTION__DEAD_S": "100",
+        "PENSTOCK_QUEUES": '{"*": {"retention": {"dead_s": 70, "skipped_s": 80}}}',
+    }
+    book = loaded(environ, config_dir).book()
+    assert book.kept_s("fail", "x") == {State.DEAD: 100, State.SKIPPED: 80}
+    assert book.kept_s("echo", "x") == {State.DEAD: 70, State.SKIPPED: 80}
+    environ["PENSTOCK_KINDS__FAIL__RETENTION__DEAD_S"] = "101"
+    message = refusal(environ)
+    for words in (
+        "kinds.fail.retention.dead_s (101) must be at most retention.dead_s (100)",
+        "variable PENSTOCK_KINDS__FAIL__RETENTION__DEAD_S",
+        "variable PENSTOCK_RETENTION__DEAD_S",
+    ):
+        assert words in message
+    environ["PENSTOCK_RETENTION__DEAD_S"] = "0"
+    loaded(environ, config_dir)
 
 
 def test_a_key_is_never_two() -> None:

@@ -19,6 +19,7 @@ from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
 from penstock.commands.letters import DeadLetters
+from penstock.commands.refusals import Refusals
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -71,6 +72,7 @@ from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source, fixed
 from penstock.store.audit import Audit
+from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
@@ -146,6 +148,7 @@ class Engine:
         yield self.settler.run
         yield self.nester.run
         yield self.pool.run
+        yield self.refusals.run
 
     def _build_store(self) -> None:
         postgres, settings = self.rooms.postgres, self._settings
@@ -163,6 +166,7 @@ class Engine:
         self.workflow_reads = WorkflowReads(postgres, self.rooms.health)
         self.letters = Letters(postgres, self.rooms.health)
         self.deliveries = Deliveries(postgres, self.rooms.health)
+        self.audit_log = AuditLog(postgres, self.rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
         sources = Sources.of(postgres, self.effects, self.workflow_reads, self.current)
         outlets = outlets_of(settings, self.rooms.hooks)
@@ -194,6 +198,8 @@ class Engine:
         self.dead_letters = DeadLetters(
             self.letters, self.changes, self.queues, self.sequel, rooms.health
         )
+        per_min = self._settings.audit_log.refusals_per_min
+        self.refusals = Refusals(self.audit_log, per_min, self.metrics)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
@@ -257,9 +263,8 @@ class Engine:
         self.expirer = Expirer(self.jobs, self.graphs, self.sequel, self.metrics)
         self.spreader = Spreader(self.graphs, self.sequel)
         self.pruner = Pruner(
-            Retention(self.rooms.postgres), settings.retention, self.metrics, self.queues.settings
+            Retention(self.rooms.postgres), settings.retention, self.metrics, settings.book()
         )
-        self.pruner.use(settings.retention, settings.kinds, settings.queues)
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )

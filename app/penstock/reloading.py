@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 from penstock.api.app import Front
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Door, Limits
+from penstock.api.peers import Peers
+from penstock.domain.audit_log import Action, Entry
 from penstock.domain.effect import Policy
+from penstock.domain.errors import Unavailable
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
 from penstock.domain.verdict import Patience
 from penstock.egress import networks
 from penstock.handlers.registry import Registry
 from penstock.loops.children import setup_of
-from penstock.loops.reloader import REPLICA
+from penstock.loops.reloader import FILE, POLL, REPLICA, SIGNAL, Reload, details_of
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
@@ -29,6 +32,8 @@ from penstock.telemetry import logs
 
 if TYPE_CHECKING:
     from penstock.engine import Engine
+
+log = logs.get_logger(__name__)
 
 
 def terms_of(settings: Settings, registry: Registry) -> Terms:
@@ -74,6 +79,8 @@ def swap_of_door(door: Door, front: Front, settings: Settings) -> Callable[[], N
         verifier=verifier_of(settings.auth),
         limits=limits_of(settings.http),
         reach=reach_of(settings),
+        peers=Peers(settings.http.trusted_proxies),
+        logs_submissions=settings.audit_log.submissions,
     )
     return lambda: front.use(new)
 
@@ -83,7 +90,20 @@ def wire_reloader(engine: "Engine") -> None:
     reloader = engine.reloader
     reloader.swaps.append(partial(swap_of, engine))
     reloader.tell_others = partial(engine.enqueuer.tell, keys.SETTINGS, keys.CONFIGURATION)
+    reloader.on_reload = partial(_noted, engine)
     engine.ears.on_configuration = partial(reloader.ask, REPLICA)
+
+
+async def _noted(engine: "Engine", reload: Reload) -> None:
+    """Into the audit log, what no caller asked for: his entry is made where he asks. A reload is
+    memory: nothing is held up or undone where the entry can't be stored."""
+    if reload.by not in (FILE, POLL, SIGNAL):
+        return
+    entry = Entry(engine.minter.mint(), Action.CONFIG_RELOAD, reload.by, details=details_of(reload))
+    try:
+        await engine.audit_log.add([entry if reload.refusal is None else entry.refused()])
+    except Unavailable as error:
+        log.warning("reload_not_in_audit_log", why=str(error))
 
 
 def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
@@ -116,7 +136,7 @@ def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
         engine.relays.use(settings, callers)
         engine.judge.patience = patience_of(settings.worker)
         engine.judge.retries.use(budget_of(settings.worker))
-        engine.pruner.use(settings.retention, settings.kinds, settings.queues)
+        engine.pruner.use(settings.retention, settings.book())
         engine.auditor.every_s = settings.audit.every_s
 
     return swap

@@ -19,6 +19,7 @@ from typing import Any
 from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.door import Door
+from penstock.api.peers import Peers
 from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
@@ -300,6 +301,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         letters=engine.letters,
         dead_letters=engine.dead_letters,
         deliveries=engine.deliveries,
+        audit_log=engine.audit_log,
+        refusals=engine.refusals,
         waiters=engine.waiters,
         reloader=engine.reloader,
         minter=engine.minter,
@@ -313,6 +316,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         limits=limits_of(settings.http),
         current=engine.current,
         reach=engine.reach,
+        peers=Peers(settings.http.trusted_proxies),
+        logs_submissions=settings.audit_log.submissions,
     )
 
 

@@ -194,6 +194,13 @@ async def test_wrong_settings_are_refused_with_every_mistake_and_the_old_ones_co
         status, done = await api.call("POST", "/v1/config/reload")
         assert (done["changed"], done["restart_needed"]) == (["jobs.priority"], [])  # port: 0 given
         assert (await api.get("/v1/config"))["refused"] is None
+        told = (await api.get("/v1/audit?action=config.reload"))["items"]
+        assert [(one["actor"], one["outcome"]) for one in told] == [
+            ("tests", "done"),
+            ("tests", "refused"),
+        ]
+        assert told[0]["details"] == {"changed": ["jobs.priority"], "restart_needed": []}
+        assert "jobs.max_attempts = 101" in told[1]["details"]["why"]
         assert (await api.get(f"/v1/jobs/{await api.submit('echo')}"))["priority"] == 8
 
 

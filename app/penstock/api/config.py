@@ -6,11 +6,17 @@ from aiohttp import web
 
 from penstock.api import views
 from penstock.api.ask import Ask
+from penstock.api.entries import entry
 from penstock.api.problems import Fault, Problem
 from penstock.clock import rfc3339_of
-from penstock.loops.reloader import Reload, ReloadRefused
+from penstock.domain.audit_log import Entry
+from penstock.domain.errors import Unavailable
+from penstock.loops.reloader import Reload, ReloadRefused, details_of
 from penstock.settings import describe
 from penstock.settings.live import is_live
+from penstock.telemetry.logs import get_logger
+
+log = get_logger(__name__)
 
 
 async def show(ask: Ask) -> web.Response:
@@ -42,8 +48,10 @@ async def reload(ask: Ask) -> web.Response:
     try:
         done = await reloader.reload_all(ask.caller.sub)
     except ReloadRefused as refused:
+        await _note(ask, entry(ask, None, why=str(refused)[:_TOLD_MAX]).refused())
         faults = [Fault("", mistake) for mistake in refused.mistakes]
         raise Problem("settings-refused", _STAY.format(refused), faults=faults) from None
+    await _note(ask, entry(ask, None, **details_of(done)))
     return views.answer(
         {
             "version": reloader.now.version,
@@ -55,6 +63,16 @@ async def reload(ask: Ask) -> web.Response:
 
 
 _STAY = "nothing was changed: {}"
+_TOLD_MAX = 2000
+
+
+async def _note(ask: Ask, told: Entry) -> None:
+    """The entry comes after what it tells of, which is memory and can't be undone: where it can't
+    be stored, a log line has to do."""
+    try:
+        await ask.door.audit_log.add([told])
+    except Unavailable as error:
+        log.warning("reload_not_in_audit_log", by=ask.caller.sub, why=str(error))
 
 
 def _refused(reload: Reload) -> dict[str, Any]:

@@ -6,6 +6,7 @@ job is replayed by who sees the one that it is in.
 
 import struct
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from penstock.api.ask import Ask
 from penstock.api.batches import take_one
 from penstock.api.blame import validated
 from penstock.api.bodies import Body
+from penstock.api.entries import entry, only
 from penstock.api.job_body import JOB, MEMBER
 from penstock.api.jobs import own_job
 from penstock.api.letter_body import REPLAY_BODY, REPLAYS_BODY
@@ -22,6 +24,7 @@ from penstock.api.lists import page, queues_among
 from penstock.api.problems import Fault, named, not_found
 from penstock.api.queries import Cursors, GroupsQuery, LettersQuery, instant_of, one_of, us_of
 from penstock.api.submissions import Intake, Origin
+from penstock.domain import ids
 from penstock.domain.defaults import Book
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.letter import Renewal, Which
@@ -34,6 +37,7 @@ from penstock.store.lives import no_letter
 _PLACE = struct.Struct(f">q{BYTES}si")  # microseconds since 1970, job, attempt
 _GROUP = struct.Struct(">q8s")  # microseconds since 1970, fingerprint
 _SAMPLE = 10
+_TOLD_MAX = 20  # values of a filter in the audit log
 _CLOSED = "is not open to this token"
 _NESTED = "can't be changed of a job of kind workflow: submit a new one instead"
 
@@ -53,6 +57,8 @@ async def list_all(ask: Ask) -> web.Response:
         one_of(query.error_type),
         one_of(query.fingerprint),
         Which(query.which),
+        job=_owner(query.job_id),
+        workflow=_owner(query.workflow_id),
     )
     if position is not None:
         of = replace(of, start=_place(position))
@@ -68,7 +74,13 @@ async def groups(ask: Ask) -> web.Response:
     cursors = Cursors("dead-letter-groups", query, ask.caller)
     position = cursors.position(_GROUP.size)
     queues = await queues_among(ask, query.queue)
-    of = LetterFilter(queues, one_of(query.kind), one_of(query.error_type))
+    of = LetterFilter(
+        queues,
+        one_of(query.kind),
+        one_of(query.error_type),
+        job=_owner(query.job_id),
+        workflow=_owner(query.workflow_id),
+    )
     below = None
     if position is not None:
         at, mark = _GROUP.unpack(position)
@@ -78,7 +90,8 @@ async def groups(ask: Ask) -> web.Response:
     if found.next is not None:
         mark = bytes.fromhex(found.next.fingerprint)
         following = cursors.cursor(_GROUP.pack(us_of(found.next.last), mark))
-    return page(ask, [letter_views.group(one) for one in found.items], following)
+    items = [letter_views.group(one) for one in found.items]
+    return page(ask, items, following, {"truncated": found.is_truncated})
 
 
 async def replay(ask: Ask) -> web.Response:
@@ -86,7 +99,8 @@ async def replay(ask: Ask) -> web.Response:
     body = validated(REPLAY_BODY, ask.body.value)
     job = await own_job(ask)
     ask.room.foresee(job.size + ask.body.size)
-    renewal = Renewal(ask.caller.sub, queue=body.get("queue"))
+    told = entry(ask, ids.text(job.id), job.queue)
+    renewal = Renewal(ask.caller.sub, queue=body.get("queue"), entry=told)
     if "payload" in body:
         renewal = replace(renewal, payload=await _payload(ask, job, body))
     if renewal.queue is not None and not ask.caller.sees(renewal.queue):
@@ -111,11 +125,15 @@ async def replay_all(ask: Ask) -> web.Response:
         done = await ask.door.dead_letters.count(of)
     else:
         rate = body.get("rate_per_s")
-        done = await ask.door.dead_letters.replay_all(of, ask.caller.sub, rate)
+        told_of = {name: values[:_TOLD_MAX] for name, values in wanted.items()}
+        note = partial(entry, ask, None, only(of.queues or ()), filter=told_of)
+        done = await ask.door.dead_letters.replay_all(of, ask.caller.sub, rate, note)
     told = {
         "dry_run": is_dry,
         "matched": done.matched,
         "replayed": done.replayed,
+        "failed": done.failed,
+        "failures": [letter_views.failure(id_, error) for id_, error in done.failures],
         "more": done.more,
         "sample": [letter_views.letter(one) for one in sample],
     }
@@ -125,7 +143,8 @@ async def replay_all(ask: Ask) -> web.Response:
 async def discard(ask: Ask) -> web.Response:
     """Takes one off the list; its job stays dead."""
     job = await own_job(ask)
-    if not await ask.door.dead_letters.discard(job.id, ask.caller.sub):
+    told = entry(ask, ids.text(job.id), job.queue)
+    if not await ask.door.dead_letters.discard(job.id, ask.caller.sub, told):
         raise no_letter(job.state)
     found = await ask.door.letters.latest(job.id)
     if found is None:
@@ -148,6 +167,11 @@ async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     intake = Intake(recipe, origin, None, form)
     taken = await take_one(intake, Body(value, ask.body.suspect, ask.body.size), ask.door.pace)
     return taken.payload
+
+
+def _owner(text: str | None) -> JobId | None:
+    """Whose letters are wanted."""
+    return None if text is None else ids.parse(text)
 
 
 def _position(place: Place) -> bytes:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from penstock.domain.effect import Wish
-from penstock.domain.job import OnLost
+from penstock.domain.job import OnLost, State
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff
 
 QUEUE = "default"
@@ -37,11 +37,12 @@ class Defaults:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """What one kind or one queue says: fields of `Defaults`, and of its back-off. What isn't there
-    is left to the next layer. `strict` and `queue` are each for one of the two only."""
+    """What one kind or one queue says: fields of `Defaults`, of its back-off, and how many seconds
+    ended jobs are kept. What isn't there is left to the next layer."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     backoff: Mapping[str, Any] = field(default_factory=dict)
+    kept_s: Mapping[State, float] = field(default_factory=dict)
 
 
 NOTHING = Layer()
@@ -59,14 +60,33 @@ class Book:
         """What a job of this kind gets, submitted to this queue, or to none in particular."""
         own = self.kinds.get(kind, NOTHING)
         queue = queue or own.fields.get("queue", self.jobs.queue)
-        layers = [own, *(self.queues[name] for name in matching(self.queues, queue))]
         fields: dict[str, Any] = {}
         backoff: dict[str, Any] = {}
-        for layer in reversed(layers):
+        for layer in self._layers(kind, queue):
             fields |= layer.fields
             backoff |= layer.backoff
         fields["queue"] = queue
         return replace(self.jobs, **fields, backoff=replace(self.jobs.backoff, **backoff))
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is anything that says how long jobs are kept."""
+        return any(layer.kept_s for layer in (*self.kinds.values(), *self.queues.values()))
+
+    def kept_s(self, kind: str, queue: str) -> Mapping[State, float]:
+        """How long ended jobs of a kind in a queue are kept, where they say so."""
+        kept: dict[State, float] = {}
+        for layer in self._layers(kind, queue):
+            kept |= layer.kept_s
+        return kept
+
+    def _layers(self, kind: str, queue: str) -> list[Layer]:
+        """The one that counts most is the last."""
+        queues = [self.queues[name] for name in matching(self.queues, queue)]
+        return [*reversed(queues), self.kinds.get(kind, NOTHING)]
+
+
+NOTHING_SAID = Book()
 
 
 def matching(patterns: Iterable[str], name: str) -> list[str]:

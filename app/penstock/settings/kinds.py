@@ -11,15 +11,18 @@ from pydantic import AfterValidator, Field, field_validator
 
 from penstock.domain.defaults import Layer
 from penstock.domain.effect import NOTIFY_ON, On
-from penstock.domain.job import NAME_PATTERN, OnLost
+from penstock.domain.job import NAME_PATTERN, OnLost, State
 from penstock.domain.retry import Curve, Jitter
 from penstock.settings.notifications import Addressed
 from penstock.settings.section import Section
-from penstock.settings.values import DAY_S, Kept
+from penstock.settings.values import DAY_S, KEPT_MIN_S
 
 NOTICES_MAX = 10  # as a job may ask for
 NAMED_MAX = 1000  # kinds, and queues, that something is said of
 AHEAD_MAX_S = 1827 * DAY_S  # five years, as at the door
+
+
+KeptLess = Annotated[float, Field(ge=KEPT_MIN_S, le=36_500 * DAY_S)]
 
 
 class Backoff(Section):
@@ -33,12 +36,13 @@ class Backoff(Section):
 
 
 class KeptEnds(Section):
-    """How long ended jobs are kept; jobs of a workflow go with it, whatever is said here."""
+    """How long ended jobs are kept, at most as long as `retention` says of all. Jobs of workflows
+    and with `depends_on` go by that alone."""
 
-    succeeded_s: Kept | None = Field(None, description="age at which succeeded jobs go; 0 = never")
-    dead_s: Kept | None = Field(None, description="age at which dead jobs go; 0 = never")
-    cancelled_s: Kept | None = Field(None, description="age at which cancelled jobs go; 0 = never")
-    skipped_s: Kept | None = Field(None, description="age at which skipped jobs go; 0 = never")
+    succeeded_s: KeptLess | None = Field(None, description="age at which succeeded jobs go")
+    dead_s: KeptLess | None = Field(None, description="age at which dead jobs go")
+    cancelled_s: KeptLess | None = Field(None, description="age at which cancelled jobs go")
+    skipped_s: KeptLess | None = Field(None, description="age at which skipped jobs go")
 
 
 class Notice(Addressed):
@@ -95,7 +99,9 @@ class _Said(Section):
         }
         if self.notify is not None:
             fields["notify"] = tuple(notice.as_wish() for notice in self.notify)
-        return Layer(fields, _given(self.backoff))
+        kept = _given(self.retention)
+        states = {State(name.removesuffix("_s")): seconds for name, seconds in kept.items()}
+        return Layer(fields, _given(self.backoff), states)
 
 
 class Kind(_Said):

@@ -24,6 +24,7 @@ LIVE = frozenset(
         *("egress.allow", "log.level"),
         *("http.body_max_bytes", "http.batch_body_max_bytes", "http.batch_jobs_max"),
         *("http.containers_max", "http.head_timeout_s", "http.body_timeout_s"),
+        *("http.trusted_proxies", "audit_log.submissions"),
         *("worker.retry_share", "worker.retry_min_per_s", "worker.retry_burst"),
         *("worker.retry_spread_max_s", "worker.losses_max", "worker.crashes_max"),
     }
@@ -33,7 +34,7 @@ AT_START = frozenset(
     {
         *("env", "roles", "broker"),
         *("alerts", "dev", "handlers", "kafka", "postgres", "queue", "rabbitmq", "redis"),
-        "log.format",
+        *("audit_log.refusals_per_min", "log.format"),
         *("egress.connect_timeout_s", "egress.response_max_bytes"),
         *("http.host", "http.port", "http.bodies_max_bytes", "http.answers_max_bytes"),
         *("http.connections_max", "http.keepalive_s", "http.submissions_in_flight_max"),

@@ -186,7 +186,7 @@ def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     text = _said(error["msg"])
     if error["type"] == "lacking":  # one of several, which the rule names itself
         yield from _unless_unread(text, text, found)
-    elif key is None and loc[-1] == "[key]":
+    elif key is None and loc[-1:] == ["[key]"]:
         yield f"{_places(text, loc, found)}: {' '.join(loc[:-1])} can't be a name: {text}"
     elif key is None:  # a rule across settings names them itself
         yield from _unless_unread(

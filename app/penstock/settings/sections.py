@@ -28,6 +28,7 @@ from penstock.settings.values import (
     Dsn,
     ImportName,
     Kept,
+    KeptLong,
     LongSecret,
     PublicKeys,
     RedisUrl,
@@ -100,6 +101,11 @@ class Http(Section):
         15, ge=0.1, le=3600, description="longest time to send a body, and to take an answer off"
     )
     keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
+    trusted_proxies: tuple[Cidr, ...] = Field(
+        (),
+        max_length=100,
+        description="networks of proxies whose X-Forwarded-For is believed (CIDRs)",
+    )
 
     @model_validator(mode="after")
     def _has_room_for_the_largest(self) -> Self:
@@ -232,11 +238,28 @@ class Retention(Section):
     deliveries_s: Kept = Field(
         30 * DAY_S, description="age at which ended deliveries go; 0 = never"
     )
+    audit_s: KeptLong = Field(
+        400 * DAY_S, description="age at which entries of the audit log go; 0 = never"
+    )
     step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
 
 
+class AuditLog(Section):
+    """What is written down of who did what; see also retention.audit_s."""
+
+    submissions: bool = Field(
+        True, description="submissions have entries too, one a request; false = only other changes"
+    )
+    refusals_per_min: int = Field(
+        60,
+        ge=0,
+        le=100_000,
+        description="most entries a minute of calls refused with 403; 0 = none",
+    )
+
+
 class Audit(Section):
-    """What a replica checks of its own accord."""
+    """What a replica checks of its own accord: the jobs, not the callers."""
 
     every_s: float = Field(60, ge=0, le=DAY_S, description="time between two audits; 0 = none")
 
@@ -311,6 +334,7 @@ class Settings(Section):
     queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
+    audit_log: AuditLog = AuditLog()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
     kafka: Kafka = Kafka()
@@ -336,6 +360,21 @@ class Settings(Section):
         )
         kinds = {name: kind.as_layer() for name, kind in self.kinds.items()}
         return Book(jobs, kinds, {name: queue.as_layer() for name, queue in self.queues.items()})
+
+    @model_validator(mode="after")
+    def _keeps_nothing_longer_than_all(self) -> Self:
+        """What is kept longer would be read over and over by whoever looks for what is old."""
+        named = {f"kinds.{name}": kind.retention for name, kind in self.kinds.items()}
+        named |= {f"queues.{name}": queue.retention for name, queue in self.queues.items()}
+        for name, kept in named.items():
+            for field in type(kept).model_fields:
+                own, of_all = getattr(kept, field), getattr(self.retention, field)
+                if own is not None and 0 < of_all < own:
+                    raise ValueError(
+                        f"{name}.retention.{field} ({own:g}) must be at most retention.{field} "
+                        f"({of_all:g}), after which jobs of all kinds go: raise that"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _knows_its_broker(self) -> Self:

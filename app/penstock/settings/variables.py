@@ -27,8 +27,8 @@ CONFIG_DIR = "PENSTOCK_CONFIG_DIR"
 OF_SOURCES = frozenset({CONFIG_DIR, SSM_PATH, SECRETS_DIR})  # where the others are
 NOT_SETTINGS = frozenset(PREFIX + name for name in ("ENV", "CHAOS", "REDIS_BIN", "URL", "TOKEN"))
 # Kubernetes tells each pod of each Service of its namespace: of `penstock`, `penstock-redis` ...
-_SERVICE = re.compile(r"PENSTOCK(_[A-Z0-9]+)*_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)")
-_PORT = re.compile(r"PENSTOCK(_[A-Z0-9]+)*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
+_SERVICE = re.compile(r"PENSTOCK(_[A-Z0-9]+)*?_SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)")
+_PORT = re.compile(r"PENSTOCK(_[A-Z0-9]+)*?_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?")
 _NEAR = 0.85  # PENSTOK and PNESTOCK are, OPENSTACK isn't
 
 

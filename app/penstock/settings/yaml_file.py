@@ -81,7 +81,8 @@ def _text(path: Path, name: str) -> str:
 
 def _shown(path: Path) -> str:
     here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+    is_below = here != here.parent and path.is_relative_to(here)  # everything is below /
+    return str(path.relative_to(here) if is_below else path)
 
 
 def _bound(root: yaml.Node, name: str) -> None:

@@ -5,9 +5,10 @@ dead letters of what was moved resolved. Always holds: edges from what runs agai
 succeeded is kept. If we die before the commit nothing has happened.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from penstock.domain import ids
 from penstock.domain.errors import Contended, DuplicateJob, WrongState, WrongWorkflowState
@@ -27,6 +28,7 @@ from penstock.domain.workflow import (
     decide,
 )
 from penstock.store import rows
+from penstock.store.audit_log import note
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Transaction
 from penstock.store.walk import Moved, Walk, count_columns
@@ -50,8 +52,10 @@ async def renew_plain(transaction: Transaction, id_: JobId, renewal: Renewal) ->
     found = await transaction.rows("retry_ended", id_, renewal.delay_s)
     if not found:
         raise StaysError
-    await resolve(transaction, [id_], renewal)
-    return Moved(due=[_due(id_, *row) for row in found])
+    (queue, kind, priority, at, was) = found[0]
+    await resolve(transaction, {id_: State(was)}, renewal)
+    await _note(transaction, State(was), renewal)
+    return Moved(due=[_due(id_, queue, kind, priority, at)])
 
 
 async def renew_linked(
@@ -67,6 +71,7 @@ async def renew_linked(
         raise StaysError
     await change(transaction, renewal)
     await _reopen(transaction, walk, [again], LOOSE, renewal)
+    await _note(transaction, again.was, renewal)
     return await walk.finish()
 
 
@@ -74,8 +79,12 @@ def check_retry(found: Workflow) -> None:
     if found.state is WorkflowState.RUNNING and found.halt is Halt.CANCEL:
         raise WrongWorkflowState(found.state, "it is being cancelled: wait until that is over")
     if found.state is not WorkflowState.RUNNING and found.holder is not None:
-        why = f"it was an attempt of the job {ids.text(found.holder)}: retry that job"
-        raise WrongWorkflowState(found.state, why)
+        holder = ids.text(found.holder)
+        why = (
+            f"it was an attempt of the job {holder}: POST /v1/jobs/{holder}/retry runs again what "
+            "didn't succeed in it"
+        )
+        raise WrongWorkflowState(found.state, why, found.holder)
 
 
 def _unfinished() -> Contended:
@@ -154,7 +163,7 @@ async def _reopen(
         for id_, queue, kind, priority, at, is_due, _state in found:
             due = Due(JobId(id_), queue, kind, priority, rows.ms(at))
             (walk.moved.due if is_due else walk.moved.blocked).append(due)
-    await resolve(transaction, [one.id for one in again if one.was is State.DEAD], renewal)
+    await resolve(transaction, {one.id: one.was for one in again}, renewal)
     await _untell(transaction, again)
 
 
@@ -253,19 +262,44 @@ async def change(transaction: Transaction, renewal: Renewal) -> None:
         await transaction.rows("add_queues_to_workflow", found[0][0], [renewal.queue])
 
 
-async def resolve(transaction: Transaction, ids: Sequence[JobId], renewal: Renewal) -> None:
-    """Resolves the letters of jobs that were moved. WrongState where a replay has none to resolve:
-    it was discarded."""
-    others = [id_ for id_ in ids if id_ != renewal.only]
+async def note_workflow(
+    transaction: Transaction, found: Workflow, again: Sequence[Again], renewal: Renewal
+) -> None:
+    """Has the audit log tell of a retry of a workflow, or from one of its jobs."""
+    was: State | WorkflowState = found.state
+    if renewal.only is not None:
+        was = next(one.was for one in again if one.id == renewal.only)
+    await _note(transaction, was, renewal, jobs=len(again))
+
+
+async def _note(
+    transaction: Transaction, was: State | WorkflowState, renewal: Renewal, **details: Any
+) -> None:
+    if renewal.entry is None:
+        return
+    if renewal.payload is not None:
+        details["payload_changed"] = True
+    if renewal.queue is not None:
+        details["new_queue"] = renewal.queue
+    await note(transaction, renewal.entry.with_(before={"state": was}, **details))
+
+
+async def resolve(transaction: Transaction, moved: Mapping[JobId, State], renewal: Renewal) -> None:
+    """Resolves the letters of jobs that were moved from these ends. WrongState where a replay has
+    none to resolve: it was discarded, or the job wasn't dead."""
+    dead = [id_ for id_, was in moved.items() if was is State.DEAD]
+    others = [id_ for id_ in dead if id_ != renewal.only]
     if others:
         await transaction.rows("resolve_letters", others, Resolution.RETRIED, renewal.by or None)
-    if renewal.only is None or (renewal.only not in ids and renewal.how is not Resolution.REPLAYED):
+    if renewal.only is None or (
+        renewal.only not in dead and renewal.how is not Resolution.REPLAYED
+    ):
         return
     found = await transaction.rows(
         "resolve_letters", [renewal.only], renewal.how, renewal.by or None
     )
     if renewal.how is Resolution.REPLAYED and not found:
-        raise no_letter(State.DEAD)
+        raise no_letter(moved[renewal.only])
 
 
 def no_letter(state: str) -> WrongState:
