@@ -16,18 +16,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock import chaos, clock
+from penstock.access import Access
 from penstock.api import app
-from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
 from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
 from penstock.domain.readiness import Readiness
-from penstock.egress.client import Egress
+from penstock.egress import Egress, pinned
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
 from penstock.queue.redis import RedisDoor
 from penstock.rooms import Rooms
-from penstock.settings import Auth, Settings
+from penstock.settings import Settings
 from penstock.store import arrival, migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
@@ -172,10 +172,13 @@ async def running(settings: Settings) -> AsyncIterator[Replica]:
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms)
+        access = Access(settings.auth, settings.rate_limits, rooms)
+        if "api" in settings.roles:
+            engine.loops += access.loops()
         try:
             await _come_alive(engine, rooms.limits)
             async with _turning(engine) as (tasks, failed):
-                door = _door(settings, rooms, engine, failed)
+                door = _door(settings, rooms, engine, access, failed)
                 async with app.serve(door, settings.http.host, settings.http.port) as port:
                     url = f"http://{_host(settings.http.host)}:{port}"
                     yield Replica(url, engine, tasks, failed)
@@ -234,8 +237,8 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
     )
     await store.open()
     try:
-        async with egress, hooks:
-            yield Rooms(dsn, limits, store, health, door, egress, hooks, registry, Metrics())
+        async with egress, hooks, pinned(settings.egress.connect_timeout_s) as own:
+            yield Rooms(dsn, limits, store, health, door, egress, own, hooks, registry, Metrics())
     finally:
         await door.close()
         health.close()
@@ -273,7 +276,9 @@ async def _told(
         raise
 
 
-def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Door:
+def _door(
+    settings: Settings, rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event
+) -> Door:
     return Door(
         submitter=engine.submitter,
         changes=engine.changes,
@@ -286,10 +291,11 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         deliveries=engine.deliveries,
         waiters=engine.waiters,
         minter=engine.minter,
-        verifier=_verifier(settings.auth),
+        verifier=access.verifier,
+        limiter=access.limiter,
         now_ms=engine.pg_clock.now_ms,
         payload_errors=rooms.registry.payload_errors,
-        readiness=lambda: _readiness(rooms, engine, failed),
+        readiness=lambda: _readiness(rooms, engine, access, failed),
         metrics=engine.metrics,
         backlog=engine.submitter.backlog,
         serves_api="api" in settings.roles,
@@ -316,16 +322,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
     )
 
 
-def _verifier(auth: Auth) -> Verifier:
-    secret = auth.jwt_secret.get_secret_value() if auth.jwt_secret is not None else None
-    public = [key for source in auth.public_keys for key in source.keys]
-    rules = TokenRules(
-        auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
-    )
-    return Verifier(key_set(secret, public), rules)
-
-
-def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness:
+def _readiness(rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event) -> Readiness:
     reasons = [f"{loop.name} is stuck" for loop in engine.loops if loop.is_stuck()]
     reasons += [f"{loop.name} has ended" for loop in engine.loops if loop.ended]
     if failed.is_set() and not reasons:
@@ -339,7 +336,7 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []
-    degraded += engine.relays.away()
+    degraded += [*engine.relays.away(), *access.degraded()]
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)
 

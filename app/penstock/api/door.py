@@ -9,6 +9,7 @@ from penstock.api.pace import Pace
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.letters import DeadLetters
+from penstock.commands.rate_limiter import RateLimiter
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.effect import Channel
@@ -113,6 +114,7 @@ class Door:
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
     reach: Reach = no_reach
+    limiter: RateLimiter | None = None
 
     @property
     def recipe(self) -> Recipe:

@@ -15,8 +15,9 @@ from functools import partial
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
-from penstock.api import openapi, problems, queries, splitting
+from penstock.api import openapi, problems, queries, rates, splitting
 from penstock.api.ask import NOBODY, Ask
+from penstock.api.auth import KeyMissing
 from penstock.api.bodies import (
     NOTHING,
     Terms,
@@ -65,6 +66,7 @@ class Porter:
         self._terms = _terms(door)
         self.gate = Gate(door.limits, door.backlog, door.metrics)
         self._room = Room(door.limits.bodies_max_bytes)
+        self._limiter = door.limiter
         self._answers = Room(door.limits.answers_max_bytes, "sent")
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
@@ -78,7 +80,9 @@ class Porter:
             place = route.path
             if PLACE not in request:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
-            caller = self._caller(request, route)
+            caller = await self._caller(request, route)
+            if self._limiter is not None and self._limiter.rules:
+                await rates.enter(self._door, request, route.traffic, caller)
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(self._door, request, caller, key, NOTHING, room, _asked(route, query))
             response = await self._answer(ask, route)
@@ -88,14 +92,21 @@ class Porter:
             if ANSWER in request:
                 request[ANSWER].give_back()
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
+        rates.tell(request, response)
         seal(response, request_id)
         return response
 
-    def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
-        """Who asks, if he may."""
+    async def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
+        """Who asks, if he may. Waits only where the token's key may have been published since."""
         if route.role is None:
             return NOBODY
-        caller = self._door.verifier.caller(request.headers)
+        try:
+            caller = self._door.verifier.caller(request.headers)
+        except KeyMissing:
+            if PLACE in request:  # else strangers could take the places of all others
+                request[PLACE].leave()
+                del request[PLACE]
+            caller = await self._door.verifier.caller_of_late(request.headers)
         if not caller.may(route.role):
             raise Problem("forbidden", f"this needs the role {route.role}")
         return caller

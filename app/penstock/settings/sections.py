@@ -14,8 +14,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.settings.auth import Auth
 from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
 from penstock.settings.notifications import Notifications, Smtp, Webhook
+from penstock.settings.rate_limits import RateLimits
 from penstock.settings.section import Section
 from penstock.settings.values import (
     DAY_S,
@@ -26,8 +28,6 @@ from penstock.settings.values import (
     Dsn,
     ImportName,
     Kept,
-    LongSecret,
-    PublicKeys,
     RedisUrl,
     Roles,
 )
@@ -136,41 +136,6 @@ class Redis(Section):
 
     url: RedisUrl = Field(description="where it is: redis://[user:password@]host:port/database")
     timeout_s: float = Field(1, ge=0.05, le=60, description="longest time of a call")
-
-
-class Auth(Section):
-    """Who may ask."""
-
-    jwt_secret: LongSecret | None = Field(
-        None, description="key of the HS256 tokens, 32 bytes at least"
-    )
-    # Not repeated in errors: somebody may have put a private key there.
-    public_keys: PublicKeys = Field(
-        (),
-        max_length=20,
-        repr=False,
-        description="keys of RS256, ES256 and EdDSA tokens: {kid, pem} or {file} (PEM, JWK set)",
-    )
-    issuer: str | None = Field(None, description="the `iss` a token must have; none = any")
-    audience: str | None = Field(None, description="the `aud` a token must have; none = any")
-    token_type: Literal["JWT", "at+jwt"] | None = Field(
-        None, description="the `typ` a token must have; none = either, or none"
-    )
-    token_max_age_s: int = Field(
-        400 * DAY_S, ge=60, le=4000 * DAY_S, description="longest life of a token"
-    )
-    leeway_s: int = Field(30, ge=0, le=300, description="clock difference that is forgiven")
-
-    @model_validator(mode="after")
-    def _has_a_key(self) -> Self:
-        if self.jwt_secret is None and not self.public_keys:
-            raise PydanticCustomError(
-                "lacking",
-                "auth.jwt_secret is required, or auth.public_keys: set PENSTOCK_AUTH__JWT_SECRET, "
-                "or PENSTOCK_AUTH__JWT_SECRET_FILE to a file that holds it, "
-                "or PENSTOCK_AUTH__PUBLIC_KEYS",
-            )
-        return self
 
 
 class Queue(Section):
@@ -293,6 +258,7 @@ class Settings(Section):
     postgres: Postgres
     redis: Redis
     auth: Auth
+    rate_limits: RateLimits = RateLimits()
     worker: Worker = Worker()
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
@@ -311,6 +277,11 @@ class Settings(Section):
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fetches_keys_safely(self) -> Self:
+        self.auth.demand_safe_url(self.env)
+        return self
 
     @model_validator(mode="after")
     def _knows_its_broker(self) -> Self:
