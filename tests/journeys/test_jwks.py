@@ -155,7 +155,7 @@ async def test_a_start_does_not_wait_for_the_keys_and_says_what_is_missing(
         assert await stand.degraded() == []
 
 
-async def test_a_new_key_is_found_without_a_restart_and_a_flood_of_names_fetches_once(
+async def test_a_new_key_is_found_and_a_flood_of_names_fetches_once(
     stands: Stands, provider: Provider
 ) -> None:
     async with stands() as stand:
