@@ -1,6 +1,8 @@
 """What is fetched from a URL that the operator pinned, and what never is."""
 
 import asyncio
+import ssl
+from pathlib import Path
 
 import pytest
 from aiohttp import web
@@ -8,6 +10,9 @@ from aiohttp import web
 from penstock.domain.errors import KeysUnavailable
 from penstock.egress import fetched, pinned
 from tests.egress.receiver import canary, receiver, saying
+from tests.outlets.test_mail import certificate
+
+__all__ = ["certificate"]  # the fixture
 
 
 async def got(url: str, bytes_max: int = 1000, timeout_s: float = 5.0) -> bytes:
@@ -54,6 +59,17 @@ async def test_what_is_too_slow_is_given_up() -> None:
     async with receiver(hang) as here:
         with pytest.raises(KeysUnavailable, match="no answer in time"):
             await got(here.url, timeout_s=0.1)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused_and_said(
+    certificate: Path,
+) -> None:
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    async with receiver(saying(b"{}"), tls) as here:
+        with pytest.raises(KeysUnavailable, match=r"no answer by TLS: .*self-signed certificate"):
+            await got(here.url)
+    assert here.seen == []
 
 
 @pytest.mark.parametrize(
