@@ -31,7 +31,9 @@ Replicas = Callable[..., AbstractAsyncContextManager[list[Replica]]]
 def limited(replica_settings: Settings) -> Replicas:
     @asynccontextmanager
     async def opened(*rows: dict[str, Any], count: int = 1) -> AsyncIterator[list[Replica]]:
-        settings = replica_settings.model_copy(update={"rate_limits": rules(*rows)})
+        # Replicas that wait for a busy machine in vain would go by their own counts.
+        redis = replica_settings.redis.model_copy(update={"timeout_s": 10.0})
+        settings = replica_settings.model_copy(update={"rate_limits": rules(*rows), "redis": redis})
         async with AsyncExitStack() as stack:
             yield [await stack.enter_async_context(running(settings)) for _ in range(count)]
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from penstock import clock
 from penstock.commands import rate_limiter
 from penstock.commands.rate_limiter import RateLimiter
 from penstock.domain.caller import Caller
@@ -23,12 +24,11 @@ def rule(limit: int = 10, period_s: float = 100_000, burst: int = 5) -> RateRule
 
 @dataclass
 class Counting(Rates):
-    """Counts calls; may be away or silent."""
+    """Counts calls; may be away."""
 
     door: RedisDoor
     calls: list[tuple[int, int, int]] = field(default_factory=list)
     is_away: bool = False
-    is_silent: bool = False
 
     def __post_init__(self) -> None:
         super().__init__(self.door)
@@ -37,8 +37,6 @@ class Counting(Rates):
         self.calls.append((args[2], args[3], args[4]))
         if self.is_away:
             raise QueueUnavailable("away")
-        if self.is_silent:
-            await asyncio.sleep(60)
         return await super().take(*args)
 
 
@@ -88,6 +86,18 @@ async def test_who_asks_at_once_shares_what_is_lent(replicas: Replicas) -> None:
     found = await asyncio.gather(*(limiter.take(rule(burst=1000), "ada", 1) for _ in range(500)))
     assert passed(found) == 500
     assert len(rates.calls) < 40
+
+
+async def test_who_asks_much_goes_on_to_borrow_much_when_a_lease_is_over(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((limiter, rates),) = replicas(1)
+    now = 1000.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    for _ in range(2000):  # 1,000 a second, for two seconds
+        now += 0.001
+        assert not (await limiter.take(rule(burst=100_000), "ada", 1)).wait_s
+    assert len(rates.calls) < 20
 
 
 async def test_who_asks_little_borrows_nothing(
@@ -166,14 +176,12 @@ async def test_what_was_let_in_before_redis_went_away_is_not_forgotten(
     assert passed([await limiter.take(by, "ada", 1) for _ in range(10)]) == 2  # Redis knows of 3
 
 
-async def test_a_silent_redis_is_not_waited_for_again_and_again(
-    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(rate_limiter, "_PATIENCE_S", 0.02)
+async def test_a_redis_that_was_found_to_be_away_is_not_asked(replicas: Replicas) -> None:
     ((limiter, rates),) = replicas(1)
-    rates.is_silent = True
+    rates.door._failures = 3
+    rates.door._probe_at = 0.0  # a call would be let through, to see whether it is back
     assert passed([await limiter.take(rule(), "ada", 1) for _ in range(20)]) == 5
-    assert len(rates.calls) == 1
+    assert rates.calls == []
 
 
 async def test_what_is_remembered_is_bounded(

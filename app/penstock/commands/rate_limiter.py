@@ -3,14 +3,14 @@
 In: a caller, what he asks for. Out: where his budget stands, and whether that was enough. Always
 holds: what is let in was taken from the budget in Redis before, so all replicas together let in
 what the rule says; who asks much is lent some units ahead, for `_LEASE_S`, so that not each request
-waits for Redis; while Redis is away, or slow, this replica goes by what it let in itself, by the
-same rule: never open. If we die, what was lent is spent: `_LENT_SHARE` of the burst at most.
+waits for Redis; while Redis is away this replica goes by what it let in itself, by the same rule:
+never open. If we die, what was lent is spent: `_LENT_SHARE` of the burst at most.
 Decision 0026.
 """
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from penstock import clock
 from penstock.domain import rate
@@ -22,8 +22,6 @@ from penstock.telemetry.metrics import Metrics
 
 _LEASE_S = 0.25
 _LENT_SHARE = 10  # of the burst, one part in so many is lent at most
-_PATIENCE_S = 0.25  # that a request waits for Redis
-_ALONE_S = 1.0  # that nobody asks Redis after it was too slow
 _BUDGETS_MAX = 10_000  # that we remember
 
 
@@ -64,12 +62,11 @@ class _Budget:
         return self.refused_until - now + beyond * rule.unit_s
 
     def standing(self, rule: RateRule, now: float, wait_s: float = 0.0) -> Standing:
-        found = rate.standing(rule, self.whole_at, now, wait_s)
-        return replace(found, left=min(found.left + self.lent, rule.burst))
+        return rate.standing(rule, self.whole_at - self.lent * rule.unit_s, now, wait_s)
 
     def wants(self, rule: RateRule, now: float) -> int:
         """Units to borrow ahead: twice what was used since the last time, while he asks much."""
-        if now - self.asked_at > _LEASE_S:
+        if now - self.asked_at > 2 * _LEASE_S:
             return 0
         return min(2 * self.used, rule.burst // _LENT_SHARE)
 
@@ -82,7 +79,6 @@ class RateLimiter:
         self._rates = rates
         self._metrics = metrics
         self._budgets: dict[tuple[Counts, str], _Budget] = {}
-        self._alone_until = float("-inf")
 
     def change(self, rules: Sequence[RateRule]) -> None:
         """Other rules from now on. What was spent by the old ones stays spent."""
@@ -123,16 +119,12 @@ class RateLimiter:
         wait_s = budget.still_refused_s(rule, needed, now)
         if wait_s > 0:
             return budget.standing(rule, now, wait_s)
-        if now < self._alone_until:
+        if self._rates.away:  # others find out when it is back: no caller has to wait for that
             return self._alone(budget, rule, needed, units)
         wants, back, budget.lent = budget.wants(rule, now), budget.lent, 0
         try:
-            async with asyncio.timeout(_PATIENCE_S):
-                taken = await self._rates.take(rule, sub, needed, wants, back)
+            taken = await self._rates.take(rule, sub, needed, wants, back)
         except QueueUnavailable:
-            return self._alone(budget, rule, needed, units)
-        except TimeoutError:
-            self._alone_until = clock.monotonic() + _ALONE_S
             return self._alone(budget, rule, needed, units)
         now = clock.monotonic()
         budget.lend(taken, now)

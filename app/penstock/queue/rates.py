@@ -25,6 +25,11 @@ class Rates:
     def __init__(self, door: RedisDoor) -> None:
         self._door = door
 
+    @property
+    def away(self) -> bool:
+        """True while Redis was found to be away."""
+        return self._door.is_open
+
     async def take(
         self, rule: RateRule, sub: str, needed: int, wanted: int = 0, back: int = 0
     ) -> Taken:
