@@ -14,7 +14,7 @@ from penstock.api.ask import Ask
 from penstock.api.blame import refusal, validated
 from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
 from penstock.api.lists import cut, own_queues, page
-from penstock.api.problems import Problem, not_found
+from penstock.api.problems import Fault, Problem, not_found
 from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, endpoint_id
@@ -80,9 +80,11 @@ async def endpoints(ask: Ask) -> web.Response:
 async def enable(ask: Ask) -> web.Response:
     """Takes an endpoint back that was given up: what waits for it is tried at once."""
     body = validated(ENDPOINT_BODY, ask.body.value)
+    if len(body) != 1:
+        raise refusal([Fault("", "needs an id or an endpoint, and not both")])
     if ask.caller.queues is not None:
         raise not_found()
-    found = await ask.door.deliveries.enable(body["endpoint"])
+    found = await ask.door.deliveries.enable(body.get("id") or body["endpoint"])
     if found is None:
         raise not_found()
     return views.answer(letter_views.enabled(*found))
@@ -138,5 +140,5 @@ async def _check_told_of(ask: Ask, view: DeliveryView) -> None:
 async def _check_enabled(ask: Ask, endpoint: str) -> None:
     """409 where the endpoint was given up: what is sent there would be dropped."""
     if await ask.door.deliveries.is_disabled(endpoint):
-        how = f'POST /v1/endpoints/enable {{"endpoint": "{endpoint_id(endpoint)}"}}'
+        how = f'POST /v1/endpoints/enable {{"id": "{endpoint_id(endpoint)}"}}'
         raise Problem("endpoint-disabled", f"its endpoint was given up; enable it first: {how}")

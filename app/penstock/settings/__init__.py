@@ -3,6 +3,7 @@
 from penstock.settings.auth import Auth
 from penstock.settings.brokers import AlertRule, Alerts, Kafka, RabbitMq
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.names import SettingsError, SourceUnavailable
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.rate_limits import RateLimit, RateLimits
 from penstock.settings.section import Section
@@ -19,8 +20,10 @@ from penstock.settings.sections import (
     Retention,
     Settings,
 )
-from penstock.settings.sources import SettingsError, environment, near_misses, without_settings
+from penstock.settings.ssm import Parameters
+from penstock.settings.ssm import fetch as fetch_parameters
 from penstock.settings.values import Role
+from penstock.settings.variables import environment, near_misses, without_settings
 from penstock.settings.worker import Worker
 
 __all__ = [
@@ -35,6 +38,7 @@ __all__ = [
     "Kafka",
     "Log",
     "Notifications",
+    "Parameters",
     "Postgres",
     "Queue",
     "RabbitMq",
@@ -48,10 +52,12 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Smtp",
+    "SourceUnavailable",
     "Webhook",
     "Worker",
     "describe",
     "environment",
+    "fetch_parameters",
     "given_keys",
     "load",
     "load_section",
