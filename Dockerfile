@@ -31,7 +31,7 @@ RUN pip uninstall --yes --root-user-action=ignore pip \
     && rm -r /usr/local/lib/python3.*/ensurepip \
     && groupadd --gid 10001 penstock \
     && useradd --uid 10001 --gid 10001 --home-dir /srv/penstock --no-create-home --shell /usr/sbin/nologin penstock \
-    && install -d -o 10001 -g 10001 -m 700 /run/secrets/penstock
+    && install -d -o 10001 -g 10001 -m 700 /run/keys
 
 COPY --from=build /etc/penstock /etc/penstock
 COPY --from=build /opt/penstock /opt/penstock
