@@ -24,16 +24,15 @@ def migrate(check: bool, plan: bool) -> None:
 
     dsn = load_section(Postgres, environment()).dsn.get_secret_value()
     with explained(dsn):
-        if plan:
-            for one in run(store.plan(dsn)):
-                click.echo(_told(one))
-            return
-        names = run(store.pending(dsn) if check else store.migrate(dsn))
-    for name in names:
-        click.echo(name)
-    if not names:
+        if check or plan:
+            lines = [_told(one) if plan else one.name for one in run(store.plan(dsn))]
+        else:
+            lines = run(store.migrate(dsn))
+    for line in lines:
+        click.echo(line)
+    if not lines:
         click.echo("penstock: the schema is up to date", err=True)
-    sys.exit(1 if check and names else 0)
+    sys.exit(1 if check and lines else 0)
 
 
 def _told(one: "Migration") -> str:
