@@ -1,14 +1,12 @@
 """The page on backup and restore (app/docs/operations.md), followed to the letter."""
 
 import asyncio
-import itertools
 import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from tests.support.api import Api
@@ -17,7 +15,6 @@ from tests.support.servers import Servers
 from tests.test_tidy import ROOT
 
 PAGE = (ROOT / "app" / "docs" / "operations.md").read_text()
-_numbers = itertools.count(1)
 
 
 def commands() -> list[str]:
@@ -29,11 +26,7 @@ def commands() -> list[str]:
 @pytest.fixture
 async def restored(servers: Servers) -> str:
     """An empty database to restore into."""
-    name = f"restored_{next(_numbers)}"
-    con = await asyncpg.connect(servers.postgres.dsn)
-    await con.execute(f"CREATE DATABASE {name}")
-    await con.close()
-    return servers.postgres.dsn_of(name)
+    return await servers.empty_database()
 
 
 @pytest.fixture

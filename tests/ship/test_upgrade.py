@@ -5,14 +5,12 @@ The earlier one knows 12 migrations: nothing of dead letters and of what leaves 
 
 import asyncio
 import io
-import itertools
 import subprocess
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import pytest
 from aiohttp import ClientSession
 
@@ -26,7 +24,6 @@ from tests.test_tidy import ROOT
 EARLIER = "1b05fe1f815266274886b401684f7db333b8e210"  # the last before migration 0013
 KNEW = 12
 SAMPLES = {"PENSTOCK_HANDLERS__MODULES": '["penstock.handlers.samples"]'}
-_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
@@ -45,11 +42,7 @@ def earlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def old_schema(servers: Servers, earlier: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A database as the earlier code's migrations left it."""
-    name = f"upgrade_{next(_numbers)}"
-    con = await asyncpg.connect(servers.postgres.dsn)
-    await con.execute(f"CREATE DATABASE {name}")
-    await con.close()
-    dsn = servers.postgres.dsn_of(name)
+    dsn = await servers.empty_database()
     with monkeypatch.context() as then:
         then.setattr("penstock.places.migrations_dir", lambda: earlier / "migrations")
         assert len(await migrate.migrate(dsn)) == KNEW

@@ -1,7 +1,6 @@
 """Migrations: forward only, whole files, in turns; what doesn't go together stops the start."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeAlias
@@ -19,17 +18,12 @@ from tests.support.servers import Servers
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 NAMES = [one.name for one in files(places.migrations_dir())]
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
 async def empty(servers: Servers) -> str:
     """The DSN of a database in which nothing is."""
-    name = f"empty_{next(_numbers)}"
-    con = await asyncpg.connect(servers.postgres.dsn)
-    await con.execute(f"CREATE DATABASE {name}")
-    await con.close()
-    return servers.postgres.dsn_of(name)
+    return await servers.empty_database()
 
 
 @pytest.fixture
