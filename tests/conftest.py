@@ -10,6 +10,7 @@ import pytest
 from penstock import settings
 from penstock.server import Replica, running
 from tests.support.api import Api
+from tests.support.parameter_store import ParameterStore
 from tests.support.replica import SECRET
 from tests.support.servers import Servers
 
@@ -26,6 +27,13 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     both.start()
     yield both
     both.stop()
+
+
+@pytest.fixture(scope="session")
+def parameter_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ParameterStore]:
+    """AWS' Parameter Store over HTTP for the whole run; each test has a path of its own there."""
+    with ParameterStore(tmp_path_factory.mktemp("parameters")) as store:
+        yield store
 
 
 @pytest.fixture

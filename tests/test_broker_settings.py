@@ -1,5 +1,6 @@
 """Settings of the broker: what goes together, and what a wrong one says."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from penstock.outlets.brokers import dead_letter_endpoint, dead_letter_outlet
 from penstock.outlets.kafka import Kafka
 from penstock.outlets.rabbitmq import RabbitMq
 from penstock.settings import SettingsError, describe, load
+from tests.support.certificates import certificate_in
 from tests.test_settings import SECRETS
 
 KAFKA = {"PENSTOCK_BROKER": "kafka", "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": "a:9092, b:9092"}
@@ -64,6 +66,37 @@ def test_a_login_is_whole_and_safe() -> None:
     plain = {"PENSTOCK_KAFKA__SASL_MECHANISM": "PLAIN"}
     assert "shows the password" in refusal(KAFKA, SCRAM, plain)
     assert loaded(KAFKA, SCRAM, plain, {"PENSTOCK_KAFKA__TLS": "true"}).kafka.tls
+
+
+KAFKA_TLS = {**KAFKA, "PENSTOCK_KAFKA__TLS": "true"}
+RABBITMQ = {
+    "PENSTOCK_BROKER": "rabbitmq",
+    "PENSTOCK_RABBITMQ__URL": "amqps://there/",
+}
+SMTP = {"PENSTOCK_SMTP__HOST": "mail", "PENSTOCK_SMTP__FROM_ADDRESS": "a@example.com"}
+
+
+@pytest.mark.parametrize(
+    ("key", "around"), [("kafka", KAFKA_TLS), ("rabbitmq", RABBITMQ), ("smtp", SMTP)]
+)
+def test_certificates_are_read_at_the_start(
+    key: str, around: dict[str, str], tmp_path: Path
+) -> None:
+    def with_file(path: Path) -> dict[str, str]:
+        return {f"PENSTOCK_{key.upper()}__CA_FILE": str(path)}
+
+    empty, none = tmp_path / "empty.pem", tmp_path / "none.pem"
+    empty.write_text("no certificate")
+    for path, why in (
+        (none, "can't be read: No such file"),
+        (empty, "has no certificate in PEM form"),
+        (tmp_path, "ca_file"),
+    ):
+        told = refusal(around, with_file(path))
+        assert told.startswith(f"{key}.ca_file = {str(path)!r} from environment variable")
+        assert why in told
+        assert "leave it out to trust the system's" in told
+    assert loaded(around, with_file(certificate_in(tmp_path)))
 
 
 def test_no_password_is_shown() -> None:

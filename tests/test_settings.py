@@ -21,6 +21,7 @@ from penstock.settings import (
     load_section,
     near_misses,
     survey,
+    without_settings,
 )
 from tests.support.tokens import public_pem, rsa_key, signer
 
@@ -166,20 +167,52 @@ def test_a_secret_may_come_from_a_file(tmp_path: Path) -> None:
         load(environ)
 
 
-def test_what_kubernetes_injects_and_what_is_no_setting_is_ignored() -> None:
+def test_what_is_no_setting_is_ignored() -> None:
     load(
-        {
-            **SECRETS,
-            "PENSTOCK_PORT": "tcp://10.0.0.1:8080",
-            "PENSTOCK_PORT_8080_TCP_ADDR": "10.0.0.1",
-            "PENSTOCK_SERVICE_HOST": "10.0.0.1",
-            "PENSTOCK_URL": "http://127.0.0.1:8080",
-            "PENSTOCK_TOKEN": "x",
-            "PENSTOCK_CHAOS": "x",
-            "PENSTOCK_REDIS_BIN": "x",
-            "PENSTOCK_SSM_PATH": "x",
-        }
+        {**SECRETS, **{f"PENSTOCK_{name}": "x" for name in ("URL", "TOKEN", "CHAOS", "REDIS_BIN")}}
     )
+
+
+@pytest.mark.parametrize("service", ["PENSTOCK", "PENSTOCK_HTTP", "PENSTOCK_POSTGRES_RW"])
+def test_what_kubernetes_tells_of_services_is_ignored(service: str) -> None:
+    told = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "8080", "PORT": "tcp://10.0.0.1:8080"}
+    for name, port, protocol in (("HTTP", 8080, "tcp"), ("METRICS_2", 9090, "udp")):
+        link = f"PORT_{port}_{protocol.upper()}"
+        told |= {
+            f"SERVICE_PORT_{name}": str(port),
+            link: f"{protocol}://10.0.0.1:{port}",
+            f"{link}_PROTO": protocol,
+            f"{link}_PORT": str(port),
+            f"{link}_ADDR": "10.0.0.1",
+        }
+    assert len(told) == 13
+    load({**SECRETS, **{f"{service}_{name}": value for name, value in told.items()}})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PENSTOCK_PORT", "8080"),
+        ("PENSTOCK_PORTS", "tcp://10.0.0.1:8080"),
+        ("PENSTOCK_PORT_HTTP", "8080"),
+        ("PENSTOCK_SERVICE", "x"),
+        ("PENSTOCK_SERVICE_HOSTS", "x"),
+        ("PENSTOCK_SERVICE__PORT", "1"),
+    ],
+)
+def test_what_only_looks_like_it_is_not(name: str, value: str) -> None:
+    assert f"{name} is not a setting" in refusal({name: value})
+
+
+def test_the_way_to_secrets_is_not_for_handlers() -> None:
+    ours = {"PENSTOCK_SSM_PATH": "/p", "PENSTOCK_SECRETS_DIR": "/s", "PENSTOCK_CONFIG_DIR": "/c"}
+    kept = {"PATH": "x", "PENSTOCK_URL": "x", "PENSTOCK_SERVICE_HOST": "x"}
+    assert without_settings({**SECRETS, **ours, **kept}) == kept
+
+
+def test_a_directory_of_files_that_is_not_there_is_told() -> None:
+    told = "PENSTOCK_CONFIG_DIR is '/nowhere': there is no such directory"
+    assert refusal({"PENSTOCK_CONFIG_DIR": "/nowhere"}) == told
 
 
 @pytest.mark.parametrize(
@@ -246,8 +279,8 @@ def test_each_value_is_described_with_its_source(config_dir: Path) -> None:
     environ = {**SECRETS, "PENSTOCK_ENV": "staging", "PENSTOCK_WORKER__THREADS": "7"}
     by_key = {setting.key: setting for setting in describe(load(environ, config_dir))}
     assert by_key["env"].source == "environment variable PENSTOCK_ENV"
-    assert by_key["http.port"].source == str(config_dir / "staging.yaml")
-    assert by_key["http.keepalive_s"].source == str(config_dir / "base.yaml")
+    assert by_key["http.port"].source == f"{config_dir / 'staging.yaml'}:2"
+    assert by_key["http.keepalive_s"].source == f"{config_dir / 'base.yaml'}:3"
     assert by_key["worker.threads"].source == "environment variable PENSTOCK_WORKER__THREADS"
     assert by_key["worker.threads"].value == 7
     assert by_key["jobs.priority"].source == "default"

@@ -69,6 +69,8 @@ DOORS = {
     "psutil": ("dev/",),
     "aiokafka": ("outlets/",),
     "aio_pika": ("outlets/",),
+    "boto3": ("settings/",),
+    "botocore": ("settings/",),
 }
 
 

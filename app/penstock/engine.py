@@ -260,7 +260,9 @@ class Engine:
         )
         self.expirer = Expirer(self.jobs, self.graphs, self.sequel, self.metrics)
         self.spreader = Spreader(self.graphs, self.sequel)
-        self.pruner = Pruner(Retention(self._rooms.postgres), settings.retention, self.metrics)
+        self.pruner = Pruner(
+            Retention(self._rooms.postgres), settings.retention, self.metrics, settings.book()
+        )
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )

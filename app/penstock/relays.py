@@ -13,7 +13,8 @@ from typing import cast
 from penstock.api import views
 from penstock.domain.effect import Channel, Rule
 from penstock.egress import Egress, networks
-from penstock.loops.compose import Composer, Extent, Show
+from penstock.loops.compose import Composer, Extent, Rules, Show
+from penstock.loops.digest import Digests
 from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
@@ -22,6 +23,7 @@ from penstock.outlets.brokers import Broker, dead_letter_outlet
 from penstock.settings import Settings, Smtp
 from penstock.store.effects import Effects
 from penstock.store.ends import Ends
+from penstock.store.groups import Groups
 from penstock.store.postgres import Postgres
 from penstock.store.rule_marks import RuleMarks
 from penstock.store.workflow_reads import WorkflowReads
@@ -32,7 +34,7 @@ _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
 
-SHOW = Show(views.job, views.attempt, views.workflow)
+SHOW = Show(views.job, views.attempt, views.workflow, views.dead_job)
 EXTENTS = {
     Channel.DEAD_LETTER: Extent(900 * _KIB, whole=True),
     Channel.WEBHOOK: Extent(256 * _KIB),
@@ -92,10 +94,11 @@ class Sources:
     ends: Ends
     workflows: WorkflowReads
     marks: RuleMarks
+    groups: Groups
 
     @classmethod
     def of(cls, postgres: Postgres, effects: Effects, workflows: WorkflowReads) -> "Sources":
-        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres))
+        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres), Groups(postgres))
 
 
 class Relays:
@@ -112,11 +115,14 @@ class Relays:
         self._metrics = metrics
         self._drain_s = min(_DRAIN_S, settings.worker.drain_grace_s + 5)
         self.sieve = Sieve(rules_of(settings), sources.marks)
+        self.digests = Digests(sources.groups, sources.ends, self.sieve, SHOW.job)
+        rules = Rules(self.sieve, self.digests)
         self.by_channel: dict[Channel, Relay] = {}
         self._servers: list[Broker | Mail] = []
         for channel, outlet in outlets.items():
-            composer = Composer(sources.ends, sources.workflows, SHOW, self.sieve, EXTENTS[channel])
+            composer = Composer(sources.ends, sources.workflows, SHOW, rules, EXTENTS[channel])
             relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
+            relay.give_up = self.digests.give_up
             if channel is Channel.WEBHOOK:
                 relay.patience_s = settings.webhook.disable_after_s
             if channel is Channel.DEAD_LETTER:
@@ -133,6 +139,7 @@ class Relays:
             yield Loop(f"relay-{channel}", relay.step, relay.wake)
         if self.by_channel:
             yield Loop("recoveries", self.sieve.look_for_recoveries)
+            yield Loop("groups", self.digests.tidy)
         yield Loop("outbox", self.gauge)
 
     def away(self) -> list[str]:
@@ -150,6 +157,8 @@ class Relays:
             found = waiting.get(channel)
             self._metrics.effects_waiting(channel).set(found.count if found else 0)
             self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
+            self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
+            self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
         return _GAUGES_S
 
     async def drain(self) -> None:

@@ -76,6 +76,43 @@ async def test_what_is_alike_is_a_group(api: Api) -> None:
     ]
 
 
+async def test_the_letters_of_a_job_or_a_workflow_are_found(api: Api) -> None:
+    alone = await died(api)
+    jobs = [
+        {"name": name, "kind": "fail", "payload": {"retryable": False, "type": name.upper()}}
+        for name in ("a", "b")
+    ]
+    body = {"name": "w", "jobs": jobs}
+    _, flow = await api.call("POST", "/v1/workflows", body, {"Prefer": "wait=10"})
+    members = {one["id"] for one in flow["jobs"]}
+    member = flow["jobs"][0]["id"]
+    assert await open_ids(api, f"job_id={alone}") == [alone]
+    of_flow = f"workflow_id={flow['id']}"
+    assert set(await open_ids(api, of_flow)) == members
+    assert await open_ids(api, f"{of_flow}&error_type=A") == [member]
+    assert await open_ids(api, f"{of_flow}&job_id={member}") == [member]
+    assert await open_ids(api, f"{of_flow}&job_id={alone}") == []
+    page = await api.get(f"{DEAD}?{of_flow}&limit=1")
+    rest = await api.get(f"{DEAD}?{of_flow}&limit=1&cursor={page['next_cursor']}")
+    assert {one["job_id"] for one in page["items"] + rest["items"]} == members
+    assert rest["next_cursor"] is None
+    for query, kinds in ((of_flow, {"A", "B"}), (f"job_id={alone}", {"failed-as-asked"})):
+        groups = await api.get(f"{DEAD}/groups?{query}")
+        assert {one["error_type"] for one in groups["items"]} == kinds
+        assert groups["truncated"] is False
+    await api.call("POST", f"{DEAD}/{alone}/replay")
+    await api.ended(alone)
+
+    async def both() -> Any:
+        found = await api.get(f"{DEAD}?job_id={alone}&which=all")
+        return found["items"] if len(found["items"]) == 2 else None
+
+    second, first = await eventually(both, "it dies again")
+    assert (second["attempt"], first["attempt"]) == (2, 1)
+    assert await open_ids(api, f"job_id={alone}&which=resolved") == [alone]
+    assert (await api.get(f"{DEAD}/groups?job_id={alone}"))["items"][0]["count"] == 1
+
+
 async def test_a_replay_is_a_new_life_and_the_history_is_kept(api: Api) -> None:
     id_ = await died(api)
     status, job = await api.call("POST", f"{DEAD}/{id_}/replay")
@@ -142,6 +179,10 @@ async def test_a_job_that_is_alive_or_unknown_is_not_replayed(api: Api) -> None:
     alive = await api.submit("echo", delay_s=3600)
     await refused(api, "POST", f"{DEAD}/{alive}/replay", None, 409, "wrong-state")
     await refused(api, "DELETE", f"{DEAD}/{alive}", None, 409, "wrong-state")
+    await api.call("POST", f"/v1/jobs/{alive}/cancel")
+    problem = await refused(api, "POST", f"{DEAD}/{alive}/replay", None, 409, "wrong-state")
+    assert problem["state"] == "cancelled"
+    assert problem["detail"].startswith("the job is cancelled; it has no dead letter")
     nobody = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
     await refused(api, "POST", f"{DEAD}/{nobody}/replay", None, 404, "not-found")
     await refused(api, "DELETE", f"{DEAD}/{nobody}", None, 404, "not-found")
@@ -216,6 +257,26 @@ async def test_all_are_replayed_once_though_they_die_again(api: Api) -> None:
     await api.call("POST", "/v1/workflows", body, {"Prefer": "wait=10"})
     _, told = await api.call("POST", f"{DEAD}/replay", {"filter": {}})
     assert (told["matched"], told["replayed"], told["more"]) == (4, 4, False)
+
+
+async def test_what_cant_run_again_is_named_with_what_is_in_its_way(api: Api) -> None:
+    first, second = [await died(api, unique_key="k") for _ in range(2)]
+    fine = await died(api)
+    holder = await api.submit("echo", unique_key="k", delay_s=3600)
+    jobs = [
+        {"name": "a", "kind": "fail", "payload": {"retryable": False}},
+        {"name": "b", "kind": "fail", "payload": {"retryable": False}, "unique_key": "k2"},
+    ]
+    await api.call("POST", "/v1/workflows", {"name": "w", "jobs": jobs}, {"Prefer": "wait=10"})
+    await api.submit("echo", unique_key="k2", delay_s=3600)
+    _, told = await api.call("POST", f"{DEAD}/replay", {"filter": {}})
+    assert (told["matched"], told["replayed"], told["failed"]) == (5, 2, 3)
+    by_job = {one["job_id"]: one for one in told["failures"]}
+    assert len(by_job) == 3
+    assert fine not in by_job
+    for id_ in (first, second):
+        assert by_job[id_]["type"] == "/problems/duplicate-job"
+        assert holder in by_job[id_]["detail"]
 
 
 async def test_who_sees_some_queues_replays_only_those(replica: Replica, api: Api) -> None:

@@ -207,6 +207,18 @@ async def test_what_a_nested_workflow_refers_to(door: Door) -> None:
         "/jobs/1/payload/jobs/0/payload/$result": "'b' is not in depends_on",
         "/jobs/1/payload/jobs/1/payload/$result": "'a' is not in depends_on",
     }
+    beside = {
+        "jobs": [
+            job("a", payload={"$result": "a"}),  # its own name can mean no job beside it
+            job("b", payload={"$result": "a"}),  # a depends_on that was forgotten
+            job("c", kind="workflow", payload={"jobs": [job("x", payload={"$result": "a"})]}),
+            job("d", "a", payload={"$result": "a"}),
+        ]
+    }
+    assert await faults(door, job("a"), job("f", "a", kind="workflow", payload=beside)) == {
+        "/jobs/1/payload/jobs/1/payload/$result": "'a' is not in depends_on",
+        "/jobs/1/payload/jobs/2/payload/jobs/0/payload/$result": "'a' is not in depends_on",
+    }
     for hidden in ({"jobs": {"$result": "a"}}, {"jobs": [{"$result": "a"}]}, {"$result": "a"}):
         found = await faults(door, job("a"), job("b", "a", kind="workflow", payload=hidden))
         assert any("payloads of a workflow's jobs" in told for told in found.values()), found

@@ -6,6 +6,7 @@ passed at all is made to happen. Then all is healed and drained, and every rule 
 """
 
 import asyncio
+import json
 import random
 import secrets
 import sys
@@ -23,7 +24,7 @@ import click
 
 from penstock import chaos
 from penstock.store.jobs import ROWS_MAX
-from tests.chaos import points_graphs, points_table
+from tests.chaos import points_graphs, points_letters, points_table
 from tests.chaos.points_table import Slot, Strike, Table
 from tests.egress.receiver import receiver, saying
 from tests.support import checker
@@ -33,6 +34,7 @@ from tests.support.load import Answers, Job, Load, Request, repeated
 from tests.support.scene import Scene
 from tests.support.servers import Servers
 
+_GROUPED = "grouped"  # the tag of jobs that are told of together
 QUICK = {  # so that much happens in little time
     "worker__ttl_s": 3,
     "worker__beat_s": 0.5,
@@ -107,6 +109,7 @@ class Campaign:
                 await self._add_old_jobs()
             before = self._deaths_of(slot)
             slot.replica.environ["PENSTOCK_CHAOS"] = self._order(slot.point)
+            slot.replica.environ["PENSTOCK_NOTIFICATIONS__RULES"] = self._rules()
             slot.replica.start()
             try:
                 async with asyncio.timeout(_STRUCK_S):
@@ -117,6 +120,12 @@ class Campaign:
                 await self._note(slot)
                 return True
         return False
+
+    def _rules(self) -> str:
+        """One that tells of many in one message."""
+        group = {"wait_s": 0.2, "every_s": 0}
+        of = {"name": "many", "on": ["succeeded"], "tags": [_GROUPED], "group": group}
+        return json.dumps([{**of, "webhook": self._hook}])
 
     def _order(self, point: str) -> str:
         """What PENSTOCK_CHAOS says."""
@@ -174,8 +183,14 @@ class Campaign:
             "before_leave": self._terminate,
             "after_claim_effects": self._tell,
             "after_deliver": self._tell,
+            "after_join_groups": self._tell_of_many,
+            "before_fix_message": self._tell_of_many,
+            "after_fix_message": self._tell_of_many,
             "after_finish_effects": self._tell,
             **points_graphs.provocations(self._offer_graph, self._change),
+            **points_letters.provocations(
+                self._offer, self._call, self.scene.connected, self._hook
+            ),
         }
 
     async def _offer_many(self, slot: Slot) -> None:
@@ -184,6 +199,9 @@ class Campaign:
     async def _tell(self, slot: Slot) -> None:
         notify = [{"on": ["succeeded"], "webhook": self._hook}]
         await self._offer(slot, [_job(slot, notify=notify)] * 3)
+
+    async def _tell_of_many(self, slot: Slot) -> None:
+        await self._offer(slot, [_job(slot, tags=[_GROUPED])] * 3)
 
     async def _cancel_waiting(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):
@@ -234,8 +252,13 @@ class Campaign:
             )
 
     async def _post(self, slot: Slot, path: str) -> None:
+        await self._call(slot, path)
+
+    async def _call(
+        self, slot: Slot, path: str, body: Job | None = None, method: str = "POST"
+    ) -> None:
         """Answered or not, and whatever was answered."""
-        await self.scene.load.call(Answers(), slot.replica.url, "POST", path)
+        await self.scene.load.call(Answers(), slot.replica.url, method, path, body)
 
     async def _add_old_jobs(self) -> None:
         async with self.scene.connected() as con:
@@ -245,6 +268,7 @@ class Campaign:
         """Waits for the last job, checks all rules and answers the table."""
         async with self.scene.connected() as con:
             await checker.drained(con, within_s)
+            await points_letters.check(con)
             await points_table.forget_old_jobs(con)
             accepted = self.scene.load.accepted
             table = await points_table.table(con, self.strikes, self.made, accepted)

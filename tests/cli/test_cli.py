@@ -33,6 +33,13 @@ def test_the_version_and_the_help_go_to_stdout() -> None:
         assert command in told
 
 
+GIVEN = {
+    "PENSTOCK_POSTGRES__DSN": "postgres://127.0.0.1",
+    "PENSTOCK_REDIS__URL": "redis://127.0.0.1",
+    "PENSTOCK_AUTH__JWT_SECRET": SECRET,
+}
+
+
 def test_a_wrong_word_is_wrong_use() -> None:
     assert penstock("sevre").returncode == 2
     assert penstock("serve", "--roles", "api,cook").returncode == 2
@@ -40,7 +47,7 @@ def test_a_wrong_word_is_wrong_use() -> None:
 
 def test_a_wrong_setting_is_one_line_and_code_2() -> None:
     for command in (("serve",), ("migrate",), ("dev",), ("token",), ("config", "check")):
-        done = penstock(*command, environ={"PENSTOCK_HTTP__PROT": "1"})
+        done = penstock(*command, environ={**GIVEN, "PENSTOCK_HTTP__PROT": "1"})
         assert "did you mean PENSTOCK_HTTP__PORT?" in the_one_line(done, 2)
 
 

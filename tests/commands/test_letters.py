@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from penstock import chaos
 from penstock.commands import letters
 from penstock.commands.letters import DeadLetters
-from penstock.domain.errors import Contended, StoreUnavailable
+from penstock.domain.errors import Contended, DuplicateJob, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.letter import Renewal
 from penstock.store.letters import LetterFilter
@@ -17,8 +18,8 @@ from tests.support.weaving import weave
 ALL = LetterFilter()
 
 
-async def died(still: Still, count: int) -> list[JobId]:
-    runs = await still.start(count)
+async def died(still: Still, count: int, **fields: object) -> list[JobId]:
+    runs = await still.start(count, **fields)
     await still.settle(*((run, FINAL_FAILURE) for run in runs))
     return [run.id for run in runs]
 
@@ -87,6 +88,35 @@ async def test_what_broke_off_says_what_was_done(
     monkeypatch.setattr(store, "replay_plain", replay)
     done = await dead.replay_all(ALL, "ada", None)
     assert (done.replayed, done.more) == (2, False)
+
+
+async def test_what_was_replayed_without_an_answer_is_not_replayed_twice(
+    still: Still, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "_AT_ONCE", 2)
+    ids = await died(still, 4)
+    chaos.arm("after_replay_letters:#2:raise", "test")
+    try:
+        done = await dead.replay_all(ALL, "ada", None)
+    finally:
+        chaos.arm(None, "test")
+    assert (done.replayed, done.failed, done.more) == (2, 0, True)
+    assert await still.db.places(ids) == ["ready"] * 4
+    done = await dead.replay_all(ALL, "ada", None)
+    assert (done.matched, done.replayed, done.more) == (0, 0, False)
+
+
+async def test_of_those_that_cant_run_again_the_first_are_told(
+    still: Still, dead: DeadLetters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(letters, "TOLD_MAX", 2)
+    ids = [(await died(still, 1, unique_key="k"))[0] for _ in range(4)]
+    await still.submit(unique_key="k", delay_s=60.0)
+    done = await dead.replay_all(ALL, "ada", None)
+    assert (done.matched, done.replayed, done.failed) == (4, 0, 4)
+    assert [id_ for id_, _ in done.failures] == ids[:2]
+    assert all(isinstance(error, DuplicateJob) for _, error in done.failures)
+    assert await still.db.places(ids) == ["dead"] * 4
 
 
 async def test_two_at_once_don_t_wait_for_each_other(still: Still, dead: DeadLetters) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from penstock.server import Replica
 from tests.support.api import Api, token
+from tests.support.waiting import eventually
 
 FLOWS = "/v1/workflows"
 FAIL = {"kind": "fail", "payload": {"retryable": False}}
@@ -93,6 +94,8 @@ async def test_what_depends_on_a_dead_job_is_skipped_and_a_retry_runs_it(api: Ap
         "after": "skipped",
         "alarm": "succeeded",
     }
+    (dead,) = over["dead_jobs"]
+    assert (dead["name"], dead["kind"], dead["error"]["type"]) == ("bad", "fail", "failed-as-asked")
     path = f"{FLOWS}/{begun['id']}/retry"
     status, plan = await api.call("POST", path, {"dry_run": True})
     assert status == 200
@@ -298,6 +301,26 @@ async def test_a_workflow_in_a_job_runs_and_tells_its_holder(api: Api) -> None:
     inner = next(w for w in (await api.get(FLOWS))["items"] if w["id"] != begun["id"])
     part = over["jobs"][0]["id"]
     assert (inner["held_by"], inner["name"], inner["state"]) == (part, part, "succeeded")
+
+
+async def test_a_dead_job_in_a_nested_workflow_names_the_job_to_retry(api: Api) -> None:
+    holder = await api.submit("workflow", {"name": "inner", "jobs": [job("x", **FAIL)]})
+    await api.ended(holder)
+    (inner,) = (await api.get(f"{FLOWS}?name=inner"))["items"]
+    member = (await api.get(f"{FLOWS}/{inner['id']}"))["dead_jobs"][0]["id"]
+    for path in (f"/v1/dead-letters/{member}/replay", f"/v1/jobs/{member}/retry"):
+        status, problem = await api.call("POST", path)
+        assert (status, problem["state"], problem["job_id"]) == (409, "failed", holder)
+        assert f"POST /v1/jobs/{holder}/retry" in problem["detail"]
+    assert (await api.call("POST", f"/v1/jobs/{holder}/retry"))[0] == 200
+
+    async def tried_again() -> bool:
+        found = await api.get(f"/v1/jobs/{member}")
+        return bool(found["attempt"] == 2 and found["state"] == "dead")
+
+    await eventually(tried_again, "what was dead in it runs again")
+    letters = await api.get(f"/v1/dead-letters?job_id={member}&which=all")
+    assert [one["resolution"] for one in letters["items"]] == [None, "retried"]
 
 
 async def test_results_reach_a_workflow_in_a_job(api: Api) -> None:

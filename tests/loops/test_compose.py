@@ -11,7 +11,7 @@ from penstock.domain.effect import Channel, Delivery, Effect, Message, On, Wish,
 from penstock.domain.ids import JobId
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
-from penstock.loops.compose import GONE, Composer, Extent
+from penstock.loops.compose import GONE, Composer, Extent, Rules
 from penstock.relays import SHOW, Sources
 from tests.support import making
 from tests.support.graphing import submission
@@ -30,7 +30,8 @@ def composer(still: Still) -> Composer:
 def composed_with(still: Still, extent: Extent) -> Composer:
     engine = still.engine
     sources = Sources.of(still.rooms.postgres, engine.effects, engine.workflow_reads)
-    return Composer(sources.ends, sources.workflows, SHOW, engine.relays.sieve, extent)
+    rules = Rules(engine.relays.sieve, engine.relays.digests)
+    return Composer(sources.ends, sources.workflows, SHOW, rules, extent)
 
 
 async def claimed(still: Still) -> list[Effect]:
@@ -150,6 +151,11 @@ async def test_a_workflows_end_is_told(still: Still, composer: Composer) -> None
     (told,) = map(data_of, await composer.compose([effect]))
     assert (told["name"], told["state"], told["created_by"]) == ("nightly", "failed", "alice")
     assert told["counts"]["dead"] == 1
+    (dead,) = told["dead_jobs"]
+    assert (dead["name"], dead["kind"], dead["error"]["type"]) == ("a", job.kind, "oops")
+    assert await still.engine.graphs.retry_job(job.id)
+    (late,) = map(data_of, await composer.compose([effect]))
+    assert late["dead_jobs"] == told["dead_jobs"], "it was dead then, though it runs again"
     assert told["finished_at"] is not None
     assert "notify" not in told
     await still.db.session.execute("DELETE FROM workflows")

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from penstock.domain.attempt import CANCELLED
+from penstock.domain.defaults import Book, Layer
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
@@ -75,6 +76,25 @@ async def test_nothing_goes_where_the_time_is_0(still: Still) -> None:
     ids = await ended(still, 3650 * DAY_S)
     await pruner(still, dead_s=0, succeeded_s=0).step()
     assert await there(still, ids) == {State.DEAD, State.SUCCEEDED}
+
+
+async def test_kinds_and_queues_that_are_kept_for_less_go_before_others(still: Still) -> None:
+    insert = (
+        "INSERT INTO job_ended SELECT (lpad(to_hex((1000 * (extract(epoch FROM now()) - 7200))"
+        "::bigint), 12, '0') || substr(replace(gen_random_uuid()::text, '-', ''), 13))::uuid,"
+        " q, k, 'dead', 1, 0, 0, NULL, NULL, NULL, now() - interval '2 hours'"
+        " FROM unnest($1::text[], $2::text[]) l(q, k), generate_series(1, 150)"
+    )
+    await still.db.session.execute(insert, ["mail", "mail", "bills"], ["echo", "fail", "echo"])
+    one = pruner(still)
+    assert await one.step() > 10, "all are kept for longer"
+    layers = {"mail": Layer(kept_s={State.DEAD: 3600.0, State.SUCCEEDED: 60.0})}
+    one.heed(Book(kinds={"fail": Layer(kept_s={State.DEAD: 86_400.0})}, queues=layers))
+    while await one.step() < 5:
+        pass
+    left = await still.db.session.fetch("SELECT queue, kind, count(*) FROM job_ended GROUP BY 1, 2")
+    assert {tuple(row) for row in left} == {("mail", "fail", 150), ("bills", "echo", 150)}
+    assert still.metric("jobs_pruned_total", state="dead") == 150
 
 
 async def test_workflows_and_loose_jobs_go_by_their_own_time(still: Still) -> None:

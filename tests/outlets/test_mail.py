@@ -1,8 +1,6 @@
 """E-mail to a real SMTP server, good and bad: what it gets, and what comes of the message."""
 
 import asyncio
-import datetime
-import ipaddress
 import ssl
 import time
 from dataclasses import replace
@@ -11,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from penstock.domain.effect import RECOVERED, Channel, Delivery, Fate, Message
 from penstock.outlets import Mail, Server
 from tests.outlets import messages
 from tests.outlets.mailbox import Mailbox, mailbox
+from tests.support.certificates import certificate_in
 from tests.support.making import job_id
 from tests.support.ports import free_port
 
@@ -91,6 +86,10 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
         "created_at": "then",
         "created_by": "bob",
         "finished_at": "now",
+        "dead_jobs": [
+            {"id": "2", "name": "a", "kind": "etl", "error": {"type": "oops", "message": "<so>"}},
+            {"id": "3", "name": "b", "kind": "etl", "error": None},
+        ],
     }
     of_workflow = message(**workflow)
     told = replace(of_workflow.effect, job=None, workflow=job_id(), state="failed")
@@ -101,6 +100,9 @@ async def test_a_workflow_a_recovery_and_a_rule_are_told_as_such() -> None:
     )
     assert first["Subject"] == "[Penstock] workflow nightly: failed"
     assert "Jobs:      2 succeeded, 1 dead\r\n" in text_of(first, "plain")
+    told_dead = "Dead:      a (etl, 2): oops: <so>\r\nDead:      b (etl, 3)\r\n"
+    assert told_dead in text_of(first, "plain")
+    assert "a (etl, 2): oops: &lt;so&gt;" in text_of(first, "html")
     assert second["Subject"] == "[Penstock] report in billing: recovered"
     assert "by the rule night-watch" in text_of(second, "plain")
     assert "by the rule night-watch" in text_of(second, "html")
@@ -223,34 +225,7 @@ async def test_a_server_without_a_word_or_that_hangs_up_or_is_not_there() -> Non
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of 127.0.0.1, with its key, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "mail.test")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "mail.pem"
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + made.public_bytes(serialization.Encoding.PEM)
-    )
-    return path
+    return certificate_in(tmp_path_factory.mktemp("tls"))
 
 
 def serving(certificate: Path) -> ssl.SSLContext:

@@ -376,3 +376,12 @@ async def test_a_loose_job_is_not_retried_while_its_children_are_being_told(db: 
     await db.graphs.advance(LOOSE)
     assert await db.count("job_blocked") == 0
     assert await db.graphs.retry_job(run.id) is not None
+
+
+async def test_a_retry_tells_its_jobs_as_they_were_submitted(db: Database) -> None:
+    names = ["d", "b", "a", "c"]
+    woven = await weave(db, {name: [] for name in names})
+    await woven.fail(*names)
+    await db.session.execute("UPDATE jobs SET payload = '1' WHERE name = 'd'")  # as a replay does
+    plan, _ = await db.graphs.retry_workflow(woven.id, None, dry_run=True)
+    assert plan.again == names

@@ -14,6 +14,7 @@ from penstock.store import lists
 from penstock.store.letters import OLDEST, LetterFilter, beyond
 from tests.support import making
 from tests.support.database import Database
+from tests.support.weaving import weave
 
 REPLAY = Renewal("ada", Resolution.REPLAYED)
 OLDER = LetterFilter(start=OLDEST)
@@ -145,9 +146,13 @@ async def test_a_letter_that_was_discarded_is_not_replayed_but_its_job_is_retrie
 async def test_what_is_no_death_is_not_replayed(db: Database) -> None:
     (id_,) = await db.submit()
     await db.jobs.cancel_due(id_)
-    with pytest.raises(WrongState):
+    with pytest.raises(WrongState, match="the job is cancelled; it has no dead letter"):
         await db.graphs.retry_job(id_, REPLAY)
     assert await db.places([id_]) == ["cancelled"]
+    woven = await weave(db, {"a": ()})
+    await db.graphs.cancel_job(woven.ids["a"], woven.id)
+    with pytest.raises(WrongState, match="the job is cancelled; it has no dead letter"):
+        await db.graphs.retry_job(woven.ids["a"], REPLAY)
 
 
 async def test_of_many_replays_and_discards_at_once_one_wins(db: Database) -> None:
@@ -213,7 +218,7 @@ async def test_groups_count_what_is_alike(db: Database) -> None:
         ("f" * 16, "other", 2),
         ("0" * 16, "echo", 3),
     ]
-    assert (found.next, found.looked_at) == (None, 5)
+    assert (found.next, found.looked_at, found.is_truncated) == (None, 5, False)
     alike = found.items[1]
     assert (alike.job, alike.queue, alike.error) == (mail[2], "mail", '{"type":"oops"}')
     assert alike.first < alike.last
@@ -226,6 +231,17 @@ async def test_groups_count_what_is_alike(db: Database) -> None:
     await db.letters.discard(mail[2], "ada")
     (left,) = (await db.letters.groups(LetterFilter(kinds=["echo"]), None, 9)).items
     assert (left.count, left.job) == (2, mail[1])
+
+
+async def test_groups_say_that_older_letters_are_not_counted(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.store.letters.LOOKS_MAX", 3)
+    ids = await dead(db, 4)
+    found = await db.letters.groups(LetterFilter(), None, 9)
+    assert ([one.count for one in found.items], found.is_truncated) == ([3], True)
+    found = await db.letters.groups(LetterFilter(job=ids[0]), None, 9)
+    assert ([one.job for one in found.items], found.is_truncated) == ([ids[0]], False)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from penstock.domain import ids
 from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.ids import JobId
 from penstock.domain.job import Started, State
+from penstock.domain.submission import Submission
 from penstock.domain.workflow import Kin, Parent
 from penstock.store import parents
 from penstock.store.parents import Parents
@@ -121,7 +122,20 @@ async def test_many_parents_are_read_in_slices(
     assert {name: one.result for name, one in kin.parents.items()} == {
         name: f'"{name}"' for name in names
     }
-    assert [one.id for one in kin.parents.values()] == sorted(graph.ids[name] for name in names)
+
+
+async def test_parents_come_in_the_order_of_depends_on(db: Database) -> None:
+    names = ["c", "a", "d", "b"]
+    graph = await weave(db, {**{name: [] for name in sorted(names)}, "all": names})
+    await graph.end(*names)
+    assert list((await kin_of(db, graph.ids["all"])).parents) == names
+    first, second = await db.submit(2)
+    asked = [ids.text(second).upper(), ids.text(first)]
+    job = making.new_job(parents=(second, first), depends_on=tuple(asked))
+    await db.submissions.store_graph(Submission([job]))
+    await end(db, first, returned(1))
+    await end(db, second, returned(2))
+    assert list((await kin_of(db, job.id)).parents) == [ids.text(second), ids.text(first)]
 
 
 async def test_a_parent_that_was_pruned_is_not_told_of(db: Database) -> None:

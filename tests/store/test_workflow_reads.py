@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from datetime import datetime
 
 import pytest
 
@@ -72,6 +73,47 @@ async def test_jobs_are_told_in_the_order_of_their_submission(
     assert (third.state, third.attempt, third.started_at) == (State.READY, 0, None)
     assert (third.run_if, third.depends_on) == ("all_succeeded", [names[0]])
     assert await db.workflow_reads.jobs(making.job_id()) == []
+
+
+async def test_the_jobs_that_died_first_are_named(
+    db: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow_reads, "DEAD_MAX", 2)
+    woven = await weave(db, {"a": [], "b": [], "c": [], "fine": []})
+    await woven.end("fine")
+    assert await db.workflow_reads.dead_jobs(woven.id) == []
+    for name in ("c", "a", "b"):
+        await woven.fail(name)
+    first, second = await db.workflow_reads.dead_jobs(woven.id)
+    assert (first.id, first.name, first.kind) == (woven.ids["c"], "c", "echo")
+    assert (first.error_type, second.name) == ("oops", "a")
+    await db.session.execute(
+        "UPDATE job_ended SET error = json_build_object('type', 't', 'message', repeat('x', 999))"
+        " WHERE job_id = $1",
+        woven.ids["c"],
+    )
+    first, _ = await db.workflow_reads.dead_jobs(woven.id)
+    assert first.message == "x" * 500
+
+
+async def test_who_was_dead_at_an_end_is_named_though_it_runs_again(db: Database) -> None:
+    async def now() -> datetime:
+        at = await db.session.fetchval("SELECT clock_timestamp()")
+        assert isinstance(at, datetime)
+        return at
+
+    woven = await weave(db, {"a": [], "b": []})
+    before = await now()
+    await woven.fail("a", "b")
+    await db.letters.discard(woven.ids["b"], "ada")
+    failed = await now()
+    assert await db.graphs.retry_job(woven.ids["b"])
+    again = await now()
+    await woven.end("b")
+    ends = [(woven.id, at) for at in (before, failed, again, await now())]
+    found = await db.workflow_reads.dead_jobs_then(ends)
+    named = [[one.name for one in found.get(end, [])] for end in ends]
+    assert named == [[], ["a", "b"], ["a", "b"], ["a"]]
 
 
 async def test_members_are_found_by_name(db: Database) -> None:

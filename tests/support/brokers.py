@@ -50,7 +50,7 @@ class Tansu:
                 tethered(command, signal.SIGKILL), stdout=log, stderr=log
             )
         give_up_at = time.monotonic() + _START_S
-        while not _listens(self.port):
+        while not listens(self.port):
             if self._process.poll() is not None or time.monotonic() > give_up_at:
                 raise AssertionError(f"Tansu didn't start:\n{self._log.read_text()[-2000:]}")
             time.sleep(0.02)
@@ -180,7 +180,7 @@ def _tansu() -> Path:
     return Path(spec.origin).parent / "bin" / "tansu"
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex(("127.0.0.1", port)) == 0

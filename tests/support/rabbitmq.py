@@ -15,6 +15,7 @@ from tests.support.ports import free_port
 
 PROGRAM = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 _START_S = 90.0
+_END_S = 20.0
 
 
 class RabbitServer:
@@ -54,10 +55,16 @@ class RabbitServer:
     def kill(self) -> None:
         if self._process is None:
             return
-        for one in self._family():
+        family = self._family()
+        for one in family:
             one.kill()
         self._process.wait(20)
         self._process = None
+        give_up_at = time.monotonic() + _END_S
+        # They are no children of ours, and who comes next wants their ports and files.
+        while self._listens() or any(map(_lives, family)):
+            assert time.monotonic() < give_up_at, "RabbitMQ doesn't end"
+            time.sleep(0.02)
 
     def _family(self) -> list[psutil.Process]:
         """Ours by their environment: epmd leaves its parent."""
@@ -88,6 +95,10 @@ class RabbitServer:
             "RABBITMQ_CONFIG_FILE": f"{home}/rabbitmq.conf",
         }
 
+    def _listens(self) -> bool:
+        with socket.socket() as link:
+            return link.connect_ex(("127.0.0.1", self.port)) == 0
+
     def _answers(self) -> bool:
         """Whether it speaks AMQP: the port is open before that."""
         try:
@@ -96,3 +107,11 @@ class RabbitServer:
                 return bool(link.recv(8))
         except OSError:
             return False
+
+
+def _lives(process: psutil.Process) -> bool:
+    """A zombie that nobody waits for is over."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

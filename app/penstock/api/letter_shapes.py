@@ -1,6 +1,6 @@
 """What answers about dead letters and deliveries look like; see `shapes`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -84,6 +84,17 @@ class Groups(TypedDict):
 
     items: list[Group]
     next_cursor: NextCursor
+    truncated: Annotated[
+        bool, says("Whether there are more than 20,000 letters: older ones aren't counted.", False)
+    ]
+
+
+class ReplayFailure(TypedDict):
+    """A job that can't run again as it stands."""
+
+    job_id: Annotated[Id, says("The job.", _JOB)]
+    type: Annotated[str, says("The problem that a replay of it alone is.", "/problems/wrong-state")]
+    detail: Annotated[str, says("What is in its way.", "the job is cancelled; …")]
 
 
 class Replays(TypedDict):
@@ -95,6 +106,8 @@ class Replays(TypedDict):
         Count,
         says("Jobs that run again. Others can't: say, their `unique_key` is held by now.", 112),
     ]
+    failed: Annotated[Count, says("Jobs that can't run again; their letters stay open.", 0)]
+    failures: Annotated[list[ReplayFailure], says("The first 20 of those, and why.", [])]
     more: Annotated[bool, says("Whether there may be more: then ask again.", False)]
     sample: Annotated[list[Letter], says("Of a dry run: the newest of them.", [])]
 
@@ -164,6 +177,17 @@ class Delivery(TypedDict):
     ]
     error: Annotated[str | None, says("Why the last try failed.", None)]
     next_try_at: Annotated[Time | None, says("When a pending one is tried (again).", None)]
+    waits_for: Annotated[
+        Literal["quiet", "group", "retry"] | None,
+        says(
+            "Why a pending one waits until then: `quiet` (quiet hours of its rule), `group` "
+            "(others of its group), `retry` (it was tried).",
+            None,
+        ),
+    ]
+    part_of: Annotated[
+        Id | None, says("The delivery whose message tells of it too; null: its own.", None)
+    ]
     finished_at: Annotated[Time | None, says("When it was over.", "2026-11-18T11:06:41.300Z")]
 
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import orjson
 
+from penstock.api.problems import problem_of
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
+from penstock.domain.effect import WaitsFor
+from penstock.domain.errors import PenstockError
 from penstock.domain.letter import GroupView, LetterView
 
 
@@ -47,6 +50,14 @@ def group(view: GroupView) -> dict[str, Any]:
     }
 
 
+def failure(id_: ids.JobId, error: PenstockError) -> dict[str, Any]:
+    """A job that couldn't be replayed, with the problem that a replay of it alone would be."""
+    problem = problem_of(error)
+    assert problem is not None, error
+    slug, detail = problem.slug, problem.detail
+    return {"job_id": ids.text(id_), "type": f"/problems/{slug}", "detail": detail}
+
+
 def delivery(view: DeliveryView) -> dict[str, Any]:
     return {
         "id": ids.text(view.id),
@@ -65,6 +76,8 @@ def delivery(view: DeliveryView) -> dict[str, Any]:
         "outcome": view.outcome,
         "error": view.error,
         "next_try_at": _time(view.due_at),
+        "waits_for": None if view.waits_for is WaitsFor.ASKED else view.waits_for,
+        "part_of": None if view.part_of is None else ids.text(view.part_of),
         "finished_at": _time(view.finished_at),
     }
 

@@ -22,6 +22,7 @@ from penstock.api.lists import page, queues_among
 from penstock.api.problems import Fault, named, not_found
 from penstock.api.queries import Cursors, GroupsQuery, LettersQuery, instant_of, one_of, us_of
 from penstock.api.submissions import Intake, Origin
+from penstock.domain import ids
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.letter import Renewal, Which
 from penstock.domain.view import JobView
@@ -51,6 +52,8 @@ async def list_all(ask: Ask) -> web.Response:
         one_of(query.error_type),
         one_of(query.fingerprint),
         Which(query.which),
+        job=_owner(query.job_id),
+        workflow=_owner(query.workflow_id),
     )
     if position is not None:
         of = replace(of, start=_place(position))
@@ -66,7 +69,13 @@ async def groups(ask: Ask) -> web.Response:
     cursors = Cursors("dead-letter-groups", query, ask.caller)
     position = cursors.position(_GROUP.size)
     queues = await queues_among(ask, query.queue)
-    of = LetterFilter(queues, one_of(query.kind), one_of(query.error_type))
+    of = LetterFilter(
+        queues,
+        one_of(query.kind),
+        one_of(query.error_type),
+        job=_owner(query.job_id),
+        workflow=_owner(query.workflow_id),
+    )
     below = None
     if position is not None:
         at, mark = _GROUP.unpack(position)
@@ -76,7 +85,8 @@ async def groups(ask: Ask) -> web.Response:
     if found.next is not None:
         mark = bytes.fromhex(found.next.fingerprint)
         following = cursors.cursor(_GROUP.pack(us_of(found.next.last), mark))
-    return page(ask, [letter_views.group(one) for one in found.items], following)
+    items = [letter_views.group(one) for one in found.items]
+    return page(ask, items, following, {"truncated": found.is_truncated})
 
 
 async def replay(ask: Ask) -> web.Response:
@@ -114,6 +124,8 @@ async def replay_all(ask: Ask) -> web.Response:
         "dry_run": is_dry,
         "matched": done.matched,
         "replayed": done.replayed,
+        "failed": done.failed,
+        "failures": [letter_views.failure(id_, error) for id_, error in done.failures],
         "more": done.more,
         "sample": [letter_views.letter(one) for one in sample],
     }
@@ -145,6 +157,11 @@ async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     intake = Intake(ask.door.recipe, origin, None, form)
     taken = await take_one(intake, Body(value, ask.body.suspect, ask.body.size), ask.door.pace)
     return taken.payload
+
+
+def _owner(text: str | None) -> JobId | None:
+    """Whose letters are wanted."""
+    return None if text is None else ids.parse(text)
 
 
 def _position(place: Place) -> bytes:

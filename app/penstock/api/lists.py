@@ -4,7 +4,7 @@ In: a parsed query. Out: a page, with the cursor and the link of the next. Alway
 shows only queues that the caller sees, and says nothing of others.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -42,9 +42,12 @@ async def jobs(ask: Ask) -> web.Response:
     return page(ask, items, None if found.next is None else cursors.cursor(found.next))
 
 
-def page(ask: Ask, items: Sequence[Any], cursor: str | None) -> web.Response:
-    """A page, with a link to the next one: a relative reference, whatever host was asked."""
-    answer = views.page(items, cursor)
+def page(
+    ask: Ask, items: Sequence[Any], cursor: str | None, more: Mapping[str, Any] | None = None
+) -> web.Response:
+    """A page, with a link to the next one: a relative reference, whatever host was asked. `more`:
+    what else is to be said of it."""
+    answer = views.page(items, cursor, more)
     if cursor is not None:
         path, _, query = ask.request.raw_path.partition("?")
         kept = [pair for pair in query.split("&") if pair and not pair.startswith("cursor=")]

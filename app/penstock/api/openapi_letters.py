@@ -38,7 +38,8 @@ CALLS_OF_LETTERS: Mapping[Handler, Call] = {
         "dead letters",
         "Group dead letters",
         "Open dead letters with the same fingerprint (kind, type of error, place), counted among "
-        "the newest 20,000; the group with the newest death first.",
+        "the newest 20,000 (`truncated`: there are more), or among all of one job or workflow; the "
+        "group with the newest death first.",
         {200: Gives("A page of groups.", shapes.Groups)},
     ),
     letters.replay: Call(
@@ -57,7 +58,8 @@ CALLS_OF_LETTERS: Mapping[Handler, Call] = {
         "dead letters",
         "Replay many dead letters",
         "Replays the oldest first, 10,000 at most and for some seconds; ask again while there is "
-        "`more`. With `rate_per_s` they are due one after the other. A dry run only counts.",
+        "`more`. With `rate_per_s` they are due one after the other. A dry run only counts. The "
+        "first 20 that can't run again are named, with the reason.",
         {200: Gives("How many.", shapes.Replays)},
         samples=_BY_FILTER,
     ),

@@ -282,7 +282,7 @@ def problem_of(error: Exception) -> Problem | None:
         case NameTaken() | ParentNotFound() | TooLarge():
             return _unfit(error)
         case WrongState() | WrongWorkflowState():
-            return Problem("wrong-state", str(error), members={"state": error.state})
+            return _standing(error)
         case TooManyQueues():
             return Problem("too-many-queues", str(error))
         case Contended():
@@ -306,6 +306,13 @@ def _taken(error: DuplicateJob | KeyBusy | KeyReused) -> Problem:
             return Problem("idempotency-key-in-progress", why, headers={"Retry-After": "1"})
         case KeyReused():
             return Problem("idempotency-key-reuse", f"{error}: use a new key for a new request")
+
+
+def _standing(error: WrongState | WrongWorkflowState) -> Problem:
+    members = {"state": error.state}
+    if isinstance(error, WrongWorkflowState) and error.holder is not None:
+        members["job_id"] = text(error.holder)
+    return Problem("wrong-state", str(error), members=members)
 
 
 def _unfit(error: NameTaken | ParentNotFound | TooLarge) -> Problem:

@@ -89,6 +89,8 @@ class GroupsQuery(PageQuery):
     error_type: list[ErrorType] = Field(
         [], max_length=REPEATS_MAX, description="of one of these types of error"
     )
+    job_id: JobRef | None = Field(None, description="of this job")
+    workflow_id: JobRef | None = Field(None, description="of the jobs of this workflow")
 
 
 class LettersQuery(GroupsQuery):

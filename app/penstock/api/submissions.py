@@ -6,7 +6,7 @@ refused, never ignored; `null` is a value like any other and stands for no defau
 of kind `workflow` holds is looked at in the same way, at any depth.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -232,8 +232,11 @@ class Intake:
         origin = replace(self._origin, suspect=False)  # all of the payload has been looked at
         inner = Intake(self._recipe, origin, self._now_ms, MEMBER)
         inner._around = _Around(depth, parents)
+        hidden = parents & _names(values)  # a job beside it may be what was meant
         nodes = []
         for i, value in enumerate(values):
+            if hidden:
+                inner._around = _Around(depth, parents - (hidden - _names([value])))
             checked = inner._checked(value, f"/jobs/{i}")
             if checked is not None:
                 body, _ = checked
@@ -290,6 +293,12 @@ def inner_jobs(payload: Any, faults: list[Fault]) -> list[Any]:
     if not 1 <= len(jobs) <= graph.JOBS_MAX:
         faults.append(Fault("/jobs", f"must have 1 to {graph.JOBS_MAX} jobs, has {len(jobs)}"))
     return jobs
+
+
+def _names(values: Iterable[Any]) -> frozenset[str]:
+    """The names of a workflow's jobs, which may have faults."""
+    names = (value.get("name") for value in values if isinstance(value, dict))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _id(text: str) -> JobId:

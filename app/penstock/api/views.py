@@ -4,7 +4,7 @@ In: what the store read, or what was just submitted. Out: dicts for orjson. JSON
 text (payload, result, error) goes out as that text, without being decoded.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -19,6 +19,7 @@ from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.retry import Backoff
 from penstock.domain.view import (
     AttemptView,
+    DeadJobView,
     JobView,
     LogView,
     MemberView,
@@ -40,9 +41,11 @@ def answer(body: Any, status: int = 200) -> web.Response:
     return web.Response(body=text, status=status, headers=_JSON)
 
 
-def page(items: Sequence[Any], cursor: str | None = None) -> web.Response:
+def page(
+    items: Sequence[Any], cursor: str | None = None, more: Mapping[str, Any] | None = None
+) -> web.Response:
     """A list in the envelope of pages; `cursor` is that of the next page, if there is one."""
-    return answer({"items": items, "next_cursor": cursor})
+    return answer({"items": items, "next_cursor": cursor, **(more or {})})
 
 
 def job(view: JobView) -> dict[str, Any]:
@@ -179,6 +182,14 @@ def member(view: MemberView) -> dict[str, Any]:
         "started_at": _time(view.started_at),
         "finished_at": _time(view.finished_at),
     }
+
+
+def dead_job(view: DeadJobView) -> dict[str, Any]:
+    """A dead job as its workflow names it."""
+    error = None
+    if view.error_type is not None:
+        error = {"type": view.error_type, "message": view.message}
+    return {"id": ids.text(view.id), "name": view.name, "kind": view.kind, "error": error}
 
 
 def brief(id_: JobId, state: State) -> dict[str, str]:

@@ -50,7 +50,9 @@ async def written(
                 await pace.breathe()
         jobs = orjson.Fragment(b"[" + b",".join(parts) + b"]")
         head = views.workflow(replace(view, counts=counts))
-        return views.answer({**head, "jobs": jobs, **(more or {})})
+    dead = await ask.door.workflow_reads.dead_jobs(view.id) if counts[State.DEAD] else []
+    told = {**head, "dead_jobs": list(map(views.dead_job, dead)), "jobs": jobs}
+    return views.answer({**told, **(more or {})})
 
 
 def begun(workflow: NewWorkflow) -> WorkflowView:

@@ -65,9 +65,31 @@ class Member(TypedDict):
     finished_at: Annotated[Time | None, says("When it reached its end.", None)]
 
 
+class DeadJobError(TypedDict):
+    """What a job died of, in short."""
+
+    type: Annotated[str, says("A short name to branch on.", "TimeoutError")]
+    message: Annotated[str | None, says("Its first 500 characters.", "no answer")]
+
+
+class DeadJob(TypedDict):
+    """A dead job of a workflow."""
+
+    id: Annotated[Id, says("The job.", _JOB)]
+    name: Annotated[str, says("Its own in the workflow.", "extract")]
+    kind: Annotated[Name, says("The handler that ran it.", "echo")]
+    error: Annotated[
+        DeadJobError | None,
+        says("Why it died.", {"type": "TimeoutError", "message": "no answer"}),
+    ]
+
+
 class Workflow(_WorkflowBasics):
     """A workflow with its jobs."""
 
+    dead_jobs: Annotated[
+        list[DeadJob], says("The dead ones that died first, 10 at most: why it failed.", [])
+    ]
     jobs: Annotated[
         list[Member],
         Field(

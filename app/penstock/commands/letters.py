@@ -17,6 +17,7 @@ from penstock.domain.errors import (
     Contended,
     DuplicateJob,
     JobNotFound,
+    PenstockError,
     StoreUnavailable,
     WrongState,
     WrongWorkflowState,
@@ -29,6 +30,7 @@ from penstock.store.queues import Queues
 from penstock.store.walk import Moved
 
 REPLAYS_MAX = 10_000  # by one call
+TOLD_MAX = 20  # of those that can't run again, so many are told one by one
 _AT_ONCE = 500  # by one statement
 _TIME_MAX_S = 10.0
 _SEARCHES_MAX = 10  # of 20,000 letters each
@@ -38,10 +40,12 @@ _STAYS = (WrongState, WrongWorkflowState, DuplicateJob, JobNotFound, Contended)
 @dataclass(slots=True)
 class Replayed:
     """What came of a replay by filter: letters that were wanted, jobs that run again, jobs that
-    couldn't; and whether there is more that wasn't looked at."""
+    couldn't, and why the first of those couldn't; whether there is more that wasn't looked at."""
 
     matched: int = 0
     replayed: int = 0
+    failed: int = 0
+    failures: list[tuple[JobId, PenstockError]] = field(default_factory=list)
     more: bool = False
 
 
@@ -114,7 +118,9 @@ class DeadLetters:
                 if course.is_late:
                     course.done.more = True
                     break
-                await self._replay_one(id_, course)
+                delay_s = course.spacing_s * course.done.matched
+                course.done.matched += 1
+                await self._replay_one(id_, delay_s, course)
 
     async def _found(self, of: LetterFilter, course: _Course) -> AsyncIterator[Candidates]:
         """Page by page; what dies again meanwhile is left out."""
@@ -143,13 +149,22 @@ class DeadLetters:
             due = await self._letters.replay_plain(ids, delays_s, course.by)
         course.done.replayed += len(due)
         await self._sequel.play(Moved(due=due))
+        moved = {one.id for one in due}
+        for id_, delay_s in zip(ids, delays_s, strict=True):
+            if id_ in moved:
+                continue
+            if len(course.done.failures) < TOLD_MAX:
+                await self._replay_one(id_, delay_s, course)  # by itself it says what is in its way
+            else:
+                course.done.failed += 1
 
-    async def _replay_one(self, id_: JobId, course: _Course) -> None:
-        delay_s = course.spacing_s * course.done.matched
-        course.done.matched += 1
+    async def _replay_one(self, id_: JobId, delay_s: float, course: _Course) -> None:
         renewal = Renewal(course.by, Resolution.REPLAYED, delay_s=delay_s)
         try:
             await self._changes.retry(id_, renewal)
-        except _STAYS:
-            return
-        course.done.replayed += 1
+        except _STAYS as error:
+            course.done.failed += 1
+            if len(course.done.failures) < TOLD_MAX:
+                course.done.failures.append((id_, error))
+        else:
+            course.done.replayed += 1

@@ -83,11 +83,12 @@ class WorkflowNotFound(PenstockError):
 
 
 class WrongWorkflowState(PenstockError):
-    """The workflow stands where the call can't move it from."""
+    """The workflow stands where the call can't move it from. `holder`: the job to move instead."""
 
-    def __init__(self, state: str, allowed: str) -> None:
+    def __init__(self, state: str, allowed: str, holder: JobId | None = None) -> None:
         super().__init__(f"the workflow is {state}; {allowed}")
         self.state = state
+        self.holder = holder
 
 
 class NameTaken(PenstockError):

@@ -3,7 +3,8 @@
 Such a payload is a workflow itself, and its jobs' payloads may refer to their own parents as well.
 A reference belongs to the job of the innermost workflow that has parents: those in the payload of
 an inner job with `depends_on` are that job's, all others belong to the job of kind `workflow`, if
-that one has parents.
+that one has parents. The door refuses a name that a job beside the inner one has as well: it would
+be another's result than was meant.
 """
 
 from dataclasses import dataclass

@@ -88,6 +88,17 @@ class MemberView:
 
 
 @dataclass(frozen=True, slots=True)
+class DeadJobView:
+    """A dead job as its workflow names it; the error as far as it is kept, its message cut."""
+
+    id: JobId
+    name: str
+    kind: str
+    error_type: str | None
+    message: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowView:
     """A workflow without its jobs, which are counted by state. `held_by`: the job whose work it
     is; `queues` are those of all its jobs."""

@@ -62,7 +62,7 @@ class ParentJob:
 
 
 def seen(kin: Kin) -> Mapping[str, ParentJob]:
-    """The parents by name, in the order of their ids."""
+    """The parents by name, in the order of `depends_on`."""
     return MappingProxyType(
         {name: ParentJob(parent, kin.withheld) for name, parent in kin.parents.items()}
     )

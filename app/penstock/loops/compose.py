@@ -15,9 +15,10 @@ import orjson
 from penstock.domain.effect import TEST_EVENT, Delivery, Effect, Fate, Message
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
-from penstock.domain.view import AttemptView, JobView, WorkflowView
+from penstock.domain.view import AttemptView, DeadJobView, JobView, WorkflowView
 from penstock.domain.workflow import WorkflowState
-from penstock.loops.sieve import Sieve
+from penstock.loops.digest import Digests
+from penstock.loops.sieve import JOINS, Sieve
 from penstock.store.ends import End, Ends, EndView
 from penstock.store.workflow_reads import WorkflowReads
 
@@ -34,6 +35,15 @@ class Show:
     job: Callable[[JobView], dict[str, Any]]
     attempt: Callable[[AttemptView], dict[str, Any]]
     workflow: Callable[[WorkflowView], dict[str, Any]]
+    dead_job: Callable[[DeadJobView], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds effects of rules back, and what makes one message of many."""
+
+    sieve: Sieve
+    digests: Digests
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +57,12 @@ class Extent:
 
 class Composer:
     def __init__(
-        self, ends: Ends, workflows: WorkflowReads, show: Show, sieve: Sieve, extent: Extent
+        self, ends: Ends, workflows: WorkflowReads, show: Show, rules: Rules, extent: Extent
     ) -> None:
         self._ends = ends
         self._workflows = workflows
         self._show = show
-        self._sieve = sieve
+        self._rules = rules
         self._extent = extent
 
     async def compose(self, effects: Sequence[Effect]) -> list[Message | Delivery]:
@@ -62,11 +72,22 @@ class Composer:
             part = effects[start : start + _AT_ONCE]
             jobs = await self._jobs(part)
             workflows = await self._workflow_messages(part)
-            made += [
-                await jobs.of(one) if one.job is not None else _other(one, workflows)
+            told = [
+                await self._of_job(one, jobs) if one.job is not None else _other(one, workflows)
                 for one in part
             ]
+            await self._rules.digests.join(
+                [effect for effect, one in zip(part, told, strict=True) if one is JOINS]
+            )
+            made += told
         return made
+
+    async def _of_job(self, effect: Effect, jobs: "_Jobs") -> Message | Delivery:
+        if effect.is_another_s:
+            return await self._rules.digests.wait_on(effect)
+        if effect.gathers or effect.message == effect.id:
+            return await self._rules.digests.of(effect)
+        return await jobs.of(effect)
 
     async def _jobs(self, effects: Sequence[Effect]) -> "_Jobs":
         wanted = [_end(one) for one in effects if one.job is not None]
@@ -74,22 +95,32 @@ class Composer:
         attempts: dict[tuple[JobId, int], list[AttemptView]] = {}
         if found and self._extent.whole:
             attempts = await self._ends.attempts(list(found))
-        return _Jobs(found, attempts, self._show, self._sieve, self._extent.whole)
+        return _Jobs(found, attempts, self._show, self._rules.sieve, self._extent.whole)
 
     async def _workflow_messages(self, effects: Sequence[Effect]) -> dict[bytes, Message]:
         wanted = {one.workflow for one in effects if one.workflow is not None}
         if not wanted:
             return {}
         views = {view.id: view for view in await self._workflows.workflows(list(wanted))}
+        told = [one for one in effects if one.workflow in views]
+        failed = [
+            (one.workflow, one.at)
+            for one in told
+            if one.workflow is not None and one.state != WorkflowState.SUCCEEDED
+        ]
+        dead = await self._workflows.dead_jobs_then(failed) if failed else {}
         return {
-            one.id: self._of_workflow(one, views[one.workflow])
-            for one in effects
-            if one.workflow in views
+            one.id: self._of_workflow(one, views[one.workflow], dead.get((one.workflow, one.at)))
+            for one in told
+            if one.workflow is not None
         }
 
-    def _of_workflow(self, effect: Effect, view: WorkflowView) -> Message:
+    def _of_workflow(
+        self, effect: Effect, view: WorkflowView, dead: Sequence[DeadJobView] | None
+    ) -> Message:
         then = replace(view, state=WorkflowState(effect.state), finished_at=effect.at)
         told = self._show.workflow(then)
+        told["dead_jobs"] = [self._show.dead_job(one) for one in dead or ()]
         if not self._extent.whole:
             del told["notify"]
         return Message(effect, orjson.dumps(told).decode(), view.traceparent)

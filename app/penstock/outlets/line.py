@@ -21,6 +21,8 @@ _PROBE_S = 5.0
 _PAUSE_FIRST_S = 0.2
 _PAUSE_MAX_S = 5.0
 
+CLOSED = "the connection was closed"
+
 Connection = TypeVar("Connection")
 
 log = get_logger(__name__)
@@ -107,6 +109,10 @@ class Line(Generic[Connection]):
                 return await self._ways.open()
         except TimeoutError as error:
             self._tell(told(error) if str(error) else f"not open within {_OPEN_MAX_S:g} s")
+        except asyncio.CancelledError:
+            if _is_to_end():
+                raise
+            self._tell(CLOSED)
         except Exception as error:
             self._tell(told(error))
         return None
@@ -130,6 +136,10 @@ class Line(Generic[Connection]):
         try:
             async with asyncio.timeout(_OPEN_MAX_S):
                 return await self._ways.is_alive(connection)
+        except asyncio.CancelledError:
+            if _is_to_end():
+                raise
+            return False
         except Exception:
             return False
 
@@ -137,6 +147,9 @@ class Line(Generic[Connection]):
         try:
             async with asyncio.timeout(_CLOSE_MAX_S):
                 await self._ways.close(connection)
+        except asyncio.CancelledError:
+            if _is_to_end():
+                raise
         except Exception as error:
             log.warning("broker_not_closed", broker=self._broker, why=told(error))
 
@@ -144,3 +157,10 @@ class Line(Generic[Connection]):
         if self.why is None:
             log.warning("broker_away", broker=self._broker, why=why)
         self.why = why
+
+
+def _is_to_end() -> bool:
+    """Whether somebody cancels us. A broker's client raises the same where a connection is closed
+    under it, which must not end who would open another."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

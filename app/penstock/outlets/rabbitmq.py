@@ -19,7 +19,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishErr
 
 from penstock.domain.effect import DELIVERED, Delivery, Message
 from penstock.outlets.dead_letters import headers_of, key_of, later, reference_to, size_of, told
-from penstock.outlets.line import Line, Ways
+from penstock.outlets.line import CLOSED, Line, Ways
 from penstock.settings import RabbitMq as Settings
 
 _CONNECT_S = 10.0
@@ -62,14 +62,17 @@ class RabbitMq:
             return [later(self.why or "not connected yet")] * len(batch)
         tasks = [asyncio.create_task(self._try(opened, message)) for message in batch]
         try:
-            _, late = await asyncio.wait(tasks, timeout=_SEND_MAX_S)
+            done, late = await asyncio.wait(tasks, timeout=_SEND_MAX_S)
         finally:
             for task in tasks:
                 task.cancel()
+        why = CLOSED  # which aiormq may tell by a cancellation
         if late:
-            self._line.lose(opened, _TOO_SLOW)
+            why = _TOO_SLOW
             await asyncio.wait(late)
-        return [later(_TOO_SLOW) if task.cancelled() else task.result() for task in tasks]
+        if late or any(task.cancelled() for task in done):
+            self._line.lose(opened, why)
+        return [later(why) if task.cancelled() else task.result() for task in tasks]
 
     async def close(self) -> None:
         await self._line.close()

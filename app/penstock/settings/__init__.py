@@ -2,6 +2,7 @@
 
 from penstock.settings.brokers import AlertRule, Alerts, Kafka, RabbitMq
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
+from penstock.settings.names import SettingsError, SourceUnavailable
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.sections import (
@@ -18,8 +19,10 @@ from penstock.settings.sections import (
     Retention,
     Settings,
 )
-from penstock.settings.sources import SettingsError, environment, near_misses, without_settings
+from penstock.settings.ssm import Parameters
+from penstock.settings.ssm import fetch as fetch_parameters
 from penstock.settings.values import Role
+from penstock.settings.variables import environment, near_misses, without_settings
 from penstock.settings.worker import Worker
 
 __all__ = [
@@ -34,6 +37,7 @@ __all__ = [
     "Kafka",
     "Log",
     "Notifications",
+    "Parameters",
     "Postgres",
     "Queue",
     "RabbitMq",
@@ -45,10 +49,12 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Smtp",
+    "SourceUnavailable",
     "Webhook",
     "Worker",
     "describe",
     "environment",
+    "fetch_parameters",
     "given_keys",
     "load",
     "load_section",

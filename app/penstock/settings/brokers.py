@@ -9,7 +9,7 @@ from penstock.domain import alert
 from penstock.domain.effect import Channel
 from penstock.settings.notifications import EmailAddress
 from penstock.settings.section import Section
-from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX
+from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX, CaFile
 
 Broker = Literal["none", "kafka", "rabbitmq"]
 
@@ -54,8 +54,8 @@ class Kafka(Section):
         description="largest message that the broker takes; a reference stands for a larger one",
     )
     tls: bool = Field(False, description="whether to speak TLS")
-    ca_file: str | None = Field(
-        None, min_length=1, description="certificates to trust (PEM); none = the system's"
+    ca_file: CaFile | None = Field(
+        None, description="certificates to trust (PEM); none = the system's"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
         None, description="how to log in; none = not at all"
@@ -98,8 +98,8 @@ class RabbitMq(Section):
         le=512 * MIB,
         description="largest message that the broker takes; a reference stands for a larger one",
     )
-    ca_file: str | None = Field(
-        None, min_length=1, description="certificates to trust (PEM); none = the system's"
+    ca_file: CaFile | None = Field(
+        None, description="certificates to trust (PEM); none = the system's"
     )
 
 

@@ -1,10 +1,10 @@
 """From sources to settings: validates what was found and says clearly what is wrong.
 
-In: the environment and the directory of YAML files. Out: `Settings`, or one section of them, or
-`SettingsError`. Order, the later winning: defaults, base.yaml, <environment>.yaml, environment.
+In: what `sources` gathers. Out: `Settings`, or one section of them, or `SettingsError`, which tells
+everything that is wrong at once. Nothing but the defaults comes from here.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,18 +13,22 @@ from pydantic import SecretStr, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from penstock import places
-from penstock.settings.section import Section
-from penstock.settings.sections import Settings
-from penstock.settings.sources import (
-    ENVIRONMENT,
-    Found,
+from penstock.settings.found import Found
+from penstock.settings.names import (
+    MAPS,
     SettingsError,
-    gather,
+    SourceUnavailable,
+    field_of,
     is_told,
     known_fields,
+    path_of,
     variable_of,
 )
+from penstock.settings.section import Section
+from penstock.settings.sections import Settings
+from penstock.settings.sources import gather
+from penstock.settings.ssm import Parameters
+from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
 
@@ -41,13 +45,17 @@ class Setting:
     description: str
 
 
-def load(environ: Mapping[str, str], config_dir: Path | None = None) -> Settings:
-    """All settings of a server. Raises SettingsError, which names each wrong one."""
-    found = _readable(gather(environ, config_dir or places.config_dir()))
-    try:
-        settings = Settings.model_validate({**found.nested(), "env": found.environment})
-    except ValidationError as error:
-        raise _refusal(error, found) from None
+def load(
+    environ: Mapping[str, str],
+    config_dir: Path | None = None,
+    parameters: Parameters | None = None,
+) -> Settings:
+    """All settings of a server. `parameters`: as `ssm.fetch` gave them; else those of this process'
+    first look. Raises SettingsError, which names each wrong one; SourceUnavailable where it isn't
+    known what they are."""
+    found = gather(environ, config_dir, parameters)
+    tree = {**found.nested(), "env": found.environment}
+    settings = _validated(Settings, tree, found)
     settings._origins.update(found.origins)
     if ENVIRONMENT in environ:
         settings._origins["env"] = f"environment variable {ENVIRONMENT}"
@@ -59,27 +67,39 @@ def load_section(
 ) -> AnySection:
     """One section alone, for a command that must not demand the others' secrets."""
     name = kind.__name__.lower()
-    found = _readable(gather(environ, config_dir or places.config_dir()))
+    found = gather(environ, config_dir)
+    return _validated(kind, found.nested().get(name, {}), found, name)
+
+
+def _validated(
+    kind: type[AnySection], tree: Mapping[str, Any], found: Found, section: str = ""
+) -> AnySection:
+    """Raises SettingsError with all that is wrong: what can't be read, and what can't be used."""
     try:
-        return kind.model_validate(found.nested().get(name, {}))
+        settings = kind.model_validate(tree)
     except ValidationError as error:
-        raise _refusal(error, found, section=name) from None
+        refused = list(_innermost(error, found, section))
+    else:
+        if not found.errors:
+            return settings
+        refused = []
+    problems = list(dict.fromkeys([*map(str, found.errors), *refused]))
+    text = problems[0]
+    if len(problems) > 1:
+        listed = "".join(f"\n  - {problem}" for problem in problems)
+        text = f"{len(problems)} settings are wrong:{listed}"
+    is_away = any(isinstance(one, SourceUnavailable) for one in found.errors)
+    raise (SourceUnavailable if is_away else SettingsError)(text)
 
 
 def given_keys(environ: Mapping[str, str], config_dir: Path | None = None) -> frozenset[str]:
     """The dotted keys that a file or the environment sets; the others have their defaults."""
-    return frozenset(gather(environ, config_dir or places.config_dir()).values)
-
-
-def _readable(found: Found) -> Found:
-    if found.errors:
-        raise _together([str(error) for error in found.errors])
-    return found
+    return frozenset(gather(environ, config_dir).values)
 
 
 def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[Setting]:
     """As `describe`, for settings that may be missing or wrong: their value says so."""
-    found = gather(environ, config_dir or places.config_dir())
+    found = gather(environ, config_dir)
     unread = {error.key for error in found.errors}
     env = Setting(
         "env",
@@ -94,8 +114,17 @@ def survey(environ: Mapping[str, str], config_dir: Path | None = None) -> list[S
             source=found.origins.get(key, "-" if info.is_required() else "default"),
             description=info.description or "",
         )
-        for key, info in known_fields().items()
+        for key, info in _fields_of(found.values).items()
     ]
+
+
+def _fields_of(keys: Iterable[str]) -> dict[str, FieldInfo]:
+    """Every setting, and of kinds and queues those that are among these keys."""
+    fields = dict(known_fields())
+    for key in sorted(keys):
+        if key.partition(".")[0] in MAPS and (info := field_of(key)) is not None:
+            fields[key] = info
+    return fields
 
 
 def _tried(key: str, info: FieldInfo, found: Found) -> object:
@@ -114,7 +143,7 @@ def _tried(key: str, info: FieldInfo, found: Found) -> object:
 def describe(settings: Settings) -> list[Setting]:
     """Every setting with its value, its source and what it means; secrets are masked."""
     env = Settings.model_fields["env"]
-    fields = {"env": env, **known_fields()}
+    fields = {"env": env, **_fields_of(settings._origins)}
     return [
         Setting(
             key=key,
@@ -127,9 +156,9 @@ def describe(settings: Settings) -> list[Setting]:
 
 
 def _value(settings: Settings, key: str) -> object:
-    value: object = settings
-    for name in key.split("."):
-        value = getattr(value, name)
+    value: Any = settings
+    for name in path_of(key) or (key,):
+        value = value[name] if isinstance(value, dict) else getattr(value, name)
     return value
 
 
@@ -139,17 +168,6 @@ def _shown(value: object) -> object:
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value
-
-
-def _refusal(error: ValidationError, found: Found, section: str = "") -> SettingsError:
-    return _together(list(_innermost(error, found, section)))
-
-
-def _together(problems: list[str]) -> SettingsError:
-    if len(problems) == 1:
-        return SettingsError(problems[0])
-    listed = "".join(f"\n  - {problem}" for problem in problems)
-    return SettingsError(f"{len(problems)} settings are wrong:{listed}")
 
 
 def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[str]:
@@ -164,19 +182,46 @@ def _innermost(error: ValidationError, found: Found, section: str) -> Iterator[s
 
 def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
     loc = ([section] if section else []) + [str(part) for part in error["loc"]]
-    key = next((k for k in (".".join(loc[:2]), *loc[:1]) if k in known_fields()), ".".join(loc))
+    key, inner = _parted(loc)
     text = _said(error["msg"])
     if error["type"] == "lacking":  # one of several, which the rule names itself
-        yield text
-    elif error["type"] == "missing" and len(loc) == 2:
+        yield from _unless_unread(text, text, found)
+    elif key is None and loc[-1:] == ["[key]"]:
+        yield f"{_places(text, loc, found)}: {' '.join(loc[:-1])} can't be a name: {text}"
+    elif key is None:  # a rule across settings names them itself
+        yield from _unless_unread(
+            text, f"{text}; they come from {_places(text, loc, found)}", found
+        )
+    elif error["type"] == "missing" and not inner:
         name = variable_of(key)
-        yield f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
-    elif key in known_fields():
-        inner = ".".join(loc[2:]) if "." in key else ""
+        told = f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
+        yield from _unless_unread(key, told, found)
+    else:
         yield _wrong(key, f"{inner}: {text}" if inner else text, found)
-    else:  # a rule across settings names them itself
-        places_of = {f"{k}: {origin}" for k, origin in found.origins.items() if k in text}
-        yield f"{text}; they come from {'; '.join(sorted(places_of)) or 'the defaults'}"
+
+
+def _unless_unread(keys: str, told: str, found: Found) -> Iterator[str]:
+    """Nothing where those settings may be in what could not be read: a value, or a whole file."""
+    if not any(error.key is None or error.key in keys for error in found.errors):
+        yield told
+
+
+def _parted(loc: list[str]) -> tuple[str | None, str]:
+    """The setting that a place of pydantic's lies in, and the rest of it."""
+    for n in range(len(loc), 0, -1):
+        key = ".".join(loc[:n])
+        if (path := path_of(key)) is not None and list(path) == loc[:n]:
+            return key, ".".join(loc[n:])
+    return None, ""
+
+
+def _places(text: str, loc: list[str], found: Found) -> str:
+    """Where those settings come from that a text names, or that lie where it was found wrong."""
+    if loc and loc[0] in MAPS:
+        below = f"{'.'.join(loc[:2])}."
+        return next((at for key, at in found.origins.items() if key.startswith(below)), "?")
+    places_of = {f"{key}: {origin}" for key, origin in found.origins.items() if key in text}
+    return "; ".join(sorted(places_of)) or "the defaults"
 
 
 def _said(message: str) -> str:
@@ -184,7 +229,8 @@ def _said(message: str) -> str:
 
 
 def _wrong(key: str, text: str, found: Found) -> str:
-    info = known_fields()[key]
+    info = field_of(key)
+    assert info is not None  # nobody calls it for another
     given = f" = {found.values.get(key)!r}" if is_told(info) else ""
     source = found.origins.get(key, "default")
-    return f"{key}{given} from {source}: {text} ({info.description})"
+    return f"{source}: {key}{given}: {text} ({info.description})"

@@ -6,12 +6,13 @@ import re
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
+from penstock.settings.quiet import Group, Quiet
 from penstock.settings.section import Section
-from penstock.settings.values import DAY_S, QueueGlob
+from penstock.settings.values import DAY_S, CaFile, QueueGlob
 
 _SECRET = re.compile(r"whsec_([A-Za-z0-9+/]+=*)")
 _KEY_MIN_BYTES, _KEY_MAX_BYTES = 24, 64  # Standard Webhooks
@@ -82,8 +83,8 @@ class Smtp(Section):
     tls: Literal["none", "starttls", "tls"] = Field(
         "starttls", description="tls = from the first byte; starttls = after a word; or none"
     )
-    ca_file: str | None = Field(
-        None, min_length=1, description="certificates that are trusted; none = the system's"
+    ca_file: CaFile | None = Field(
+        None, description="certificates that are trusted; none = the system's"
     )
     timeout_s: float = Field(20, ge=0.1, le=20, description="longest time of a delivery")
 
@@ -98,27 +99,12 @@ class Smtp(Section):
         return self
 
 
-class NotificationRule(BaseModel):
-    """Who is told of the ends of which jobs. Queues, kinds: globs; tags: any of them; none: all."""
+class Addressed(Section):
+    """Who is told of which ends: a webhook or an e-mail address."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
-
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
     on: tuple[On, ...] = Field(min_length=1, max_length=5)
-    queues: tuple[QueueGlob, ...] = Field((), max_length=100)
-    kinds: tuple[QueueGlob, ...] = Field((), max_length=100)
-    tags: tuple[Tag, ...] = Field((), max_length=100)
-    webhook: str | None = Field(None, max_length=2048, repr=False)
+    webhook: str | None = Field(None, min_length=1, max_length=2048, repr=False)
     email: EmailAddress | None = None
-    throttle_s: float = Field(0, ge=0, le=DAY_S, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reads_on(cls, given: object) -> object:
-        """YAML takes the bare word `on` for yes."""
-        if isinstance(given, dict) and True in given and "on" not in given:
-            return {"on" if name is True else name: value for name, value in given.items()}
-        return given
 
     @model_validator(mode="after")
     def _tells_one(self) -> Self:
@@ -129,12 +115,32 @@ class NotificationRule(BaseModel):
     def __str__(self) -> str:
         """Without the URL's path: there are receivers whose secret it is."""
         to = self.email if self.webhook is None else urlsplit(self.webhook).hostname
-        return f"{self.name}: {', '.join(self.on)} to {to}"
+        return f"{', '.join(self.on)} to {to}"
+
+    def as_wish(self) -> Wish:
+        channel = Channel.EMAIL if self.webhook is None else Channel.WEBHOOK
+        return Wish(self.on, channel, self.webhook or self.email or "")
+
+
+class NotificationRule(Addressed):
+    """Who is told of the ends of which jobs. Queues, kinds: globs; tags: any of them; none: all."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)
+    queues: tuple[QueueGlob, ...] = Field((), max_length=100)
+    kinds: tuple[QueueGlob, ...] = Field((), max_length=100)
+    tags: tuple[Tag, ...] = Field((), max_length=100)
+    throttle_s: float = Field(0, ge=0, le=DAY_S)
+    quiet: Quiet = ()
+    group: Group | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}: {super().__str__()}"
 
     def as_rule(self) -> Rule:
-        channel = Channel.EMAIL if self.webhook is None else Channel.WEBHOOK
-        wish = Wish(self.on, channel, self.webhook or self.email or "")
-        return Rule(self.name, wish, self.queues, self.kinds, self.tags, self.throttle_s)
+        quiet = tuple(one.as_window() for one in self.quiet)
+        group = None if self.group is None else self.group.as_grouping()
+        of = (self.queues, self.kinds, self.tags)
+        return Rule(self.name, self.as_wish(), *of, self.throttle_s, quiet, group)
 
 
 def _named_apart(rules: tuple[NotificationRule, ...]) -> tuple[NotificationRule, ...]:
@@ -152,5 +158,6 @@ class Notifications(Section):
         (),
         max_length=100,
         repr=False,
-        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s}",
+        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s, quiet, "
+        "group}",
     )

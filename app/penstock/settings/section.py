@@ -14,7 +14,7 @@ class Section(BaseModel):
     @classmethod
     def _no_bool(cls, value: object, info: ValidationInfo) -> object:
         # pydantic's lax mode, which the environment's texts need, would take YAML's `yes` for 1.
-        is_bool = cls.model_fields[str(info.field_name)].annotation is bool
+        is_bool = cls.model_fields[str(info.field_name)].annotation in (bool, bool | None)
         if isinstance(value, bool) and not is_bool:
             raise ValueError("is a yes or no where a number, a text or a list is wanted")
         return value

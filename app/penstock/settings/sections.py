@@ -14,7 +14,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from penstock.domain.defaults import Book, Defaults
 from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
+from penstock.settings.kinds import Kinds, Queues
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
 from penstock.settings.values import (
@@ -205,6 +207,7 @@ class Jobs(Section):
     max_attempts: int = Field(5, ge=1, le=100, description="failures after which a job is dead")
     timeout_s: float = Field(300, ge=0.1, le=DAY_S, description="longest time of an attempt")
     priority: int = Field(5, ge=0, le=9, description="place in the queue; 9 goes first")
+    strict_kinds: bool = Field(False, description="whether kinds that nobody knows are refused")
 
 
 class Retention(Section):
@@ -296,6 +299,8 @@ class Settings(Section):
     worker: Worker = Worker()
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
+    kinds: Kinds = Field({}, description="what jobs of a kind get, by its name")
+    queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
     handlers: Handlers = Handlers()
@@ -311,6 +316,32 @@ class Settings(Section):
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    def book(self) -> Book:
+        """What jobs get that don't say it themselves."""
+        jobs = Defaults(
+            priority=self.jobs.priority,
+            max_attempts=self.jobs.max_attempts,
+            timeout_s=self.jobs.timeout_s,
+            strict=self.jobs.strict_kinds,
+        )
+        kinds = {name: kind.as_layer() for name, kind in self.kinds.items()}
+        return Book(jobs, kinds, {name: queue.as_layer() for name, queue in self.queues.items()})
+
+    @model_validator(mode="after")
+    def _keeps_nothing_longer_than_all(self) -> Self:
+        """What is kept longer would be read over and over by whoever looks for what is old."""
+        named = {f"kinds.{name}": kind.retention for name, kind in self.kinds.items()}
+        named |= {f"queues.{name}": queue.retention for name, queue in self.queues.items()}
+        for name, kept in named.items():
+            for field in type(kept).model_fields:
+                own, of_all = getattr(kept, field), getattr(self.retention, field)
+                if own is not None and 0 < of_all < own:
+                    raise ValueError(
+                        f"{name}.retention.{field} ({own:g}) must be at most retention.{field} "
+                        f"({of_all:g}), after which jobs of all kinds go: raise that"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _knows_its_broker(self) -> Self:

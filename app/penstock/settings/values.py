@@ -4,6 +4,7 @@ A validator answers its value or raises ValueError, whose text follows the setti
 """
 
 import re
+import ssl
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -92,8 +93,26 @@ def _kept(seconds: float) -> float:
     return seconds
 
 
+def _ca_file(path: str) -> str:
+    """Read once here: later it would look as if the server were away."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise ValueError(
+            "has no certificate in PEM form: it needs -----BEGIN CERTIFICATE----- blocks; "
+            "leave it out to trust the system's"
+        ) from None
+    except OSError as error:
+        raise ValueError(
+            f"can't be read: {error.strerror}; name a file that is there, "
+            "or leave it out to trust the system's"
+        ) from None
+    return path
+
+
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ImportName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
+CaFile = Annotated[str, Field(min_length=1), AfterValidator(_ca_file)]
 Kept = Annotated[float, Field(ge=0, le=36_500 * DAY_S), AfterValidator(_kept)]
 QueueGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:*?\[\]!-]+$", max_length=100)]
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.domain.delivery import DeliveryView, EndpointView, Outcome
-from penstock.domain.effect import TEST_EVENT, Channel
+from penstock.domain.effect import TEST_EVENT, Channel, WaitsFor
 from penstock.domain.ids import JobId
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -80,7 +80,7 @@ class Deliveries:
         """Makes an effect due at once, also one that is over; whether it did: one that is being
         sent just now is left alone."""
         with self._health.watch():
-            return bool(await self._pg.rows("send_again", id_))
+            return bool(await self._pg.rows("send_again", id_, point="after_send_again"))
 
     async def add_test(self, id_: bytes, channel: Channel, endpoint: str) -> None:
         """Sends a message that tells of nothing."""
@@ -155,4 +155,6 @@ def _view(row: Record) -> DeliveryView:
         error=row["error"],
         due_at=row["due_at"],
         finished_at=row["finished_at"],
+        waits_for=WaitsFor(row["waits_for"]) if row["waits_for"] else None,
+        part_of=row["part_of"],
     )

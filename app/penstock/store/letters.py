@@ -36,7 +36,8 @@ OLDEST = Place(rows.EPOCH, LOWEST, 0)
 
 @dataclass(frozen=True, slots=True)
 class LetterFilter:
-    """Which letters; None is any. `start`: only those beyond it, in the order of the search."""
+    """Which letters; None is any. `start`: only those beyond it, in the order of the search. `job`
+    and `workflow` are for lists and groups: only theirs."""
 
     queues: Sequence[str] | None = None
     kinds: Sequence[str] | None = None
@@ -44,6 +45,8 @@ class LetterFilter:
     fingerprints: Sequence[str] | None = None
     which: Which = Which.OPEN
     start: Place = NEWEST
+    job: JobId | None = None
+    workflow: JobId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,11 @@ class GroupPage:
     items: list[GroupView]
     next: GroupView | None
     looked_at: int
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether there may be older letters, which aren't counted."""
+        return self.looked_at >= LOOKS_MAX
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +94,10 @@ class Letters:
 
     async def page(self, of: LetterFilter, limit: int) -> LetterPage:
         """A page of `limit` letters at most, or of fewer and `next` where it had to stop."""
-        query = "open_letters" if of.which is Which.OPEN else "all_letters"
-        is_resolved = of.which is Which.RESOLVED
+        query, columns = _search(of, limit + 1)
         with self._health.watch():
             async with self._pg.snapshot() as read:
-                found = await read(query, *_columns(of, limit + 1), is_resolved)
+                found = await read(query, *columns)
                 places, following = _cut(found, limit)
                 views = [_view(row) for row in await read("letters", *_pairs(places))]
         return LetterPage(views, following)
@@ -109,7 +116,7 @@ class Letters:
         """Open letters by fingerprint, the newest death first, below that of another group. Counts
         are of the newest 20,000 letters."""
         start = below or (_LAST, "")
-        filters = (of.queues, of.kinds, of.error_types)
+        filters = (of.queues, of.kinds, of.error_types, of.job, of.workflow)
         with self._health.watch():
             async with self._pg.snapshot() as read:
                 found = await read("letter_groups", LOOKS_MAX, *start, limit + 1, *filters)
@@ -138,13 +145,25 @@ class Letters:
     ) -> list[Due]:
         """Gives jobs of no graph that are dead a new life, each so many seconds from now; those
         that it moved: others are alive or pruned, or another job holds their unique key."""
-        found = await self._pg.rows("replay_plain", ids, delays_s, by)
+        found = await self._pg.rows("replay_plain", ids, delays_s, by, point="after_replay_letters")
         return [rows.due(row) for row in found]
 
     async def discard(self, id_: JobId, by: str) -> bool:
         """Resolves a job's open letter, nothing else; whether there was one."""
         how = Resolution.DISCARDED
-        return bool(await self._pg.rows("resolve_letters", [id_], how, by))
+        found = await self._pg.rows("resolve_letters", [id_], how, by, point="after_discard")
+        return bool(found)
+
+
+def _search(of: LetterFilter, count: int) -> tuple[str, list[object]]:
+    """The statement that finds these letters, with its parameters."""
+    if of.job is not None or of.workflow is not None:
+        start = (of.start.died_at, of.start.job, of.start.attempt)
+        filters = (of.queues, of.kinds, of.error_types, of.fingerprints)
+        is_resolved = None if of.which is Which.ALL else of.which is Which.RESOLVED
+        return "letters_of", [of.job, of.workflow, *start, count, *filters, is_resolved]
+    query = "open_letters" if of.which is Which.OPEN else "all_letters"
+    return query, [*_columns(of, count), of.which is Which.RESOLVED]
 
 
 def _columns(of: LetterFilter, count: int) -> list[object]:

@@ -5,7 +5,7 @@ dead letters of what was moved resolved. Always holds: edges from what runs agai
 succeeded is kept. If we die before the commit nothing has happened.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -50,8 +50,9 @@ async def renew_plain(transaction: Transaction, id_: JobId, renewal: Renewal) ->
     found = await transaction.rows("retry_ended", id_, renewal.delay_s)
     if not found:
         raise StaysError
-    await resolve(transaction, [id_], renewal)
-    return Moved(due=[_due(id_, *row) for row in found])
+    (queue, kind, priority, at, was) = found[0]
+    await resolve(transaction, {id_: State(was)}, renewal)
+    return Moved(due=[_due(id_, queue, kind, priority, at)])
 
 
 async def renew_linked(
@@ -74,8 +75,12 @@ def check_retry(found: Workflow) -> None:
     if found.state is WorkflowState.RUNNING and found.halt is Halt.CANCEL:
         raise WrongWorkflowState(found.state, "it is being cancelled: wait until that is over")
     if found.state is not WorkflowState.RUNNING and found.holder is not None:
-        why = f"it was an attempt of the job {ids.text(found.holder)}: retry that job"
-        raise WrongWorkflowState(found.state, why)
+        holder = ids.text(found.holder)
+        why = (
+            f"it was an attempt of the job {holder}: POST /v1/jobs/{holder}/retry runs again what "
+            "didn't succeed in it"
+        )
+        raise WrongWorkflowState(found.state, why, found.holder)
 
 
 def _unfinished() -> Contended:
@@ -154,7 +159,7 @@ async def _reopen(
         for id_, queue, kind, priority, at, is_due, _state in found:
             due = Due(JobId(id_), queue, kind, priority, rows.ms(at))
             (walk.moved.due if is_due else walk.moved.blocked).append(due)
-    await resolve(transaction, [one.id for one in again if one.was is State.DEAD], renewal)
+    await resolve(transaction, {one.id: one.was for one in again}, renewal)
     await _untell(transaction, again)
 
 
@@ -253,19 +258,22 @@ async def change(transaction: Transaction, renewal: Renewal) -> None:
         await transaction.rows("add_queues_to_workflow", found[0][0], [renewal.queue])
 
 
-async def resolve(transaction: Transaction, ids: Sequence[JobId], renewal: Renewal) -> None:
-    """Resolves the letters of jobs that were moved. WrongState where a replay has none to resolve:
-    it was discarded."""
-    others = [id_ for id_ in ids if id_ != renewal.only]
+async def resolve(transaction: Transaction, moved: Mapping[JobId, State], renewal: Renewal) -> None:
+    """Resolves the letters of jobs that were moved from these ends. WrongState where a replay has
+    none to resolve: it was discarded, or the job wasn't dead."""
+    dead = [id_ for id_, was in moved.items() if was is State.DEAD]
+    others = [id_ for id_ in dead if id_ != renewal.only]
     if others:
         await transaction.rows("resolve_letters", others, Resolution.RETRIED, renewal.by or None)
-    if renewal.only is None or (renewal.only not in ids and renewal.how is not Resolution.REPLAYED):
+    if renewal.only is None or (
+        renewal.only not in dead and renewal.how is not Resolution.REPLAYED
+    ):
         return
     found = await transaction.rows(
         "resolve_letters", [renewal.only], renewal.how, renewal.by or None
     )
     if renewal.how is Resolution.REPLAYED and not found:
-        raise no_letter(State.DEAD)
+        raise no_letter(moved[renewal.only])
 
 
 def no_letter(state: str) -> WrongState:

@@ -21,9 +21,11 @@ _UNPACKED = 256  # times as large as stored a result may be, at the very most
 
 @dataclass(slots=True)
 class _Told:
-    """What is known of one child. `parents`: those that are there, by id."""
+    """What is known of one child. `parents`: those that are there, by id; `depends_on`: how it was
+    asked for them."""
 
     name: str | None = None
+    depends_on: Sequence[str] = ()
     parents: dict[JobId, tuple[str, State]] = field(default_factory=dict)
     stored: int = 0  # bytes of their results, as stored
 
@@ -64,9 +66,10 @@ class Parents:
         told = {id_: _Told() for id_ in ids}
         sizes: dict[JobId, int] = {}
         results: dict[JobId, str] = {}
-        for child, parent, name, state, size, small in await self._pg.rows("parents_of", ids):
+        for row in await self._pg.rows("parents_of", ids):
+            child, parent, name, state, size, small, depends_on = row
             if parent is None:
-                told[child].name = name
+                told[child].name, told[child].depends_on = name, depends_on or ()
                 continue
             sizes[parent] = size or 0
             if small is not None:
@@ -89,6 +92,9 @@ def _kin(job: Started, told: _Told, results: Mapping[JobId, str], withheld: int)
         Parent(id_, text(id_) if by_id else name, state, results.get(id_, "null"))
         for id_, (name, state) in sorted(told.parents.items())
     ]
+    asked = (it.lower() if by_id else it for it in told.depends_on)
+    places = {name: place for place, name in enumerate(asked)}
+    parents.sort(key=lambda one: places.get(one.name, len(places)))
     return Kin(told.name, {one.name: one for one in parents}, withheld)
 
 

@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.store.postgres import Postgres
 
 _EDGES_A_JOB = 5  # deleted by one statement, on the average
+LOOKS_MAX = 2000  # jobs of a lane that a statement looks at
+_LANES_A_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,18 @@ class PrunedJobs:
 
     rows: int
     counts: Mapping[State, int]
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedLane:
+    """`last`: where to go on; `is_end`: there is nothing more to look at now."""
+
+    count: int
+    last: JobId
+    is_end: bool
+
+
+Lane = tuple[str, str]  # queue and kind
 
 
 class Retention:
@@ -59,6 +74,33 @@ class Retention:
                 "prune_loose", state, older_s, since, rows_max, _EDGES_A_JOB * rows_max
             )
         return Pruned(found[0][0], found[0][1])
+
+    async def prune_lane(
+        self, state: State, lane: Lane, older_s: float, after: JobId, rows_max: int
+    ) -> PrunedLane:
+        """As `prune_ended` of one lane, for jobs whose ids come after that."""
+        found = await self._pg.read("lane_by_age", state, *lane, older_s, after, LOOKS_MAX)
+        old: list[JobId] = []
+        for job_id, is_old in found:
+            if is_old and len(old) == rows_max:
+                break
+            after = job_id
+            if is_old:
+                old.append(job_id)
+        is_end = len(found) < LOOKS_MAX and (not found or after == found[-1][0])
+        if not old:
+            return PrunedLane(0, after, is_end)
+        count = await self._pg.value("prune_these", state, older_s, old, point="after_prune")
+        return PrunedLane(int(count), after, is_end)
+
+    async def lanes(self) -> list[Lane]:
+        """Queue and kind of all ended jobs."""
+        found: list[Lane] = []
+        last = ("", "")
+        while page := await self._pg.read("ended_lanes", *last, _LANES_A_PAGE):
+            found += [(queue, kind) for queue, kind in page]
+            last = found[-1]
+        return found
 
     async def prune_workflows(self, older_s: float, rows_max: int) -> int:
         """Takes out the oldest workflows that ended more than `older_s` seconds ago; how many.

@@ -4,18 +4,22 @@ Always holds: a page looks at 20,000 workflows at most and counts about 50,000 j
 it hasn't looked at is left to the next one. A workflow has 10,000 jobs at most, read in parts.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
-from penstock.domain.view import MemberView, WorkflowView
+from penstock.domain.view import DeadJobView, MemberView, WorkflowView
 from penstock.domain.workflow import WorkflowState
 from penstock.store.health import Health
 from penstock.store.lists import HIGHEST, LOOKS_MAX
 from penstock.store.postgres import Postgres, Record
 
 COUNTED_MAX = 50_000  # live jobs that are counted for a page
+DEAD_MAX = 10  # dead jobs that a workflow names
+_MESSAGE_MAX = 500  # characters of their errors' messages
 _PART = 1000  # jobs of a workflow that are read at once
 
 
@@ -89,6 +93,25 @@ class WorkflowReads:
                         break
         return sorted(found, key=lambda view: view.id)
 
+    async def dead_jobs(self, id_: JobId) -> list[DeadJobView]:
+        """The jobs of a workflow that died first, of those that are dead now."""
+        with self._health.watch():
+            found = await self._pg.read("dead_jobs", id_, DEAD_MAX, _MESSAGE_MAX)
+        return [_dead_job(row) for row in found]
+
+    async def dead_jobs_then(
+        self, ends: Sequence[tuple[JobId, datetime]]
+    ) -> dict[tuple[JobId, datetime], list[DeadJobView]]:
+        """The same of those that were dead when these workflows ended, by their dead letters:
+        they may have been retried since."""
+        ids, ats = [id_ for id_, _ in ends], [at for _, at in ends]
+        found: dict[tuple[JobId, datetime], list[DeadJobView]] = defaultdict(list)
+        with self._health.watch():
+            read = await self._pg.read("dead_jobs_then", ids, ats, DEAD_MAX, _MESSAGE_MAX)
+        for row in read:
+            found[JobId(row["workflow_id"]), row["at"]].append(_dead_job(row))
+        return found
+
     async def members(self, id_: JobId, names: Sequence[str]) -> dict[str, Member]:
         """Those of these names that the workflow has."""
         with self._health.watch():
@@ -140,6 +163,12 @@ def _view(row: Record) -> WorkflowView:
 
 _ENDED = (State.SUCCEEDED, State.DEAD, State.CANCELLED, State.SKIPPED)
 _STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
+
+
+def _dead_job(row: Record) -> DeadJobView:
+    return DeadJobView(
+        JobId(row["job_id"]), row["name"], row["kind"], row["error_type"], row["message"]
+    )
 
 
 def _member(row: Record) -> MemberView:

@@ -154,8 +154,16 @@ class Metrics:
         self.effects_oldest_age = Family(
             Gauge(
                 "penstock_effects_oldest_age_seconds",
-                "Age of the oldest that has not left the house.",
+                "Age of the oldest that has not left the house and isn't held by its rule.",
                 ["channel"],
+                registry=r,
+            )
+        )
+        self.effects_held = Family(
+            Gauge(
+                "penstock_effects_held",
+                "What its rule holds: until quiet hours end, or for others of its group.",
+                ["channel", "waits_for"],
                 registry=r,
             )
         )

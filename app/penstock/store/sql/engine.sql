@@ -339,7 +339,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, state, now, -1 FROM e, t
 )
-SELECT queue, kind, priority, ready_at FROM d;
+SELECT queue, kind, priority, ready_at, (SELECT state FROM e) AS was FROM d;
 
 -- name: state_of
 -- Where a job stands, and which other live job holds its unique key; no row when there is no such

@@ -405,13 +405,13 @@ UPDATE workflows SET queues = ARRAY(SELECT DISTINCT unnest(queues || $2::text[])
 WHERE workflow_id = $1;
 
 -- name: nodes_of
--- All jobs of a workflow: id, name, condition, state where it is over. (Joined by themselves: a join of
+-- All jobs of a workflow, as they were submitted: id, name, condition, state where it is over. (Joined by themselves: a join of
 -- the tables was one of all their rows, by their ids.)
 WITH j AS MATERIALIZED (SELECT job_id, name, run_if FROM jobs WHERE workflow_id = $1),
 e AS MATERIALIZED (
     SELECT job_id, state FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM j))
 )
-SELECT j.job_id, j.name, j.run_if, e.state FROM j LEFT JOIN e USING (job_id);
+SELECT j.job_id, j.name, j.run_if, e.state FROM j LEFT JOIN e USING (job_id) ORDER BY j.job_id;
 
 -- name: run_if_of
 SELECT run_if FROM jobs WHERE job_id = $1;

@@ -124,6 +124,32 @@ SELECT job_id, attempt, died_at, false FROM (
     ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC OFFSET $4::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $5;
 
+-- name: letters_of
+-- Letters of job $1, of the jobs of workflow $2, or of that job of it, below ($3, $4, $5), $6 at most; $7 to $10 as
+-- $6 to $9 of open_letters; open ones, resolved ones ($11) or both (null). Few enough to look at all of them, the
+-- last 1,000 of a job.
+SELECT d.job_id, d.attempt, d.died_at, true
+FROM (
+    SELECT $1::uuid AS job_id
+    WHERE $1::uuid IS NOT NULL
+      AND ($2::uuid IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE job_id = $1 AND workflow_id = $2))
+    UNION ALL
+    SELECT job_id FROM (
+        SELECT job_id FROM jobs WHERE workflow_id = $2 ORDER BY workflow_id, name
+    ) j WHERE $1::uuid IS NULL
+) i
+CROSS JOIN LATERAL (
+    SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint, resolved_at
+    FROM dead_letters WHERE job_id = i.job_id ORDER BY job_id DESC, attempt DESC LIMIT 1000
+) d
+WHERE (d.died_at, uuid_send(d.job_id), d.attempt) < ($3, uuid_send($4::uuid), $5::int)
+  AND ($7::text[] IS NULL OR d.queue = ANY ($7::text[]))
+  AND ($8::text[] IS NULL OR d.kind = ANY ($8::text[]))
+  AND ($9::text[] IS NULL OR d.error_type = ANY ($9::text[]))
+  AND ($10::text[] IS NULL OR d.fingerprint = ANY ($10::text[]))
+  AND ($11::bool IS NULL OR (d.resolved_at IS NOT NULL) = $11)
+ORDER BY d.died_at DESC, uuid_send(d.job_id) DESC, d.attempt DESC LIMIT $6;
+
 -- name: letters_to_replay
 -- The oldest open letters above ($1, $2, $3), otherwise as open_letters; besides, whether the job is of no graph.
 WITH m AS MATERIALIZED (
@@ -173,12 +199,28 @@ ORDER BY i.n;
 SELECT attempt FROM dead_letters WHERE job_id = $1 ORDER BY job_id DESC, attempt DESC LIMIT 1;
 
 -- name: letter_groups
--- Of the newest $1 open letters, of queues $5, kinds $6 and error types $7: those that are alike, the newest
--- death first, below ($2, $3), $4 at most. Then a row without fingerprint: how many were looked at.
+-- Of the newest $1 open letters, or of all of job $8 or workflow $9, of queues $5, kinds $6 and error types $7:
+-- those that are alike, the newest death first, below ($2, $3), $4 at most. Then a row without fingerprint: how many
+-- were looked at.
 WITH w AS MATERIALIZED (
-    SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint
-    FROM dead_letters WHERE resolved_at IS NULL
-    ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC LIMIT $1
+    (SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint
+     FROM dead_letters WHERE resolved_at IS NULL AND $8::uuid IS NULL AND $9::uuid IS NULL
+     ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC LIMIT $1)
+    UNION ALL
+    SELECT d.job_id, d.attempt, d.died_at, d.queue, d.kind, d.error_type, d.fingerprint
+    FROM (
+        SELECT $8::uuid AS job_id
+        WHERE $8::uuid IS NOT NULL
+          AND ($9::uuid IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE job_id = $8 AND workflow_id = $9))
+        UNION ALL
+        SELECT job_id FROM (
+            SELECT job_id FROM jobs WHERE workflow_id = $9 ORDER BY workflow_id, name
+        ) j WHERE $8::uuid IS NULL
+    ) i
+    CROSS JOIN LATERAL (
+        SELECT * FROM dead_letters WHERE job_id = i.job_id ORDER BY job_id DESC, attempt DESC LIMIT 1
+    ) d
+    WHERE d.resolved_at IS NULL
 ),
 g AS (
     SELECT fingerprint, count(*)::int AS count, min(died_at) AS first, max(died_at) AS last,

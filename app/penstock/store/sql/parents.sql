@@ -2,10 +2,10 @@
 -- sets are joined only with each other (see engine.sql).
 
 -- name: parents_of
--- Of each of these jobs: its own name (a row without a parent), and a row for each parent: its name,
+-- Of each of these jobs: its own name and what it depends on (a row without a parent), and a row for each parent: its name,
 -- where it stands, and how large its result is as stored (perhaps compressed; null: it has none). Small
 -- results come with it, unless there are so many edges that they would be much together.
-WITH c AS MATERIALIZED (SELECT job_id, name FROM jobs WHERE job_id = ANY($1::uuid[])),
+WITH c AS MATERIALIZED (SELECT job_id, name, depends_on FROM jobs WHERE job_id = ANY($1::uuid[])),
 e AS MATERIALIZED (
     -- graph_id: else an index-only scan of all of (parent_id, child_id) would seem as cheap
     SELECT child_id, parent_id, graph_id FROM job_edges
@@ -29,10 +29,10 @@ s AS MATERIALIZED (
     FROM job_blocked WHERE job_id = ANY(ARRAY(SELECT unnest(ids) FROM i))
 )
 SELECT job_id AS child_id, NULL::uuid AS parent_id, name, NULL AS state, NULL::int AS size,
-       NULL::json AS small FROM c
+       NULL::json AS small, depends_on FROM c
 UNION ALL
 SELECT e.child_id, e.parent_id, p.name, s.state, s.size,
-       CASE WHEN s.state = 'succeeded' THEN s.small END
+       CASE WHEN s.state = 'succeeded' THEN s.small END, NULL
 FROM e JOIN p ON p.job_id = e.parent_id JOIN s ON s.job_id = e.parent_id;
 
 -- name: results_of

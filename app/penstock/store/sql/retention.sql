@@ -85,6 +85,64 @@ c AS (
 )
 SELECT count(*), max(finished_at) FROM e;
 
+-- name: lane_by_age
+-- The next $6 ended jobs of one lane, queue $2, kind $3 and state $1, by age of their ids, after $5;
+-- and whether each may go: it ended more than $4 seconds ago and is part of no graph. An id is as old
+-- as its job: none behind the first one that is younger than that has ended longer ago.
+SELECT job_id,
+       graph_id IS NULL
+       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $4)) AS is_old
+FROM job_ended
+WHERE queue = $2 AND kind = $3 AND state = $1 AND uuid_send(job_id) > uuid_send($5)
+  AND uuid_send(job_id) < (
+      SELECT decode(lpad(to_hex((1000 * extract(epoch FROM
+          clock_timestamp() - make_interval(secs => $4)))::bigint), 12, '0'), 'hex'))
+ORDER BY uuid_send(job_id) LIMIT $6;
+
+-- name: prune_these
+-- The same as prune_ended of these jobs $3, those that still are as they were seen.
+WITH k AS MATERIALIZED (
+    SELECT job_id FROM job_ended p
+    WHERE job_id = ANY($3::uuid[]) AND graph_id IS NULL AND state = $1
+      AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
+      AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
+    FOR UPDATE SKIP LOCKED
+),
+e AS (
+    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
+    RETURNING queue, state
+),
+j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
+a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
+l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
+p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
+d AS (
+    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
+    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM k))
+      AND coalesce(resolved_at, 'infinity') = 'infinity'
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
+)
+SELECT count(*) FROM e;
+
+-- name: ended_lanes
+-- Queue and kind of all ended jobs, each pair once, by hops from one to the next: $3 of them after
+-- queue $1, kind $2.
+WITH RECURSIVE hop(queue, kind) AS (
+    SELECT n.queue, n.kind
+    FROM (SELECT e.queue, e.kind FROM job_ended e
+          WHERE (e.queue, e.kind) > ($1, $2) ORDER BY e.queue, e.kind LIMIT 1) n
+    UNION ALL
+    SELECT n.queue, n.kind
+    FROM hop CROSS JOIN LATERAL (
+        SELECT e.queue, e.kind FROM job_ended e
+        WHERE (e.queue, e.kind) > (hop.queue, hop.kind) ORDER BY e.queue, e.kind LIMIT 1
+    ) n
+)
+SELECT queue, kind FROM hop LIMIT $3;
+
 -- name: old_workflows
 -- Locks the oldest $2 workflows that are nested in none and ended more than $1 seconds ago, but for
 -- those that a loose job waits for or reads, and those of which, or of one of whose jobs, something is

@@ -110,6 +110,42 @@ LEFT JOIN LATERAL (
 ) a ON true
 ORDER BY j.name;
 
+-- name: dead_jobs
+-- The jobs of workflow $1 that are dead, $2 at most, the first to die first; $3: characters of a message.
+SELECT j.job_id, j.name, e.kind, e.error ->> 'type' AS error_type,
+       left(e.error ->> 'message', $3) AS message
+FROM (SELECT job_id, name FROM jobs WHERE workflow_id = $1 ORDER BY workflow_id, name) j
+CROSS JOIN LATERAL (
+    SELECT kind, error, finished_at FROM job_ended
+    WHERE job_id = j.job_id AND (state = 'dead') IS TRUE LIMIT 1
+) e
+ORDER BY e.finished_at, j.job_id LIMIT $2;
+
+-- name: dead_jobs_then
+-- The same of workflows $1 as they stood at $2 each, by dead letters: $3 jobs a workflow, $4 characters. One that
+-- was discarded is dead, unless it was tried again.
+SELECT i.workflow_id, i.at, v.job_id, v.name, v.kind, v.error_type, v.message
+FROM unnest($1::uuid[], $2::timestamptz[]) WITH ORDINALITY AS i(workflow_id, at, n)
+CROSS JOIN LATERAL (
+    SELECT j.job_id, j.name, l.kind, l.error_type, l.died_at,
+           left((SELECT error ->> 'message' FROM attempts a
+                 WHERE a.job_id = j.job_id AND a.attempt = l.attempt), $4) AS message
+    FROM (
+        SELECT job_id, name FROM jobs WHERE workflow_id = i.workflow_id ORDER BY workflow_id, name
+    ) j
+    CROSS JOIN LATERAL (
+        SELECT d.kind, d.attempt, d.error_type, d.died_at, d.resolved_at, d.resolution
+        FROM dead_letters d WHERE d.job_id = j.job_id AND d.died_at <= i.at
+        ORDER BY d.job_id DESC, d.attempt DESC LIMIT 1
+    ) l
+    WHERE l.resolved_at IS NULL OR l.resolved_at > i.at
+       OR (l.resolution = 'discarded' AND NOT EXISTS (
+           SELECT 1 FROM attempts a
+           WHERE a.job_id = j.job_id AND a.attempt > l.attempt AND a.started_at <= i.at))
+    ORDER BY l.died_at, j.job_id LIMIT $3
+) v
+ORDER BY i.n, v.died_at, v.job_id;
+
 -- name: workflow_members
 -- The jobs of workflow $1 that have these names: their ids, and whether each can ever be skipped.
 SELECT name, job_id, run_if IS NOT NULL AND run_if <> 'all_finished'
