@@ -16,12 +16,8 @@ COPY pyproject.toml LICENSE ./
 COPY config/base.yaml config/development.yaml config/
 COPY migrations migrations
 COPY app app
-# The configuration moves to /etc/penstock, where an operator may mount his own over it.
 RUN python -m hatchling build -t wheel -d wheel \
-    && pip --python /opt/penstock/bin/python install --no-deps wheel/penstock-*.whl \
-    && shipped="$(/opt/penstock/bin/python -c 'from penstock import places; print(places.config_dir())')" \
-    && mv "$shipped" /etc/penstock \
-    && ln -s /etc/penstock "$shipped"
+    && pip --python /opt/penstock/bin/python install --no-deps wheel/penstock-*.whl
 
 
 FROM python:3.14.7-slim-trixie@sha256:51dafde81dbdb6ebde285137a295cf18a47ca95234fe388a343719cb97305b3d
@@ -31,12 +27,14 @@ RUN pip uninstall --yes --root-user-action=ignore pip \
     && rm -r /usr/local/lib/python3.*/ensurepip \
     && groupadd --gid 10001 penstock \
     && useradd --uid 10001 --gid 10001 --home-dir /srv/penstock --no-create-home --shell /usr/sbin/nologin penstock \
-    && install -d -o 10001 -g 10001 -m 700 /run/keys
+    && install -d -o 10001 -g 10001 -m 700 /run/secrets/penstock
 
-COPY --from=build /etc/penstock /etc/penstock
+# An operator may mount his own over it.
+COPY config/base.yaml config/development.yaml /etc/penstock/
 COPY --from=build /opt/penstock /opt/penstock
 
-ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PENSTOCK_HTTP__HOST=0.0.0.0
+ENV PATH=/opt/penstock/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 PENSTOCK_CONFIG_DIR=/etc/penstock \
+    PENSTOCK_HTTP__HOST=0.0.0.0
 
 # Modules with handlers of your own go here (or onto PYTHONPATH), and into PENSTOCK_HANDLERS__MODULES.
 WORKDIR /srv/penstock

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from penstock.settings import load
+from penstock.settings import Settings, load
 from tests.test_tidy import ROOT
 
 COMPOSE = ROOT / "compose.yaml"
@@ -48,12 +48,11 @@ def render(overlay: Path, place: Path) -> list[Doc]:
     """What `kubectl apply -k` would send; `place` is where secrets are made for it."""
     copied = place / "kubernetes"
     if not copied.exists():
-        shutil.copytree(MANIFESTS, copied)
+        shutil.copytree(MANIFESTS, copied, ignore=shutil.ignore_patterns("*.env"))
     there = copied / overlay
-    if (there / "kustomization.yaml").read_text().count("secrets.env"):
-        script = ["sh", str(copied / "overlays" / "secrets.sh")]
-        made = subprocess.run(script, capture_output=True, text=True, check=True)
-        (there / "secrets.env").write_text(made.stdout)
+    if "secretGenerator" in (there / "kustomization.yaml").read_text():
+        script = ["sh", str(copied / "overlays" / "secrets.sh"), overlay.name]
+        subprocess.run(script, check=True)
     command = ["kubectl", "kustomize", str(there)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -68,13 +67,17 @@ def pod_specs(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
             yield f"{doc['kind']}/{doc['metadata']['name']}", template["spec"]
 
 
-def demand_settings(environ: Mapping[str, str], files: Mapping[str, str], place: Path) -> None:
-    """Loads settings as a container would: of these variables, whose files lie in `place`."""
-    config = place / "settings"
-    config.mkdir(exist_ok=True)
-    for name, text in files.items():
-        (config / name).write_text(text)
-    load(environ, config)
+def settings_of(
+    place: Path, environ: Mapping[str, str], secrets: Mapping[str, str], files: Mapping[str, str]
+) -> Settings:
+    """Settings as a container would load them; its mounts are made below `place`."""
+    mounted = {"secrets": secrets, "settings": files}
+    for name, texts in mounted.items():
+        (place / name).mkdir()
+        for file, text in texts.items():
+            (place / name / file).write_text(text)
+    where = {"PENSTOCK_SECRETS_DIR": place / "secrets", "PENSTOCK_CONFIG_DIR": place / "settings"}
+    return load({**environ, **{name: str(path) for name, path in where.items()}})
 
 
 def health_check() -> list[str]:

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from penstock.settings import Alerts, load_section
-from tests.ship.reading import COMPOSE, PINNED, compose, compose_variables, demand_settings
+from tests.ship.reading import COMPOSE, PINNED, compose, compose_variables, settings_of
 from tests.test_tidy import ROOT
 
 SERVICES = sorted(compose()["services"])
 OURS = [name for name in SERVICES if compose()["services"][name]["image"] == "penstock:dev"]
 ONCE = {"keys", "migrate"}
+NEEDED = {"PENSTOCK_POSTGRES__DSN": "postgres://a@b/c", "PENSTOCK_REDIS__URL": "redis://r"}
 
 
 def service(name: str) -> dict[str, Any]:
@@ -60,32 +60,23 @@ def test_our_variables_are_settings(name: str, tmp_path: Path) -> None:
     one = service(name)
     assert one["read_only"] is True
     environ = dict(one["environment"])
-    given = {"jwt_secret": "x" * 40, "webhook_secrets": json.dumps(["whsec_" + "A" * 40])}
-    for variable, value in environ.items():
-        if variable.endswith("_FILE"):
-            path = tmp_path / Path(value).name
-            path.write_text(given[path.name])
-            environ[variable] = str(path)
+    made = {"auth.jwt_secret": "x" * 40, "webhook.secrets": json.dumps(["whsec_" + "A" * 40])}
     development = (ROOT / "config" / "development.yaml").read_text()
-    demand_settings(environ, {"development.yaml": development}, tmp_path)
-    if name == "dlq-consumer":
-        assert load_section(Alerts, environ).rules
+    settings = settings_of(tmp_path, environ, made, {"development.yaml": development})
+    assert settings.broker == "kafka"
+    assert bool(settings.alerts.rules) == (name == "dlq-consumer")
 
 
 def test_the_secrets_that_are_made_are_good_ones_and_stay(tmp_path: Path) -> None:
     (script,) = service("keys")["command"]
-    script = script.replace("/run/keys", str(tmp_path))
-    made = [_made(script, tmp_path) for _ in range(2)]
+    place = tmp_path / "made"
+    place.mkdir()
+    script = script.replace("/run/secrets/penstock", str(place))
+    made = [_made(script, place) for _ in range(2)]
     assert made[0] == made[1]
-    assert made[0].keys() == {"jwt_secret", "webhook_secrets"}
-    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
-    environ = {
-        "PENSTOCK_POSTGRES__DSN": "postgres://a@b/c",
-        "PENSTOCK_REDIS__URL": "redis://r",
-        "PENSTOCK_AUTH__JWT_SECRET_FILE": str(tmp_path / "jwt_secret"),
-        "PENSTOCK_WEBHOOK__SECRETS_FILE": str(tmp_path / "webhook_secrets"),
-    }
-    demand_settings(environ, {}, tmp_path)
+    assert made[0].keys() == {"auth.jwt_secret", "webhook.secrets"}
+    assert {path.stat().st_mode & 0o777 for path in place.iterdir()} == {0o600}
+    assert len(settings_of(tmp_path, NEEDED, made[0], {}).webhook.secrets) == 1
 
 
 def _made(script: str, place: Path) -> dict[str, str]:
@@ -118,8 +109,8 @@ def test_the_example_names_what_may_be_set_and_nothing_else(tmp_path: Path) -> N
         for name, v in example.items()
         if name.startswith("PENSTOCK_") and name != "PENSTOCK_IMAGE"
     }
-    needed = {"PENSTOCK_POSTGRES__DSN": "postgres://a@b/c", "PENSTOCK_REDIS__URL": "redis://r"}
-    demand_settings({**needed, "PENSTOCK_AUTH__JWT_SECRET": "x" * 40, **ours}, {}, tmp_path)
+    secret = {"auth.jwt_secret": "x" * 40}
+    assert settings_of(tmp_path, {**NEEDED, **ours}, secret, {}).env == "production"
 
 
 def test_what_is_mounted_from_here_is_here() -> None:

@@ -12,11 +12,11 @@ import kubernetes_validate
 import pytest
 from prometheus_client.metrics_core import Metric
 
-from penstock.settings import load
+from penstock.settings import secret_files
 from penstock.settings.worker import Worker
 from penstock.telemetry.metrics import Metrics
 from tests.ship.policy import faults
-from tests.ship.reading import Doc, demand_settings, pod_specs, render
+from tests.ship.reading import DOCKERFILE, Doc, pod_specs, render, settings_of
 
 OVERLAYS = ("minikube", "k3s", "production")
 # Kinds of operators, whose schemas kubernetes-validate doesn't have.
@@ -96,30 +96,37 @@ def test_our_variables_and_files_are_settings(
     rendered: Rendered, overlay: str, tmp_path: Path
 ) -> None:
     docs = rendered(overlay)
-    server = one(docs, "Deployment")["spec"]["template"]["spec"]["containers"][0]
-    (name,) = _sources(one(docs, "Deployment"), "configMap")
+    deployment = one(docs, "Deployment")
+    environ = {v["name"]: v["value"] for v in _container(deployment)["env"]}
+    (name,) = _sources(deployment, "configMap")
     files = one(docs, "ConfigMap", name)["data"]
-    given = {
-        "postgres_dsn": "postgres://a:b@c/d",
-        "redis_url": "redis://:r@s/0",
-        "jwt_secret": "x" * 40,
-        "webhook_secrets": f'["whsec_{"A" * 40}"]',
+    secrets = {
+        "postgres.dsn": "postgres://a:b@c/d",
+        "redis.url": "redis://:r@s/0",
+        "auth.jwt_secret": "x" * 40,
     }
     if overlay != "production":
-        (name,) = _sources(one(docs, "Deployment"), "secret")
-        secret = one(docs, "Secret", name)["data"]
-        given |= {key: base64.b64decode(text).decode() for key, text in secret.items()}
-    environ = {}
-    for variable in server["env"]:
-        environ[variable["name"]] = variable["value"]
-        if variable["name"].endswith("_FILE"):
-            path = tmp_path / Path(variable["value"]).name
-            path.write_text(given[path.name])
-            environ[variable["name"]] = str(path)
-    demand_settings(environ, files, tmp_path)
-    settings = load(environ, tmp_path / "settings")
-    assert settings.env == "production"
-    assert settings.broker == "kafka"
+        (name,) = _sources(deployment, "secret")
+        data = one(docs, "Secret", name)["data"]
+        secrets = {key: base64.b64decode(text).decode() for key, text in data.items()}
+    settings = settings_of(tmp_path, environ, secrets, files)
+    assert (settings.env, settings.broker) == ("production", "kafka")
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_settings_and_secrets_are_mounted_where_they_are_looked_for(
+    rendered: Rendered, overlay: str
+) -> None:
+    docs = rendered(overlay)
+    for workload in (one(docs, "Deployment"), one(docs, "Job")):
+        mounts = {m["name"]: m["mountPath"] for m in _container(workload)["volumeMounts"]}
+        assert mounts["secrets"] == str(secret_files.DIRECTORY)
+        assert f"PENSTOCK_CONFIG_DIR={mounts['settings']} " in DOCKERFILE.read_text()
+
+
+def _container(workload: Doc) -> Doc:
+    first: Doc = workload["spec"]["template"]["spec"]["containers"][0]
+    return first
 
 
 def _sources(workload: Doc, kind: str) -> list[str]:
