@@ -14,6 +14,7 @@ from tests.support.replica import ReplicaProcess
 from tests.support.servers import Servers
 from tests.test_tidy import ROOT
 
+SOON_LOST = {"PENSTOCK_WORKER__TTL_S": "3", "PENSTOCK_WORKER__BEAT_S": "0.5"}
 PAGE = (ROOT / "app" / "docs" / "operations.md").read_text()
 
 
@@ -59,14 +60,14 @@ async def test_what_was_dumped_is_there_again_and_goes_on(
         "PYTHONPATH": os.pathsep.join(sys.path),
     }
     dump, restore = commands()
-    first = ReplicaProcess(dsn, redis_url, workplace)
+    first = ReplicaProcess(dsn, redis_url, workplace, SOON_LOST)
     try:
         first.start()
         await first.ready()
         async with Api(first.url) as api:
             done = await api.submit("echo", "done")
             await api.ended(done)
-            waits = await api.submit("echo", "waits", delay_s=12)
+            waits = await api.submit("echo", "waits", delay_s=8)
             child = await api.submit("echo", "child", depends_on=[waits])
             runs = await api.submit("sleep", {"seconds": 4})
             await api.in_state(runs, "running")
@@ -80,7 +81,7 @@ async def test_what_was_dumped_is_there_again_and_goes_on(
         first.stop()
 
     await shell(restore, environ, workplace)
-    second = ReplicaProcess(restored, redis_url, workplace)
+    second = ReplicaProcess(restored, redis_url, workplace, SOON_LOST)
     try:
         second.start()
         await second.ready()

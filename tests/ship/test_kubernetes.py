@@ -44,8 +44,9 @@ def one(docs: list[Doc], kind: str, name: str = "penstock") -> Doc:
     return found[0]
 
 
-@pytest.mark.parametrize("overlay", OVERLAYS)
-@pytest.mark.parametrize("version", ["1.32", "1.37"])
+@pytest.mark.parametrize(
+    ("overlay", "version"), [*((name, "1.37") for name in OVERLAYS), ("production", "1.32")]
+)
 def test_every_object_has_the_shape_that_kubernetes_wants(
     rendered: Rendered, overlay: str, version: str
 ) -> None:

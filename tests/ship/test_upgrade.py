@@ -23,7 +23,11 @@ from tests.test_tidy import ROOT
 
 EARLIER = "1b05fe1f815266274886b401684f7db333b8e210"  # the last before migration 0013
 KNEW = 12
-SAMPLES = {"PENSTOCK_HANDLERS__MODULES": '["penstock.handlers.samples"]'}
+SAMPLES = {
+    "PENSTOCK_HANDLERS__MODULES": '["penstock.handlers.samples"]',
+    "PENSTOCK_WORKER__TTL_S": "3",
+    "PENSTOCK_WORKER__BEAT_S": "0.5",
+}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="the API")
     parser.add_argument("--kafka", metavar="HOST:PORT", help="where dead letters must arrive")
     parser.add_argument("--mail", metavar="URL", help="Mailpit, where mail must arrive")
-    parser.add_argument("--kill", metavar="COMMAND", help="what kills a replica")
+    parser.add_argument("--kill", metavar="COMMAND", help="what kills the replica on {host}")
     parser.add_argument("--token", help="an admin's; or in TOKEN", default=os.environ.get("TOKEN"))
     given = parser.parse_args()
     if not given.token:
@@ -29,8 +29,9 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-async def _run(command: str) -> None:
-    process = await asyncio.create_subprocess_exec(*shlex.split(command))
+async def _run(command: str, host: str) -> None:
+    words = [word.replace("{host}", host) for word in shlex.split(command)]
+    process = await asyncio.create_subprocess_exec(*words)
     status = await process.wait()
     # A shell that is told to kill all about it may end by that itself.
     assert status in (0, 137), f"{command} ended with {status}"
