@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.ship.reading import COMPOSE, PINNED, compose, compose_variables, settings_of
 from tests.test_tidy import ROOT
@@ -90,7 +91,16 @@ def test_every_role_runs_in_the_profile_split() -> None:
     roles = {command[2] for command in commands if command[0] == "serve"}
     assert roles == {"api", "scheduler", "worker", "relay"}
     assert ["dlq-consumer"] in commands
-    assert service("api")["networks"]["default"]["aliases"] == ["server"]
+    assert "server" in service("api")["networks"]["default"]["aliases"], "the proxy looks for it"
+
+
+def test_prometheus_finds_every_replica() -> None:
+    scrape = yaml.safe_load((ROOT / "config" / "prometheus" / "prometheus.yml").read_text())
+    (name,) = scrape["scrape_configs"][0]["dns_sd_configs"][0]["names"]
+    serving = [one for one in OURS if service(one).get("command", ["serve"])[0] == "serve"]
+    assert len(serving) == 5
+    for one in serving:
+        assert name in service(one)["networks"]["default"]["aliases"], one
 
 
 def test_the_example_names_what_may_be_set_and_nothing_else(tmp_path: Path) -> None:
