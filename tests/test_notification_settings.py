@@ -1,6 +1,8 @@
 """Settings of what leaves the house: webhooks' secrets, the mail server, rules."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -8,9 +10,11 @@ import pytest
 
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.domain.grouping import By, Grouping
-from penstock.domain.quiet import Window
-from penstock.settings import SettingsError, describe, load
+from penstock.domain.quiet import Window, quiet_until
+from penstock.settings import Notifications, SettingsError, describe, load
+from penstock.settings.yaml_file import read
 from tests.test_settings import SECRETS
+from tests.test_tidy import ROOT
 
 SECRET = "whsec_" + "QUFB" * 8
 OTHER = "whsec_" + "QkJC" * 8
@@ -174,3 +178,16 @@ def test_wrong_times_of_a_rule_are_named(given: dict[str, object], words: str) -
     told = refusal(NOTIFICATIONS__RULES=json.dumps([{**RULE, **given}]))
     assert "notifications.rules" in told
     assert words in told
+
+
+def test_the_rule_of_the_readme_is_one(tmp_path: Path) -> None:
+    (text,) = re.findall(
+        r"```yaml\n(notifications:\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    file = tmp_path / "base.yaml"
+    file.write_text(text)
+    (rule,) = Notifications.model_validate(read(file).tree["notifications"]).rules
+    assert rule.group is not None
+    assert quiet_until(rule.as_rule().quiet, datetime(2026, 7, 3, 21, tzinfo=UTC)) == datetime(
+        2026, 7, 6, 5, tzinfo=UTC
+    ), "Friday night, the weekend and Sunday night are one"

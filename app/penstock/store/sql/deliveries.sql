@@ -130,10 +130,9 @@ e AS (
     RETURNING effect_id
 ),
 p AS (
-    UPDATE effects e
+    UPDATE effects
     SET due_at = t.now, waits_for = 'asked',
-        group_id = (SELECT group_id FROM rule_groups g
-                    WHERE g.group_id = e.group_id AND g.leader = e.effect_id)
+        group_id = CASE WHEN due_at < 'infinity' THEN group_id END -- what leads has a time
     FROM t
     WHERE effect_id = $1 AND lease IS NULL AND due_at > t.now
       AND (message_id IS NULL OR message_id = effect_id) -- else it is settled who tells of it
