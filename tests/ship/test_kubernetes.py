@@ -169,6 +169,14 @@ def test_production_can_lose_a_node_and_grow(rendered: Rendered) -> None:
     assert int(scaled["triggers"][0]["metadata"]["targetValue"]) == Worker().concurrency
 
 
+def test_in_production_servers_cannot_change_the_schema(rendered: Rendered) -> None:
+    docs = rendered("production")
+    job = one(docs, "Job")
+    assert _container(job)["args"] == ["migrate", "--grant-to", "penstock"]
+    assert _sources(job, "secret") == ["penstock-owner"]
+    assert _sources(one(docs, "Deployment"), "secret") == ["penstock"]
+
+
 def test_alerts_ask_for_metrics_that_there_are(rendered: Rendered) -> None:
     known = {name for metric in Metrics().registry.collect() for name in _names(metric)}
     rules = one(rendered("production"), "PrometheusRule")["spec"]["groups"][0]["rules"]
