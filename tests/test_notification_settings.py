@@ -11,7 +11,8 @@ import pytest
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.domain.grouping import By, Grouping
 from penstock.domain.quiet import Window, quiet_until
-from penstock.settings import Notifications, SettingsError, describe, load, yaml_file
+from penstock.settings import Notifications, SettingsError, describe, load
+from penstock.settings.yaml_file import read
 from tests.test_settings import SECRETS
 from tests.test_tidy import ROOT
 
@@ -183,9 +184,9 @@ def test_the_rule_of_the_readme_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(
         r"```yaml\n(notifications:\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
-    (tmp_path / "a.yaml").write_text(text)
-    given = yaml_file.read(tmp_path / "a.yaml").tree["notifications"]
-    (rule,) = Notifications.model_validate(given).rules
+    file = tmp_path / "base.yaml"
+    file.write_text(text)
+    (rule,) = Notifications.model_validate(read(file).tree["notifications"]).rules
     assert rule.group is not None
     assert quiet_until(rule.as_rule().quiet, datetime(2026, 7, 3, 21, tzinfo=UTC)) == datetime(
         2026, 7, 6, 5, tzinfo=UTC

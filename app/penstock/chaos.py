@@ -106,6 +106,8 @@ POINTS: Mapping[str, Point] = {
     "after_cancel_graph": _answer("A waiting job of a graph is cancelled, with what follows."),
     "after_cancel_workflow": _answer("A workflow's cancel is stored, with its first step."),
     "after_retry_workflow": _answer("A workflow runs again; its jobs are not in line."),
+    "before_change": _before("A small change, as a pause, is written with its entry in the log."),
+    "after_change": _answer("The same behind its COMMIT, before its answer to us."),
     "after_expire_graph": _answer("Expired jobs of a graph have ended, with what follows."),
     "after_retry": _answer("Between the COMMIT of a job's new life and its answer to us."),
     "after_replay_letters": _answer("A page of dead jobs has a new life; none is in line."),

@@ -19,6 +19,7 @@ from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
 from penstock.commands.letters import DeadLetters
+from penstock.commands.refusals import Refusals
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -52,6 +53,7 @@ from penstock.loops.promoter import Promoter
 from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
+from penstock.loops.redis_watch import RedisWatch
 from penstock.loops.registrar import Registrar
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
@@ -64,12 +66,14 @@ from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
 from penstock.outlets.brokers import dead_letter_endpoint
+from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
@@ -144,6 +148,7 @@ class Engine:
         yield self.settler.run
         yield self.nester.run
         yield self.pool.run
+        yield self.refusals.run
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
@@ -160,6 +165,7 @@ class Engine:
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.letters = Letters(postgres, self._rooms.health)
         self.deliveries = Deliveries(postgres, self._rooms.health)
+        self.audit_log = AuditLog(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
         sources = Sources.of(postgres, self.effects, self.workflow_reads)
         outlets = outlets_of(settings, self._rooms.hooks)
@@ -191,6 +197,8 @@ class Engine:
         self.dead_letters = DeadLetters(
             self.letters, self.changes, self.queues, self.sequel, rooms.health
         )
+        per_min = self._settings.audit_log.refusals_per_min
+        self.refusals = Refusals(self.audit_log, per_min, self.metrics)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
@@ -266,6 +274,10 @@ class Engine:
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
+        self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
+        self.redis_watch = RedisWatch(
+            lambda: state_of(self._rooms.redis), settings.redis.accepted_risks, self.metrics
+        )
         self.auditor = Auditor(
             Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
@@ -285,6 +297,7 @@ class Engine:
         yield Loop("book", self.book.step, self.book.wake)
         yield Loop("ears", self.ears.step, listens=True)
         yield Loop("redis-clock", self.renewer.read_clock)
+        yield Loop("redis-watch", self.redis_watch.step, self.redis_watch.wake)
         yield Loop("survey", self.surveyor.step)
         yield Loop("waiters", self.waiters.step, self.waiters.wake)
         yield Loop("gauges", self.upkeep.gauges)
@@ -386,5 +399,6 @@ class Engine:
             log.warning("redis_back")
         self.worker.wake.set()
         if not is_open:
+            self.redis_watch.wake.set()
             self.missing.report(self.book.names())
             self.worker.heat(self.book.names())

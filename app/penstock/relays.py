@@ -1,8 +1,8 @@
 """The relays of one replica, made and wired by hand: a part of `engine.py`.
 
 Each channel that is configured has a way out, a composer and a relay; rules that look back have one
-sieve. Where a channel isn't configured, nobody can ask for it, and what was asked for when it was
-waits in the outbox until it is again.
+sieve. Where a channel isn't configured, nobody can ask for it; what was asked for when it was waits
+for an hour and has failed then (decision 0023): it can be sent again once the channel is back.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.api import views
-from penstock.domain.effect import Channel, Rule
+from penstock.domain.effect import Channel, Fate, Rule
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Rules, Show
 from penstock.loops.digest import Digests
@@ -27,12 +27,22 @@ from penstock.store.groups import Groups
 from penstock.store.postgres import Postgres
 from penstock.store.rule_marks import RuleMarks
 from penstock.store.workflow_reads import WorkflowReads
+from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
 
 _KIB = 1024
 _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
+
+_UNSERVED_S = 3600.0  # for so long nobody has tried what is due
+_SET_BY = {
+    Channel.DEAD_LETTER: "broker",
+    Channel.WEBHOOK: "webhook.secrets",
+    Channel.EMAIL: "smtp.host",
+}
 
 SHOW = Show(views.job, views.attempt, views.workflow, views.dead_job)
 EXTENTS = {
@@ -151,8 +161,10 @@ class Relays:
             relay.wake.set()
 
     async def gauge(self) -> float:
-        """How much waits to be delivered, and for how long."""
+        """How much waits to be delivered, and for how long; what nobody will deliver is ended."""
         waiting = await self._effects.waiting()
+        for channel in waiting.keys() - self.by_channel.keys():
+            await self._give_up(channel)
         for channel in Channel:
             found = waiting.get(channel)
             self._metrics.effects_waiting(channel).set(found.count if found else 0)
@@ -160,6 +172,14 @@ class Relays:
             self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
             self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
         return _GAUGES_S
+
+    async def _give_up(self, channel: Channel) -> None:
+        """Here the channel isn't configured; where it still is, what is due is tried."""
+        setting = _SET_BY[channel]
+        why = f"{setting} has not been set for {_UNSERVED_S:g} s: set it, and send this again"
+        if count := await self._effects.give_up_unserved(channel, _UNSERVED_S, why):
+            log.warning("effects_given_up", channel=channel, count=count, hint=f"set {setting}")
+            self._metrics.effects(channel, Fate.NEVER).inc(count)
 
     async def drain(self) -> None:
         relays = self.by_channel.values()

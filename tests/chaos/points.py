@@ -175,6 +175,8 @@ class Campaign:
             "after_cancel": self._cancel_waiting,
             "after_cancel_request": self._cancel_running,
             "after_retry": self._retry,
+            "before_change": self._pause,
+            "after_change": self._pause,
             "after_condemn": self._kill_the_third,
             "before_return": self._kill_the_third,
             "between_pages": self._flush,
@@ -212,6 +214,9 @@ class Campaign:
         for id_ in await self._offer(slot, [long]):
             await self.scene.begun({(id_, 1)}, within_s=20)
             await self._post(slot, f"/v1/jobs/{id_}/cancel")
+
+    async def _pause(self, slot: Slot) -> None:
+        await self._post(slot, "/v1/queues/nobodys/pause")
 
     async def _retry(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):

@@ -71,6 +71,21 @@ async def test_each_life_is_told_as_it_ended(still: Still, composer: Composer) -
     assert first.dedupe != second.dedupe
 
 
+async def test_failures_are_those_of_the_life_that_is_told_of(
+    still: Still, composer: Composer
+) -> None:
+    (job,) = await still.start(notify=hook(URL), max_attempts=2)
+    for ending in (making.FAILURE, making.FAILURE, making.FAILURE, making.FAILURE, SUCCESS):
+        await still.settle((job, ending))
+        if await still.db.places([job.id]) == ["dead"]:
+            assert await still.db.retry(job.id)
+        await still.db.session.execute("UPDATE job_due SET ready_at = now()")
+        if due := await still.engine.jobs.start([job.id], still.engine.me.worker):
+            (job,) = due
+    told = [data_of(made) for made in await composer.compose(await claimed(still))]
+    assert [(one["attempt"], one["failures"]) for one in told] == [(2, 2), (4, 2), (5, 0)]
+
+
 async def test_one_that_waits_again_is_told_as_dead(still: Still, composer: Composer) -> None:
     (job,) = await still.start(notify=hook(URL))
     await still.settle((job, FINAL_FAILURE))

@@ -77,7 +77,7 @@ def dev(server: Serve) -> None:
     with ExitStack() as stack:
         found = _with_servers(given, directory, stack)
         settings = load(found)
-        dsn = settings.postgres.dsn.get_secret_value()
+        dsn = settings.postgres.address
         with explained(dsn):
             run(migrate(dsn))
         stack.enter_context(exported(found, directory))

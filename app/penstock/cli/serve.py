@@ -43,7 +43,7 @@ def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) 
         sys.path.insert(0, here)  # users' handlers are where they work
     chaos.arm(environment().get(chaos.VARIABLE), settings.env)
     run(greet_redis(settings.redis))
-    with explained(settings.postgres.dsn.get_secret_value()):
+    with explained(settings.postgres.address):
         run_with_handlers(server(settings, on_ready))
 
 

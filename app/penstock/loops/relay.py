@@ -65,6 +65,7 @@ class Relay:
         self.give_up: GiveUp = _alone  # asked before an effect is over that leads a group
         self.wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._after = ""  # the endpoint behind which the next claim begins
         self._draining = False
 
     @property
@@ -83,14 +84,17 @@ class Relay:
         count = min(max(self._outlet.at_once, free), _CLAIM_MAX)
         share = (self._outlet.at_once, count, _LEASE_S)
         closed = [*self._busy, *self.rests.names()]
-        claimed = await self._effects.claim(self._channel, lease, closed, share)
+        after = self._after
+        claimed = await self._effects.claim(self._channel, lease, closed, share, after)
+        # All in turn: the first ones would always find room, and the last ones none.
+        self._after = claimed[-1].endpoint if len(claimed) == count else ""
         by_endpoint: dict[str, list[Effect]] = defaultdict(list)
         for effect in claimed:
             by_endpoint[effect.endpoint].append(effect)
         for endpoint, batch in by_endpoint.items():
             work = self._serve(endpoint, lease, batch)
             self._busy[endpoint] = asyncio.create_task(work, name=f"relay:{self._channel}")
-        return 0.0 if len(claimed) == count else _TICK_S
+        return 0.0 if after or self._after else _TICK_S
 
     async def drain(self, within_s: float) -> None:
         """Begins nothing more, and returns when what is under way has come to an end, or the time

@@ -19,18 +19,18 @@ from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
 from penstock.settings.kinds import Kinds, Queues
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
+from penstock.settings.servers import Postgres, Redis
 from penstock.settings.values import (
     DAY_S,
     KEPT_MIN_S,
     KIB,
     MIB,
     Cidr,
-    Dsn,
     ImportName,
     Kept,
+    KeptLong,
     LongSecret,
     PublicKeys,
-    RedisUrl,
     Roles,
 )
 from penstock.settings.worker import Worker
@@ -100,6 +100,18 @@ class Http(Section):
         15, ge=0.1, le=3600, description="longest time to send a body, and to take an answer off"
     )
     keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
+    trusted_proxies: tuple[Cidr, ...] = Field(
+        (),
+        max_length=100,
+        description="networks of proxies whose X-Forwarded-For is believed (CIDRs)",
+    )
+
+    @property
+    def caller_host(self) -> str:
+        """What a caller on this machine would use for the address that we listen on."""
+        if self.host in ("0.0.0.0", "::"):
+            return "127.0.0.1"
+        return f"[{self.host}]" if ":" in self.host else self.host
 
     @model_validator(mode="after")
     def _has_room_for_the_largest(self) -> Self:
@@ -116,28 +128,6 @@ class Http(Section):
                 "one caller, who gets half of it at most"
             )
         return self
-
-
-class Postgres(Section):
-    """The store of record."""
-
-    dsn: Dsn = Field(description="where it is: postgres://user:password@host:port/database")
-    connect_timeout_s: float = Field(3, ge=0.1, le=60, description="longest time to connect")
-    command_timeout_s: float = Field(5, ge=0.1, le=600, description="longest time of a statement")
-    boot_wait_s: float = Field(
-        60, ge=0, le=3600, description="longest time that a start waits for it; 0 = not at all"
-    )
-    read_connections: int = Field(4, ge=1, le=100, description="pool that the API reads with")
-    engine_connections: int = Field(
-        6, ge=2, le=100, description="pool that submits, starts and settles jobs"
-    )
-
-
-class Redis(Section):
-    """The queues."""
-
-    url: RedisUrl = Field(description="where it is: redis://[user:password@]host:port/database")
-    timeout_s: float = Field(1, ge=0.05, le=60, description="longest time of a call")
 
 
 class Auth(Section):
@@ -232,11 +222,28 @@ class Retention(Section):
     deliveries_s: Kept = Field(
         30 * DAY_S, description="age at which ended deliveries go; 0 = never"
     )
+    audit_s: KeptLong = Field(
+        400 * DAY_S, description="age at which entries of the audit log go; 0 = never"
+    )
     step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
 
 
+class AuditLog(Section):
+    """What is written down of who did what; see also retention.audit_s."""
+
+    submissions: bool = Field(
+        True, description="submissions have entries too, one a request; false = only other changes"
+    )
+    refusals_per_min: int = Field(
+        60,
+        ge=0,
+        le=100_000,
+        description="most entries a minute of calls refused with 403; 0 = none",
+    )
+
+
 class Audit(Section):
-    """What a replica checks of its own accord."""
+    """What a replica checks of its own accord: the jobs, not the callers."""
 
     every_s: float = Field(60, ge=0, le=DAY_S, description="time between two audits; 0 = none")
 
@@ -303,6 +310,7 @@ class Settings(Section):
     queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
+    audit_log: AuditLog = AuditLog()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
     kafka: Kafka = Kafka()

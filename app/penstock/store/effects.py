@@ -26,6 +26,8 @@ from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
 from penstock.store.postgres import Postgres, Record, Transaction
 
+_GIVEN_UP = 1000  # at once
+
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
@@ -52,10 +54,15 @@ class Effects:
         self._pg = postgres
 
     async def claim(
-        self, channel: Channel, lease: bytes, busy: Sequence[str], share: tuple[int, int, float]
+        self,
+        channel: Channel,
+        lease: bytes,
+        busy: Sequence[str],
+        share: tuple[int, int, float],
+        after: str = "",
     ) -> list[Effect]:
-        """The next due ones of endpoints that aren't `busy`. `share`: at most so many an endpoint,
-        so many in all, for so many seconds."""
+        """The next due ones of endpoints that aren't `busy`, those behind `after`, in their order.
+        `share`: at most so many an endpoint, so many in all, for so many seconds."""
         per_endpoint, count, lease_s = share
         found = await self._pg.rows(
             "claim_effects",
@@ -65,6 +72,7 @@ class Effects:
             count,
             lease,
             lease_s,
+            after,
             point="after_claim_effects",
         )
         return [_effect(row) for row in found]
@@ -90,6 +98,11 @@ class Effects:
         """(id, end of quiet hours) each."""
         ids, ends = [list(it) for it in zip(*held, strict=True)]
         await self._pg.rows("hold_effects", ids, lease, ends)
+
+    async def give_up_unserved(self, channel: Channel, unserved_s: float, why: str) -> int:
+        """Ends what nobody has tried for so long; how many, of which there may be more."""
+        found = await self._pg.rows("give_up_unserved", channel, unserved_s, _GIVEN_UP, why)
+        return len(found)
 
     async def waiting(self) -> dict[Channel, Waiting]:
         found = await self._pg.rows("effects_waiting")

@@ -108,6 +108,14 @@ class Metrics:
                 registry=r,
             )
         )
+        self.refusals_logged = Family(
+            Counter(
+                "penstock_refusals_logged",
+                "Calls that callers weren't let make (403), by what the audit log made of them.",
+                ["outcome"],
+                registry=r,
+            )
+        )
         self.answers_pruned = Counter(
             "penstock_answers_pruned", "Stored answers of Idempotency-Keys deleted.", registry=r
         )
@@ -289,6 +297,22 @@ class Metrics:
         )
         self.redis_breaker_open = Gauge(
             "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
+        )
+        self.redis_faults = Family(
+            Gauge(
+                "penstock_redis_faults",
+                "1 for each fault of Redis that stops a start: eviction, version, cluster.",
+                ["fault"],
+                registry=r,
+            )
+        )
+        self.clock_ahead = Family(
+            Gauge(
+                "penstock_clock_ahead_seconds",
+                "How far a server's clock is ahead of this machine's: postgres, redis.",
+                ["server"],
+                registry=r,
+            )
         )
         self.loop_failures = Family(
             Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)

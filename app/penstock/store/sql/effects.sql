@@ -32,11 +32,11 @@ WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 
 -- name: claim_effects
 -- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
--- hops from endpoint to endpoint, so that one with a backlog hides no other. The lease is theirs for
--- $6 seconds.
+-- hops from endpoint to endpoint behind $7, so that one with a backlog hides no other. The lease is theirs
+-- for $6 seconds. In the order of endpoints: who claims again goes on behind the last.
 WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 hop(endpoint) AS (
-    (SELECT endpoint FROM effects WHERE channel = $1 ORDER BY endpoint LIMIT 1)
+    (SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > $7 ORDER BY endpoint LIMIT 1)
     UNION ALL
     SELECT n.endpoint FROM hop CROSS JOIN LATERAL (
         SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > hop.endpoint
@@ -57,12 +57,16 @@ k AS MATERIALIZED (
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
       AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
+),
+u AS (
+    UPDATE effects
+    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries, waits_for, group_id, message_id, labels,
+              (SELECT now FROM t) AS now, lease
 )
-UPDATE effects
-SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
-WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
-          rule, at, tries, waits_for, group_id, message_id, labels, (SELECT now FROM t) AS now, lease;
+SELECT * FROM u ORDER BY endpoint;
 
 -- name: finish_effects
 -- to be delivered -> over, of those whose lease is still $2, and of those that their messages tell of. $3: outcomes,
@@ -94,6 +98,32 @@ SELECT w.effect_id, w.channel, w.endpoint, w.dedupe, w.event, w.job_id, w.workfl
        w.state, w.reason, w.rule, w.at, w.tries, w.message_id, w.labels, v.outcome, v.error,
        clock_timestamp()
 FROM w JOIN v ON v.effect_id = w.by
+ON CONFLICT (effect_id) DO NOTHING
+RETURNING effect_id;
+
+-- name: give_up_unserved
+-- to be delivered -> over (failed), of channel $1, which nobody has served for $2 seconds: $3 rows at most. $4:
+-- why. Members of groups have no time of their own: they go when who leads them is gone.
+WITH k AS MATERIALIZED (
+    SELECT effect_id FROM effects e
+    WHERE channel = $1
+      AND (due_at < clock_timestamp() - make_interval(secs => $2)
+           OR (due_at = 'infinity' AND NOT EXISTS (
+               SELECT 1 FROM effects l
+               WHERE l.effect_id = coalesce(
+                   e.message_id,
+                   (SELECT leader FROM rule_groups g WHERE g.group_id = e.group_id)))))
+    LIMIT $3 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM effects WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries, message_id, labels
+)
+INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
+                        state, reason, rule, at, tries, message_id, labels, outcome, error,
+                        finished_at)
+SELECT d.*, 'failed', $4, clock_timestamp() FROM d
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
 
