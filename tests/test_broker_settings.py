@@ -93,7 +93,7 @@ def test_certificates_are_read_at_the_start(
         (tmp_path, "ca_file"),
     ):
         told = refusal(around, with_file(path))
-        assert told.startswith(f"{key}.ca_file = {str(path)!r} from environment variable")
+        assert f"{key}.ca_file = {str(path)!r}" in told
         assert why in told
         assert "leave it out to trust the system's" in told
     assert loaded(around, with_file(certificate_in(tmp_path)))

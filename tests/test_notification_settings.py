@@ -1,13 +1,20 @@
 """Settings of what leaves the house: webhooks' secrets, the mail server, rules."""
 
 import json
+import re
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
+import yaml
 
 from penstock.domain.effect import Channel, On, Rule, Wish
-from penstock.settings import SettingsError, describe, load
+from penstock.domain.grouping import By, Grouping
+from penstock.domain.quiet import Window, quiet_until
+from penstock.settings import Notifications, SettingsError, describe, load
 from tests.test_settings import SECRETS
+from tests.test_tidy import ROOT
 
 SECRET = "whsec_" + "QUFB" * 8
 OTHER = "whsec_" + "QkJC" * 8
@@ -125,3 +132,60 @@ def test_a_wrong_rule_is_named_by_its_place(rules: object, words: str) -> None:
     assert "notifications.rules" in told
     assert words in told
     assert "s3cret" not in told
+
+
+def test_quiet_hours_and_groups_become_those_of_the_rule() -> None:
+    quiet = [
+        {"from": "22:00", "until": "7:00", "days": ["fri", "sat"], "timezone": "Europe/Berlin"},
+        {"days": ["sun"]},
+        {"from": 1320, "until": "24:00"},  # 22:00 without quotes, as YAML reads it
+    ]
+    group = {"by": ["kind", "error_type"], "wait_s": 5, "every_s": 60}
+    environ = {
+        "PENSTOCK_NOTIFICATIONS__RULES": json.dumps([{**RULE, "quiet": quiet, "group": group}])
+    }
+    (given,) = load({**SECRETS, **environ}).notifications.rules
+    rule = given.as_rule()
+    berlin, utc, always = ZoneInfo("Europe/Berlin"), ZoneInfo("UTC"), frozenset(range(7))
+    assert rule.quiet == (
+        Window(22 * 60, 7 * 60, frozenset({4, 5}), berlin),
+        Window(0, 24 * 60, frozenset({6}), utc),
+        Window(22 * 60, 24 * 60, always, utc),
+    )
+    assert rule.group == Grouping((By.KIND, By.ERROR_TYPE), 5, 60)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"quiet": [{"from": "25:00"}]}, '"00:00" to "24:00"'),
+        ({"quiet": [{"from": "9 pm"}]}, "0.quiet.0.from"),
+        ({"quiet": [{"from": True}]}, "0.quiet.0.from"),
+        ({"quiet": [{"from": "22:00", "until": "22:00"}]}, "a whole day is from 00:00 until 24:00"),
+        ({"quiet": [{"timezone": "Berlin"}]}, "name of a time zone"),
+        ({"quiet": [{"timezone": "../etc/passwd"}]}, "name of a time zone"),
+        ({"quiet": [{"days": ["sunday"]}]}, "0.quiet.0.days.0"),
+        ({"quiet": [{"days": []}]}, "0.quiet.0.days"),
+        ({"quiet": [{}]}, "together they never end"),
+        ({"quiet": [{"from": "7:00", "until": "1:00"}, {"until": "8:00"}]}, "they never end"),
+        ({"group": {"by": ["tags"]}}, "0.group.by.0"),
+        ({"group": {"wait_s": -1}}, "0.group.wait_s"),
+        ({"group": {"jobs_max": 10_001}}, "0.group.jobs_max"),
+        ({"group": {"every": 5}}, "0.group.every"),
+    ],
+)
+def test_wrong_times_of_a_rule_are_named(given: dict[str, object], words: str) -> None:
+    told = refusal(NOTIFICATIONS__RULES=json.dumps([{**RULE, **given}]))
+    assert "notifications.rules" in told
+    assert words in told
+
+
+def test_the_rule_of_the_readme_is_one() -> None:
+    (text,) = re.findall(
+        r"```yaml\n(notifications:\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    (rule,) = Notifications.model_validate(yaml.safe_load(text)["notifications"]).rules
+    assert rule.group is not None
+    assert quiet_until(rule.as_rule().quiet, datetime(2026, 7, 3, 21, tzinfo=UTC)) == datetime(
+        2026, 7, 6, 5, tzinfo=UTC
+    ), "Friday night, the weekend and Sunday night are one"

@@ -5,20 +5,19 @@ Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attribute
 
 import asyncio
 import math
-import os
 import random
 import secrets
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.api.door import Defaults, Recipe
 from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
 from penstock.commands.enqueuer import Enqueuer
 from penstock.commands.letters import DeadLetters
+from penstock.commands.refusals import Refusals
 from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -53,7 +52,7 @@ from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.redis_watch import RedisWatch
-from penstock.loops.registrar import Registrar
+from penstock.loops.registrar import Registrar, identity_of
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
 from penstock.loops.settle import Settler
@@ -65,13 +64,13 @@ from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
 from penstock.outlets.brokers import dead_letter_endpoint
-from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.store.audit import Audit
+from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.graphs import Graphs
@@ -85,7 +84,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
-from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workers import KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 
@@ -146,6 +145,7 @@ class Engine:
         yield self.settler.run
         yield self.nester.run
         yield self.pool.run
+        yield self.refusals.run
 
     def _build_store(self) -> None:
         postgres, settings = self._rooms.postgres, self._settings
@@ -162,6 +162,7 @@ class Engine:
         self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
         self.letters = Letters(postgres, self._rooms.health)
         self.deliveries = Deliveries(postgres, self._rooms.health)
+        self.audit_log = AuditLog(postgres, self._rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
         sources = Sources.of(postgres, self.effects, self.workflow_reads)
         outlets = outlets_of(settings, self._rooms.hooks)
@@ -193,6 +194,8 @@ class Engine:
         self.dead_letters = DeadLetters(
             self.letters, self.changes, self.queues, self.sequel, rooms.health
         )
+        per_min = self._settings.audit_log.refusals_per_min
+        self.refusals = Refusals(self.audit_log, per_min, self.metrics)
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
@@ -252,7 +255,9 @@ class Engine:
             if lane.kinds
         }
         self.worker = Worker(self.parts, self.hands, claims)
-        self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
+        slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
+        who = identity_of(settings.worker.queues, self.kinds, slots)
+        self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
         self.promoter = Promoter(self.shelves)
@@ -270,7 +275,7 @@ class Engine:
         )
         self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
         self.redis_watch = RedisWatch(
-            lambda: state_of(self._rooms.redis), settings.redis.accepted_risks, self.metrics
+            self._rooms.redis, settings.redis.accepted_risks, self.metrics
         )
         self.auditor = Auditor(
             Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
@@ -340,17 +345,6 @@ class Engine:
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired
         self._rooms.redis.on_change = self._on_redis
-
-    def _identity(self) -> Identity:
-        settings = self._settings.worker
-        return Identity(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=settings.queues,
-            kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
-        )
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""

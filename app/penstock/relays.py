@@ -1,8 +1,8 @@
 """The relays of one replica, made and wired by hand: a part of `engine.py`.
 
 Each channel that is configured has a way out, a composer and a relay; rules that look back have one
-sieve. Where a channel isn't configured, nobody can ask for it, and what was asked for when it was
-waits in the outbox until it is again.
+sieve. Where a channel isn't configured, nobody can ask for it; what was asked for when it was waits
+for an hour and has failed then (decision 0023): it can be sent again once the channel is back.
 """
 
 import asyncio
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.api import views
-from penstock.domain.effect import Channel, Rule
+from penstock.domain.effect import Channel, Fate, Rule
 from penstock.egress import Egress, networks
-from penstock.loops.compose import Composer, Extent, Show
+from penstock.loops.compose import Composer, Extent, Rules, Show
+from penstock.loops.digest import Digests
 from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
@@ -22,15 +23,26 @@ from penstock.outlets.brokers import Broker, dead_letter_outlet
 from penstock.settings import Settings, Smtp
 from penstock.store.effects import Effects
 from penstock.store.ends import Ends
+from penstock.store.groups import Groups
 from penstock.store.postgres import Postgres
 from penstock.store.rule_marks import RuleMarks
 from penstock.store.workflow_reads import WorkflowReads
+from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
+
+log = get_logger(__name__)
 
 _KIB = 1024
 _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
+
+_UNSERVED_S = 3600.0  # for so long nobody has tried what is due
+_SET_BY = {
+    Channel.DEAD_LETTER: "broker",
+    Channel.WEBHOOK: "webhook.secrets",
+    Channel.EMAIL: "smtp.host",
+}
 
 SHOW = Show(views.job, views.attempt, views.workflow, views.dead_job)
 EXTENTS = {
@@ -92,10 +104,11 @@ class Sources:
     ends: Ends
     workflows: WorkflowReads
     marks: RuleMarks
+    groups: Groups
 
     @classmethod
     def of(cls, postgres: Postgres, effects: Effects, workflows: WorkflowReads) -> "Sources":
-        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres))
+        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres), Groups(postgres))
 
 
 class Relays:
@@ -112,11 +125,14 @@ class Relays:
         self._metrics = metrics
         self._drain_s = min(_DRAIN_S, settings.worker.drain_grace_s + 5)
         self.sieve = Sieve(rules_of(settings), sources.marks)
+        self.digests = Digests(sources.groups, sources.ends, self.sieve, SHOW.job)
+        rules = Rules(self.sieve, self.digests)
         self.by_channel: dict[Channel, Relay] = {}
         self._servers: list[Broker | Mail] = []
         for channel, outlet in outlets.items():
-            composer = Composer(sources.ends, sources.workflows, SHOW, self.sieve, EXTENTS[channel])
+            composer = Composer(sources.ends, sources.workflows, SHOW, rules, EXTENTS[channel])
             relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
+            relay.give_up = self.digests.give_up
             if channel is Channel.WEBHOOK:
                 relay.patience_s = settings.webhook.disable_after_s
             if channel is Channel.DEAD_LETTER:
@@ -133,6 +149,7 @@ class Relays:
             yield Loop(f"relay-{channel}", relay.step, relay.wake)
         if self.by_channel:
             yield Loop("recoveries", self.sieve.look_for_recoveries)
+            yield Loop("groups", self.digests.tidy)
         yield Loop("outbox", self.gauge)
 
     def away(self) -> list[str]:
@@ -144,13 +161,25 @@ class Relays:
             relay.wake.set()
 
     async def gauge(self) -> float:
-        """How much waits to be delivered, and for how long."""
+        """How much waits to be delivered, and for how long; what nobody will deliver is ended."""
         waiting = await self._effects.waiting()
+        for channel in waiting.keys() - self.by_channel.keys():
+            await self._give_up(channel)
         for channel in Channel:
             found = waiting.get(channel)
             self._metrics.effects_waiting(channel).set(found.count if found else 0)
             self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
+            self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
+            self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
         return _GAUGES_S
+
+    async def _give_up(self, channel: Channel) -> None:
+        """Here the channel isn't configured; where it still is, what is due is tried."""
+        setting = _SET_BY[channel]
+        why = f"{setting} has not been set for {_UNSERVED_S:g} s: set it, and send this again"
+        if count := await self._effects.give_up_unserved(channel, _UNSERVED_S, why):
+            log.warning("effects_given_up", channel=channel, count=count, hint=f"set {setting}")
+            self._metrics.effects(channel, Fate.NEVER).inc(count)
 
     async def drain(self) -> None:
         relays = self.by_channel.values()

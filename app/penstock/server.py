@@ -19,6 +19,7 @@ from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Defaults, Door, Limits
+from penstock.api.peers import Peers
 from penstock.domain import safety
 from penstock.domain.checkup import SKEW_MAX_S
 from penstock.domain.errors import (
@@ -321,6 +322,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         letters=engine.letters,
         dead_letters=engine.dead_letters,
         deliveries=engine.deliveries,
+        audit_log=engine.audit_log,
+        refusals=engine.refusals,
         waiters=engine.waiters,
         minter=engine.minter,
         verifier=_verifier(settings.auth),
@@ -350,6 +353,8 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         ),
         defaults=Defaults.of(settings.jobs),
         reach=engine.reach,
+        peers=Peers(settings.http.trusted_proxies),
+        logs_submissions=settings.audit_log.submissions,
     )
 
 

@@ -13,6 +13,7 @@ import pytest
 from penstock.api.app import serve
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Door, Limits
+from penstock.commands.refusals import Refusals
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.telemetry.metrics import Metrics
@@ -41,6 +42,8 @@ def door() -> Door:
         letters=nothing,
         dead_letters=nothing,
         deliveries=nothing,
+        audit_log=nothing,
+        refusals=Refusals(nothing, 0, Metrics()),
         waiters=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),

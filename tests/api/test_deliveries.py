@@ -135,10 +135,16 @@ async def test_an_endpoint_is_taken_back(api: Api, box: Letterbox) -> None:
     await box.fails(is_disabled=True)
     (found,) = (await api.get("/v1/endpoints"))["items"]
     assert found["disabled_at"] is not None
-    status, taken = await api.call("POST", "/v1/endpoints/enable", {"endpoint": found["id"]})
+    status, taken = await api.call("POST", "/v1/endpoints/enable", {"id": found["id"]})
     assert status == 200
     assert taken == {name: found[name] for name in ("id", "endpoint", "channel")}
     assert (await api.get("/v1/endpoints"))["items"] == []
+
+
+@pytest.mark.parametrize("body", [{}, {"id": "0" * 16, "endpoint": HOOK}, {"id": HOOK}])
+async def test_what_names_no_endpoint_is_refused(api: Api, body: Any) -> None:
+    status, problem = await api.call("POST", "/v1/endpoints/enable", body)
+    assert (status, problem["type"]) == (422, "/problems/validation-failed")
 
 
 async def test_endpoints_are_paged(api: Api, box: Letterbox) -> None:

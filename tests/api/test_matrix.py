@@ -116,6 +116,7 @@ ROWS: Mapping[Call, Row] = {
     ("GET", "/v1/endpoints"): Row(VIEWERS),
     ("POST", "/v1/endpoints/enable"): Row(OPERATORS, 404, body=nowhere),
     ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=probe),
+    ("GET", "/v1/audit"): Row(ADMINS),
     ("GET", "/v1/workers"): Row(VIEWERS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),

@@ -64,3 +64,12 @@ def test_all_methods_of_a_path_are_named() -> None:
 
 def test_no_call_is_in_the_table_twice() -> None:
     assert len({(route.method, route.path) for route in ROUTES}) == len(ROUTES)
+
+
+def test_each_call_that_may_change_something_has_an_action_of_its_own_in_the_audit_log() -> None:
+    changing = {route.path for route in ROUTES if route.method != "GET"}
+    told = [route.action for route in ROUTES if route.action is not None]
+    assert {route.path for route in ROUTES if route.action is not None} == changing, (
+        "name the action in domain/audit_log.py and in _ACTIONS of api/routes.py"
+    )
+    assert len(set(told)) == len(told)

@@ -6,6 +6,7 @@ passed at all is made to happen. Then all is healed and drained, and every rule 
 """
 
 import asyncio
+import json
 import random
 import secrets
 import sys
@@ -33,6 +34,7 @@ from tests.support.load import Answers, Job, Load, Request, repeated
 from tests.support.scene import Scene
 from tests.support.servers import Servers
 
+_GROUPED = "grouped"  # the tag of jobs that are told of together
 QUICK = {  # so that much happens in little time
     "worker__ttl_s": 3,
     "worker__beat_s": 0.5,
@@ -107,6 +109,7 @@ class Campaign:
                 await self._add_old_jobs()
             before = self._deaths_of(slot)
             slot.replica.environ["PENSTOCK_CHAOS"] = self._order(slot.point)
+            slot.replica.environ["PENSTOCK_NOTIFICATIONS__RULES"] = self._rules()
             slot.replica.start()
             try:
                 async with asyncio.timeout(_STRUCK_S):
@@ -117,6 +120,12 @@ class Campaign:
                 await self._note(slot)
                 return True
         return False
+
+    def _rules(self) -> str:
+        """One that tells of many in one message."""
+        group = {"wait_s": 0.2, "every_s": 0}
+        of = {"name": "many", "on": ["succeeded"], "tags": [_GROUPED], "group": group}
+        return json.dumps([{**of, "webhook": self._hook}])
 
     def _order(self, point: str) -> str:
         """What PENSTOCK_CHAOS says."""
@@ -166,6 +175,8 @@ class Campaign:
             "after_cancel": self._cancel_waiting,
             "after_cancel_request": self._cancel_running,
             "after_retry": self._retry,
+            "before_change": self._pause,
+            "after_change": self._pause,
             "after_condemn": self._kill_the_third,
             "before_return": self._kill_the_third,
             "between_pages": self._flush,
@@ -174,6 +185,9 @@ class Campaign:
             "before_leave": self._terminate,
             "after_claim_effects": self._tell,
             "after_deliver": self._tell,
+            "after_join_groups": self._tell_of_many,
+            "before_fix_message": self._tell_of_many,
+            "after_fix_message": self._tell_of_many,
             "after_finish_effects": self._tell,
             **points_graphs.provocations(self._offer_graph, self._change),
             **points_letters.provocations(
@@ -188,6 +202,9 @@ class Campaign:
         notify = [{"on": ["succeeded"], "webhook": self._hook}]
         await self._offer(slot, [_job(slot, notify=notify)] * 3)
 
+    async def _tell_of_many(self, slot: Slot) -> None:
+        await self._offer(slot, [_job(slot, tags=[_GROUPED])] * 3)
+
     async def _cancel_waiting(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):
             await self._post(slot, f"/v1/jobs/{id_}/cancel")
@@ -197,6 +214,9 @@ class Campaign:
         for id_ in await self._offer(slot, [long]):
             await self.scene.begun({(id_, 1)}, within_s=20)
             await self._post(slot, f"/v1/jobs/{id_}/cancel")
+
+    async def _pause(self, slot: Slot) -> None:
+        await self._post(slot, "/v1/queues/nobodys/pause")
 
     async def _retry(self, slot: Slot) -> None:
         for id_ in await self._offer(slot, [_job(slot, delay_s=3)]):

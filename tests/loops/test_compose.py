@@ -11,7 +11,7 @@ from penstock.domain.effect import Channel, Delivery, Effect, Message, On, Wish,
 from penstock.domain.ids import JobId
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
-from penstock.loops.compose import GONE, Composer, Extent
+from penstock.loops.compose import GONE, Composer, Extent, Rules
 from penstock.relays import SHOW, Sources
 from tests.support import making
 from tests.support.graphing import submission
@@ -30,7 +30,8 @@ def composer(still: Still) -> Composer:
 def composed_with(still: Still, extent: Extent) -> Composer:
     engine = still.engine
     sources = Sources.of(still.rooms.postgres, engine.effects, engine.workflow_reads)
-    return Composer(sources.ends, sources.workflows, SHOW, engine.relays.sieve, extent)
+    rules = Rules(engine.relays.sieve, engine.relays.digests)
+    return Composer(sources.ends, sources.workflows, SHOW, rules, extent)
 
 
 async def claimed(still: Still) -> list[Effect]:
@@ -68,6 +69,21 @@ async def test_each_life_is_told_as_it_ended(still: Still, composer: Composer) -
     assert lived["result"] == {"answer": 42}
     assert died["finished_at"] <= lived["finished_at"]
     assert first.dedupe != second.dedupe
+
+
+async def test_failures_are_those_of_the_life_that_is_told_of(
+    still: Still, composer: Composer
+) -> None:
+    (job,) = await still.start(notify=hook(URL), max_attempts=2)
+    for ending in (making.FAILURE, making.FAILURE, making.FAILURE, making.FAILURE, SUCCESS):
+        await still.settle((job, ending))
+        if await still.db.places([job.id]) == ["dead"]:
+            assert await still.db.retry(job.id)
+        await still.db.session.execute("UPDATE job_due SET ready_at = now()")
+        if due := await still.engine.jobs.start([job.id], still.engine.me.worker):
+            (job,) = due
+    told = [data_of(made) for made in await composer.compose(await claimed(still))]
+    assert [(one["attempt"], one["failures"]) for one in told] == [(2, 2), (4, 2), (5, 0)]
 
 
 async def test_one_that_waits_again_is_told_as_dead(still: Still, composer: Composer) -> None:

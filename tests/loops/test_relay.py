@@ -156,6 +156,57 @@ async def test_more_endpoints_than_lanes_are_served_one_after_the_other(
         await outbox.idle()
 
 
+async def test_backlogs_of_the_first_endpoints_hold_up_no_last_one(
+    still: Still, outbox: Outbox
+) -> None:
+    outbox.relay.lanes = 2
+    async with receiver(saying()) as there:
+        first = [f"{there.url}/a{n}" for n in range(20)]
+        await end(still, *first, count=60)
+        (last,) = await end(still, f"{there.url}/z")
+        for _ in range(40):
+            await outbox.turn()
+            if any(seen.path.endswith("/z") for seen in there.seen):
+                break
+        assert await still.db.session.fetchval(
+            "SELECT count(*) FROM deliveries WHERE job_id = $1", last
+        )
+        left = await still.db.session.fetch("SELECT DISTINCT endpoint FROM effects")
+        assert len(left) == len(first), "each of the others has a backlog still"
+
+
+async def test_what_nobody_serves_any_more_fails_and_can_be_sent_again(
+    still: Still, outbox: Outbox
+) -> None:
+    async with receiver(saying()) as there:
+        await end(still, there.url, count=3)
+        relays = still.engine.relays
+        served = relays.by_channel.pop(Channel.WEBHOOK)
+        await relays.gauge()
+        assert len(await outbox.waiting()) == 3, "others may be told of it later"
+        later = "UPDATE effects SET due_at = clock_timestamp() - interval '61 min'"
+        await still.db.session.execute(later)
+        await still.db.session.execute(  # one is of a group, whose message another tells
+            "UPDATE effects SET due_at = 'infinity', waits_for = 'group', message_id = l.effect_id"
+            " FROM (SELECT effect_id FROM effects ORDER BY at LIMIT 1) l"
+            " WHERE effects.effect_id = (SELECT effect_id FROM effects ORDER BY at DESC LIMIT 1)"
+        )
+        await relays.gauge()
+        assert len(await outbox.waiting()) == 1, "it has no time of its own"
+        await relays.gauge()
+        why = "webhook.secrets has not been set for 3600 s: set it, and send this again"
+        assert await outbox.over() == [("failed", why)] * 3
+        assert still.metric("effects_total", channel="webhook", fate="never") == 3
+        relays.by_channel[Channel.WEBHOOK] = served
+        id_ = await still.db.session.fetchval("SELECT effect_id FROM deliveries LIMIT 1")
+        assert await still.engine.deliveries.send_again(id_)
+        await outbox.turn()
+        assert len(there.seen) == 1
+        await still.db.session.execute(later)
+        await relays.gauge()
+        assert await outbox.waiting() == []
+
+
 async def test_an_endpoint_that_says_it_is_gone_gets_nothing_more(
     still: Still, outbox: Outbox
 ) -> None:

@@ -1,6 +1,7 @@
 """Dead letters in Kafka: against brokers that are really there, and really fail."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -68,6 +69,14 @@ async def test_a_dead_letter_is_a_cloud_event_in_binary_mode(plain: Kafka, tansu
         "ce_time": "2026-11-18T11:06:40.000Z",
         "traceparent": TRACE,
     }
+
+
+async def test_a_large_dead_letter_takes_the_event_loop_little_time(outlet: Kafka) -> None:
+    await outlet.deliver(dead_letters(1))
+    large = dead_letter(2, str([random.random() for _ in range(22_000)]))  # hard to compress
+    began = time.process_time()
+    assert fates(await outlet.deliver([large])) == {Fate.DELIVERED}
+    assert time.process_time() - began < 0.08  # it took 0.2 s while it was compressed
 
 
 async def test_a_batch_of_500_arrives_whole(outlet: Kafka, cluster: MockCluster) -> None:

@@ -11,6 +11,7 @@ from penstock.domain.errors import StoreUnavailable
 from penstock.domain.job import State
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
+from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.nested import Nested
@@ -18,7 +19,7 @@ from penstock.store.retention import Retention
 from penstock.store.rows import EPOCH
 from tests.support import making, weaving
 from tests.support.database import Database, settlement
-from tests.support.making import SUCCESS
+from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.waiting import eventually
 from tests.support.weaving import weave
 
@@ -69,8 +70,30 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
             await db.jobs.cancel_due(id_)
             old = (State.CANCELLED, 0.0, EPOCH, 10)
             return lambda: Retention(db.postgres).prune_ended(*old), "SELECT count(*) = 0 FROM jobs"
-    prepared = _prepared_effect if point.endswith("_effects") else _prepared_graph
-    return await prepared(db, point)
+    small = ("after_claim_effects", "after_finish_effects", "after_send_again")
+    others = {
+        **dict.fromkeys(small, _prepared_effect),
+        **dict.fromkeys(("after_replay_letters", "after_discard"), _prepared_letter),
+        "after_change": _prepared_change,
+    }
+    return await others.get(point, _prepared_graph)(db, point)
+
+
+async def _prepared_letter(db: Database, point: str) -> tuple[Call, str]:
+    """The same for a dead letter."""
+    (job,) = await db.running()
+    await db.settle(job, FINAL_FAILURE)
+    resolved = "SELECT resolution = '{}' FROM dead_letters"
+    if point == "after_discard":
+        return lambda: db.letters.discard(job.id, "ada"), resolved.format("discarded")
+    replay = db.letters.replay_plain
+    return lambda: replay([job.id], [0.0], "ada"), resolved.format("replayed")
+
+
+async def _prepared_change(db: Database, _point: str) -> tuple[Call, str]:
+    """The same for a small change."""
+    paused = "SELECT coalesce(bool_or(paused), false) FROM queues"
+    return lambda: db.queues.set_paused("mail", paused=True), paused
 
 
 async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
@@ -87,6 +110,10 @@ async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
         return claim, "SELECT tries = 1 FROM effects"
     (claimed,) = await claim()
     over = [(claimed.id, "delivered", None)]
+    if point == "after_send_again":
+        await effects.finish(lease, over)
+        again = Deliveries(db.postgres, db.health).send_again
+        return lambda: again(claimed.id), "SELECT count(*) = 1 FROM effects"
     return lambda: effects.finish(lease, over), "SELECT count(*) = 1 FROM deliveries"
 
 

@@ -350,9 +350,9 @@ HOT = [
     Hot("effects_page", [EFFECTS], told(None), 51, is_read=True),
     Hot("deliveries_page", [DELIVERIES], told(["dropped"]), 1, is_read=True, of="without any"),
     Hot("send_again", [DELIVERIES], each),
-    Hot("claim_effects", [LEASED], lambda _, worker: [("webhook", [], 50, 500, worker, 60.0)]),
+    Hot("claim_effects", [LEASED], lambda _, worker: [("webhook", [], 50, 500, worker, 60.0, "")]),
     Hot("finish_effects", [LEASED], lambda i, worker: [(i, worker, ["failed"] * len(i), [])]),
-    Hot("put_off_effects", [LEASED], lambda i, worker: [(i, worker, [1.0] * len(i), [])]),
+    Hot("put_off_effects", [LEASED], lambda i, worker: [(i, worker, [1.0] * len(i), [], [])]),
     Hot("prune_letters", [CLOSED_LETTERS], lambda *_: [(60.0, THROUGH)], answers=1),
     Hot("prune_deliveries", [DELIVERIES], lambda *_: [(60.0, THROUGH)], answers=1),
     Hot(

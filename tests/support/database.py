@@ -34,7 +34,7 @@ DAY_S = 86_400.0
 TABLES = (
     *("jobs", "job_due", "job_running", "job_ended", "attempts", "job_logs"),
     *("job_progress", "queues", "queue_counts", "workers", "job_unique", "idempotency_keys"),
-    *("effects", "deliveries", "endpoints", "dead_letters", "rule_marks"),
+    *("effects", "deliveries", "endpoints", "dead_letters", "rule_marks", "rule_groups"),
     *("workflows", "job_edges", "job_blocked", "job_spreads"),
     "pruned_workflows",
 )

@@ -60,4 +60,6 @@ class Outbox:
     async def later(self) -> None:
         """As if time had passed until the next try, or the end of a lease."""
         self.relay.rests.clear()
-        await self.still.db.session.execute("UPDATE effects SET due_at = clock_timestamp()")
+        await self.still.db.session.execute(
+            "UPDATE effects SET due_at = clock_timestamp() WHERE due_at < 'infinity'"
+        )

@@ -8,6 +8,7 @@ from pydantic import BaseModel
 from penstock.api.bodies import Body
 from penstock.api.door import Door
 from penstock.api.room import Share
+from penstock.domain.audit_log import Action
 from penstock.domain.caller import Caller
 
 NOBODY = Caller("", frozenset())  # who asks where no token is needed
@@ -25,3 +26,5 @@ class Ask:
     body: Body
     room: Share
     query: BaseModel | None = None
+    request_id: str = ""
+    action: Action | None = None  # what the audit log calls it; None: it changes nothing

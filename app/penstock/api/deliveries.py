@@ -13,8 +13,9 @@ from penstock.api import letter_views, notices, views
 from penstock.api.ask import Ask
 from penstock.api.blame import refusal, validated
 from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
+from penstock.api.entries import entry
 from penstock.api.lists import cut, own_queues, page
-from penstock.api.problems import Problem, not_found
+from penstock.api.problems import Fault, Problem, not_found
 from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, endpoint_id
@@ -59,7 +60,8 @@ async def resend(ask: Ask) -> web.Response:
     view = await _own(ask)
     await _check_told_of(ask, view)
     await _check_enabled(ask, view.endpoint)
-    await ask.door.deliveries.send_again(view.id)
+    told = {"channel": view.channel, "endpoint_id": endpoint_id(view.endpoint)}
+    await ask.door.deliveries.send_again(view.id, entry(ask, ids.text(view.id), **told))
     return views.answer(letter_views.delivery(await _own(ask)))
 
 
@@ -80,9 +82,13 @@ async def endpoints(ask: Ask) -> web.Response:
 async def enable(ask: Ask) -> web.Response:
     """Takes an endpoint back that was given up: what waits for it is tried at once."""
     body = validated(ENDPOINT_BODY, ask.body.value)
+    if len(body) != 1:
+        raise refusal([Fault("", "needs an id or an endpoint, and not both")])
     if ask.caller.queues is not None:
         raise not_found()
-    found = await ask.door.deliveries.enable(body["endpoint"])
+    found = await ask.door.deliveries.enable(
+        body.get("id") or body["endpoint"], entry(ask, None)
+    )
     if found is None:
         raise not_found()
     return views.answer(letter_views.enabled(*found))
@@ -95,7 +101,10 @@ async def test(ask: Ask) -> web.Response:
     if faults:
         raise refusal(faults)
     id_ = ask.door.minter.mint()
-    await ask.door.deliveries.add_test(id_, *notices.endpoint_of(body))
+    channel, endpoint = notices.endpoint_of(body)
+    told = {"channel": channel, "delivery_id": ids.text(id_)}
+    note = entry(ask, endpoint_id(endpoint), **told)
+    await ask.door.deliveries.add_test(id_, channel, endpoint, note)
     view = await ask.door.deliveries.delivery(id_)
     assert view is not None, "deliveries are kept for a minute at least"
     return views.answer(letter_views.delivery(view), 202)
@@ -138,5 +147,5 @@ async def _check_told_of(ask: Ask, view: DeliveryView) -> None:
 async def _check_enabled(ask: Ask, endpoint: str) -> None:
     """409 where the endpoint was given up: what is sent there would be dropped."""
     if await ask.door.deliveries.is_disabled(endpoint):
-        how = f'POST /v1/endpoints/enable {{"endpoint": "{endpoint_id(endpoint)}"}}'
+        how = f'POST /v1/endpoints/enable {{"id": "{endpoint_id(endpoint)}"}}'
         raise Problem("endpoint-disabled", f"its endpoint was given up; enable it first: {how}")

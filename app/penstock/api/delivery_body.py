@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Printable
+from penstock.api.fields import Fingerprint, Printable
 from penstock.api.notices import URL_MAX, Email, Webhook
 
 _CLOSED = ConfigDict(extra="forbid", strict=True)
@@ -15,10 +15,15 @@ def _one(schema: dict[str, Any]) -> None:
     schema["oneOf"] = [{"required": ["webhook"]}, {"required": ["email"]}]
 
 
-@with_config(_CLOSED)
-class EndpointBody(TypedDict):
-    """Which endpoint to take back."""
+def _one_name(schema: dict[str, Any]) -> None:
+    schema["oneOf"] = [{"required": ["id"]}, {"required": ["endpoint"]}]
 
+
+@with_config(ConfigDict(**_CLOSED, json_schema_extra=_one_name))
+class EndpointBody(TypedDict, total=False):
+    """Which endpoint to take back, by one of these."""
+
+    id: Annotated[Fingerprint, Field(description="Its `id` in the list.")]
     endpoint: Annotated[
         Printable,
         Field(max_length=URL_MAX, description="Its `id`, or the whole URL or address."),

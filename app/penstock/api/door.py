@@ -6,9 +6,11 @@ from typing import Any
 
 from penstock.api.auth import Verifier
 from penstock.api.pace import Pace
+from penstock.api.peers import Peers
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.letters import DeadLetters
+from penstock.commands.refusals import Refusals
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.effect import Channel
@@ -16,6 +18,7 @@ from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.loops.waiters import Waiters
 from penstock.settings import Jobs
+from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.letters import Letters
 from penstock.store.lists import Lists
@@ -99,6 +102,8 @@ class Door:
     letters: Letters
     dead_letters: DeadLetters
     deliveries: Deliveries
+    audit_log: AuditLog
+    refusals: Refusals
     waiters: Waiters
     minter: Minter
     verifier: Verifier
@@ -113,6 +118,8 @@ class Door:
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
     reach: Reach = no_reach
+    peers: Peers = field(default_factory=Peers)
+    logs_submissions: bool = True  # in the audit log
 
     @property
     def recipe(self) -> Recipe:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from penstock.api import prefer, views
 from penstock.api.ask import Ask
+from penstock.api.entries import entry
 from penstock.api.lists import cut, page
 from penstock.api.problems import not_found
 from penstock.api.queries import Cursors, PageQuery
@@ -61,7 +62,7 @@ async def logs(ask: Ask) -> web.Response:
 async def cancel(ask: Ask) -> web.Response:
     job = await own_job(ask)
     ask.room.foresee(job.size)  # before it's done: then it can't be refused any more
-    await ask.door.changes.cancel(job.id)
+    await ask.door.changes.cancel(job.id, entry(ask, ids.text(job.id), job.queue))
     return views.answer(views.job(await own_job(ask)))
 
 
@@ -69,7 +70,8 @@ async def retry(ask: Ask) -> web.Response:
     """A new life for a job that is dead, cancelled or skipped."""
     job = await own_job(ask)
     ask.room.foresee(job.size)
-    await ask.door.changes.retry(job.id, Renewal(by=ask.caller.sub))
+    told = entry(ask, ids.text(job.id), job.queue)
+    await ask.door.changes.retry(job.id, Renewal(by=ask.caller.sub, entry=told))
     return views.answer(views.job(await own_job(ask)))
 
 

@@ -1,6 +1,6 @@
 """What answers about dead letters and deliveries look like; see `shapes`."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -177,6 +177,17 @@ class Delivery(TypedDict):
     ]
     error: Annotated[str | None, says("Why the last try failed.", None)]
     next_try_at: Annotated[Time | None, says("When a pending one is tried (again).", None)]
+    waits_for: Annotated[
+        Literal["quiet", "group", "retry"] | None,
+        says(
+            "Why a pending one waits until then: `quiet` (quiet hours of its rule), `group` "
+            "(others of its group), `retry` (it was tried).",
+            None,
+        ),
+    ]
+    part_of: Annotated[
+        Id | None, says("The delivery whose message tells of it too; null: its own.", None)
+    ]
     finished_at: Annotated[Time | None, says("When it was over.", "2026-11-18T11:06:41.300Z")]
 
 

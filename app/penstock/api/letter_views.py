@@ -9,6 +9,7 @@ from penstock.api.problems import problem_of
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
+from penstock.domain.effect import WaitsFor
 from penstock.domain.errors import PenstockError
 from penstock.domain.letter import GroupView, LetterView
 
@@ -75,6 +76,8 @@ def delivery(view: DeliveryView) -> dict[str, Any]:
         "outcome": view.outcome,
         "error": view.error,
         "next_try_at": _time(view.due_at),
+        "waits_for": None if view.waits_for is WaitsFor.ASKED else view.waits_for,
+        "part_of": None if view.part_of is None else ids.text(view.part_of),
         "finished_at": _time(view.finished_at),
     }
 

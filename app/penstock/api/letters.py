@@ -6,6 +6,7 @@ job is replayed by who sees the one that it is in.
 
 import struct
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from penstock.api.ask import Ask
 from penstock.api.batches import take_one
 from penstock.api.blame import validated
 from penstock.api.bodies import Body
+from penstock.api.entries import entry, only
 from penstock.api.job_body import JOB, MEMBER
 from penstock.api.jobs import own_job
 from penstock.api.letter_body import REPLAY_BODY, REPLAYS_BODY
@@ -33,6 +35,7 @@ from penstock.store.lives import no_letter
 _PLACE = struct.Struct(f">q{BYTES}si")  # microseconds since 1970, job, attempt
 _GROUP = struct.Struct(">q8s")  # microseconds since 1970, fingerprint
 _SAMPLE = 10
+_TOLD_MAX = 20  # values of a filter in the audit log
 _CLOSED = "is not open to this token"
 _NESTED = "can't be changed of a job of kind workflow: submit a new one instead"
 
@@ -94,7 +97,8 @@ async def replay(ask: Ask) -> web.Response:
     body = validated(REPLAY_BODY, ask.body.value)
     job = await own_job(ask)
     ask.room.foresee(job.size + ask.body.size)
-    renewal = Renewal(ask.caller.sub, queue=body.get("queue"))
+    told = entry(ask, ids.text(job.id), job.queue)
+    renewal = Renewal(ask.caller.sub, queue=body.get("queue"), entry=told)
     if "payload" in body:
         renewal = replace(renewal, payload=await _payload(ask, job, body))
     if renewal.queue is not None and not ask.caller.sees(renewal.queue):
@@ -119,7 +123,9 @@ async def replay_all(ask: Ask) -> web.Response:
         done = await ask.door.dead_letters.count(of)
     else:
         rate = body.get("rate_per_s")
-        done = await ask.door.dead_letters.replay_all(of, ask.caller.sub, rate)
+        told_of = {name: values[:_TOLD_MAX] for name, values in wanted.items()}
+        note = partial(entry, ask, None, only(of.queues or ()), filter=told_of)
+        done = await ask.door.dead_letters.replay_all(of, ask.caller.sub, rate, note)
     told = {
         "dry_run": is_dry,
         "matched": done.matched,
@@ -135,7 +141,8 @@ async def replay_all(ask: Ask) -> web.Response:
 async def discard(ask: Ask) -> web.Response:
     """Takes one off the list; its job stays dead."""
     job = await own_job(ask)
-    if not await ask.door.dead_letters.discard(job.id, ask.caller.sub):
+    told = entry(ask, ids.text(job.id), job.queue)
+    if not await ask.door.dead_letters.discard(job.id, ask.caller.sub, told):
         raise no_letter(job.state)
     found = await ask.door.letters.latest(job.id)
     if found is None:

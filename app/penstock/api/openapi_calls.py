@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
+from penstock.api.openapi_audit_log import CALLS_OF_AUDIT_LOG
 from penstock.api.openapi_deliveries import CALLS_OF_DELIVERIES
 from penstock.api.openapi_letters import CALLS_OF_LETTERS
 from penstock.api.openapi_parts import Call, Gives
@@ -21,6 +22,7 @@ TAGS = {
     "notifications": "Who is told of ends, and whether it arrived.",
     "queues": "The lines in which jobs stand.",
     "workers": "Who runs the jobs.",
+    "audit log": "Who did what, when and from where.",
     "operations": "What machines and people ask of one replica. No token is needed.",
 }
 
@@ -155,6 +157,7 @@ CALLS: Mapping[Handler, Call] = {
     ),
     **CALLS_OF_WORKFLOWS,
     **CALLS_OF_LETTERS,
+    **CALLS_OF_AUDIT_LOG,
     **CALLS_OF_DELIVERIES,
     queues.list_all: Call(
         "listQueues",

@@ -59,7 +59,7 @@ CALLS_OF_DELIVERIES: Mapping[Handler, Call] = {
         "Forgets that it failed: what waits for it is tried at once.",
         {200: Gives("The endpoint.", shapes.Enabled)},
         problems=("not-found",),
-        samples={"by id": {"endpoint": "9f86d081884c7d65"}},
+        samples={"by id": {"id": "9f86d081884c7d65"}},
     ),
     deliveries.test: Call(
         "testNotification",

@@ -11,11 +11,12 @@ import re
 import secrets
 from dataclasses import replace
 from functools import partial
+from http import HTTPStatus
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
-from penstock.api import openapi, problems, queries, splitting
+from penstock.api import entries, openapi, problems, queries, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.bodies import (
     NOTHING,
@@ -70,7 +71,7 @@ class Porter:
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
         request_id = _request_id(request)
-        place = _UNROUTED
+        place, ask = _UNROUTED, None
         try:
             _check_framing(request)
             path, _, query = request.raw_path.partition("?")
@@ -80,11 +81,21 @@ class Porter:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
             caller = self._caller(request, route)
             room = request[ANSWER] = self._answers.share(caller.sub)
-            ask = Ask(self._door, request, caller, key, NOTHING, room, _asked(route, query))
+            ask = Ask(
+                *(self._door, request, caller, key, NOTHING, room),
+                request_id=request_id,
+                action=route.action,
+            )
+            if route.role is not None and not caller.may(route.role):
+                raise Problem("forbidden", f"this needs the role {route.role}")
+            if (asked := _asked(route, query)) is not None:
+                ask = replace(ask, query=asked)
             response = await self._answer(ask, route)
             _settle(room, route, response)
         except Exception as error:
             response = _refusal(request, error, request_id, place)
+            if ask is not None and ask.action and response.status == HTTPStatus.FORBIDDEN:
+                self._door.refusals.put(entries.refusal(ask))
             if ANSWER in request:
                 request[ANSWER].give_back()
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
@@ -92,13 +103,8 @@ class Porter:
         return response
 
     def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
-        """Who asks, if he may."""
-        if route.role is None:
-            return NOBODY
-        caller = self._door.verifier.caller(request.headers)
-        if not caller.may(route.role):
-            raise Problem("forbidden", f"this needs the role {route.role}")
-        return caller
+        """Who asks. Raises 401."""
+        return NOBODY if route.role is None else self._door.verifier.caller(request.headers)
 
     async def _answer(self, ask: Ask, route: Route) -> web.Response:
         """Reads the body, while there is room for it, and calls the handler."""
@@ -115,7 +121,10 @@ class Porter:
             body = await read(request, self._terms[route.takes], share, enter)
             if route.takes is Takes.JOB:  # which is told in full
                 ask.room.foresee(share.taken)
-            with_body = Ask(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query)
+            with_body = Ask(
+                *(ask.door, request, ask.caller, ask.key, body, ask.room, ask.query),
+                *(ask.request_id, ask.action),
+            )
             return await route.handler(with_body)
         finally:
             share.give_back()

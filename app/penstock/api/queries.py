@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from penstock.api.fields import ErrorType, Fingerprint, JobRef, Name, Tag, instant, said_of
 from penstock.api.problems import Problem
 from penstock.api.workflow_body import WorkflowName
+from penstock.domain.audit_log import OBJECT_MAX, Action, EntryOutcome, Object
 from penstock.domain.caller import Caller
 from penstock.domain.delivery import Outcome
 from penstock.domain.effect import Channel
@@ -50,6 +51,7 @@ def _instant(value: object) -> datetime:
     return instant(value, hint=" (a + is written %2B in a URL)")
 
 
+Text = Annotated[str, Field(min_length=1, max_length=OBJECT_MAX)]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 
@@ -102,6 +104,28 @@ class LettersQuery(GroupsQuery):
     which: Literal["open", "resolved", "all"] = Field(
         "open", description="those that nobody dealt with (`open`), or also others"
     )
+
+
+class AuditQuery(PageQuery):
+    """Filters of the audit log."""
+
+    actor: list[Text] = Field([], max_length=REPEATS_MAX, description="by one of these callers")
+    action: list[Action] = Field([], max_length=REPEATS_MAX, description="one of these actions")
+    object: list[Object] = Field(
+        [], max_length=REPEATS_MAX, description="done to one of these sorts of things"
+    )
+    object_id: list[Text] = Field(
+        [], max_length=REPEATS_MAX, description="done to one of these: ids, or names of queues"
+    )
+    queue: list[Name] = Field([], max_length=REPEATS_MAX, description="about one of these queues")
+    outcome: list[EntryOutcome] = Field(
+        [], max_length=REPEATS_MAX, description="that went like this"
+    )
+    request_id: list[Text] = Field(
+        [], max_length=REPEATS_MAX, description="by one of these requests (`X-Request-Id`)"
+    )
+    created_after: Instant | None = Field(None, description="done then or later")
+    created_before: Instant | None = Field(None, description="done before then")
 
 
 class DeliveriesQuery(PageQuery):

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from penstock.api import views
 from penstock.api.ask import Ask
+from penstock.api.entries import entry
 from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import Problem, not_found
 from penstock.api.queries import Cursors, PageQuery, bad
@@ -38,13 +39,13 @@ async def show(ask: Ask) -> web.Response:
 async def pause(ask: Ask) -> web.Response:
     """Nothing of the queue is started any more; what runs goes on."""
     name = _name(ask)
-    await ask.door.changes.pause(name)
+    await ask.door.changes.pause(name, entry(ask, name, name))
     return await _answer(ask, name)
 
 
 async def resume(ask: Ask) -> web.Response:
     name = _name(ask)
-    await ask.door.changes.resume(name)
+    await ask.door.changes.resume(name, entry(ask, name, name))
     return await _answer(ask, name)
 
 

@@ -6,7 +6,7 @@ else, but for the queues that a caller may see.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from urllib.parse import unquote
@@ -15,6 +15,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from penstock.api import (
+    audit_log,
     deliveries,
     docs,
     health,
@@ -30,6 +31,7 @@ from penstock.api.ask import Ask
 from penstock.api.gate import Traffic
 from penstock.api.problems import Problem, not_found
 from penstock.api.queries import (
+    AuditQuery,
     DeliveriesQuery,
     GroupsQuery,
     JobsQuery,
@@ -37,6 +39,7 @@ from penstock.api.queries import (
     PageQuery,
     WorkflowsQuery,
 )
+from penstock.domain.audit_log import Action
 from penstock.domain.caller import Role
 
 Handler = Callable[[Ask], Awaitable[web.Response]]
@@ -76,9 +79,11 @@ class Route:
     takes: Takes = Takes.NOTHING
     asks: type[BaseModel] | None = None  # the query parameters; None: there are none
     traffic: Traffic = field(init=False)
+    action: Action | None = field(init=False)  # in the audit log; None: it changes nothing
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "traffic", _traffic(self))
+        object.__setattr__(self, "action", _ACTIONS.get(self.handler))
 
 
 def _traffic(route: Route) -> Traffic:
@@ -92,6 +97,26 @@ def _traffic(route: Route) -> Traffic:
 
 
 _VARYING = re.compile(r"\{\w+\}")
+# What the audit log calls that which each call changes. One that changes something and isn't here
+# fails tests/api/test_routes.py.
+_ACTIONS: Mapping[Handler, Action] = {
+    submit.one: Action.JOB_SUBMIT,
+    submit.batch: Action.JOB_SUBMIT_MANY,
+    jobs.cancel: Action.JOB_CANCEL,
+    jobs.retry: Action.JOB_RETRY,
+    workflows.create: Action.WORKFLOW_SUBMIT,
+    workflows.add: Action.WORKFLOW_ADD,
+    workflows.cancel: Action.WORKFLOW_CANCEL,
+    workflows.retry: Action.WORKFLOW_RETRY,
+    queues.pause: Action.QUEUE_PAUSE,
+    queues.resume: Action.QUEUE_RESUME,
+    letters.replay_all: Action.LETTER_REPLAY_MANY,
+    letters.replay: Action.LETTER_REPLAY,
+    letters.discard: Action.LETTER_DISCARD,
+    deliveries.resend: Action.DELIVERY_RESEND,
+    deliveries.enable: Action.ENDPOINT_ENABLE,
+    deliveries.test: Action.NOTIFICATION_TEST,
+}
 _ANY = "{}"  # stands for a varying segment in the tree; matches itself, as it does all else
 
 ROUTES = (
@@ -124,6 +149,7 @@ ROUTES = (
     Route("GET", "/v1/endpoints", Role.VIEWER, deliveries.endpoints, asks=PageQuery),
     Route("POST", "/v1/endpoints/enable", Role.OPERATOR, deliveries.enable, Takes.ENDPOINT),
     Route("POST", "/v1/notifications/test", Role.OPERATOR, deliveries.test, Takes.TEST),
+    Route("GET", "/v1/audit", Role.ADMIN, audit_log.list_all, asks=AuditQuery),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),

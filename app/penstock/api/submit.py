@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import prefer, views
+from penstock.api import entries, prefer, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
@@ -23,6 +23,7 @@ from penstock.api.problems import Problem, duplicate, no_parents
 from penstock.api.submissions import Intake, Origin
 from penstock.api.traces import traceparent
 from penstock.domain import ids
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, ParentNotFound, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, OnLost, State
@@ -72,7 +73,8 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
     """Takes in and stores what a request asks for. `place`: of job {} in its body."""
     taken = await accept(ask, values, place, partial(_taken, ask, values))
     ask.request[PLACE].holds(len(taken.jobs))
-    submission = Submission(taken.jobs, await request_key(ask, values))
+    told = _entry(ask, taken.jobs, is_one=not place)
+    submission = Submission(taken.jobs, await request_key(ask, values), entry=told)
     ask.body.drop()
     try:
         return taken.jobs, await ask.door.submitter.submit(submission)
@@ -80,6 +82,15 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
         raise duplicate(error, place) from None
     except ParentNotFound as error:
         raise no_parents(error, place) from None
+
+
+def _entry(ask: Ask, jobs: Sequence[NewJob], *, is_one: bool) -> Entry | None:
+    """What the audit log tells of them."""
+    first, last = jobs[0], jobs[-1]
+    if is_one:
+        return entries.submission(ask, ids.text(first.id), (first.queue,))
+    ends = {"first_id": ids.text(first.id), "last_id": ids.text(last.id)}
+    return entries.submission(ask, None, {job.queue for job in jobs}, jobs=len(jobs), **ends)
 
 
 async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> Taken:

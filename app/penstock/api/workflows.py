@@ -17,6 +17,7 @@ from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
 from penstock.api.blame import head_faults, refusal, validated
+from penstock.api.entries import entry, only, submission
 from penstock.api.gate import PLACE
 from penstock.api.idempotency import request_key
 from penstock.api.job_body import MEMBER
@@ -30,9 +31,10 @@ from penstock.api.waiting import until_over
 from penstock.api.workflow_answers import begun, members, shown, written
 from penstock.api.workflow_body import HEAD, RETRY_BODY
 from penstock.domain import graph, ids
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
-from penstock.domain.job import State
+from penstock.domain.job import NewJob, State
 from penstock.domain.letter import Renewal
 from penstock.domain.submission import Accepted, Submission
 from penstock.domain.view import WorkflowView
@@ -66,7 +68,8 @@ async def create(ask: Ask) -> web.Response:
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
     taken = await accept(ask, [head, *values], _PLACE, partial(_taken, ask, values, workflow.id))
     key = await request_key(ask, [head, *values])
-    accepted = await _store(ask, Submission(taken.jobs, key, workflow=workflow))
+    told = _told_of(ask, workflow.id, taken.jobs)
+    accepted = await _store(ask, Submission(taken.jobs, key, workflow=workflow, entry=told))
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     if wait_s and not ask.request[PLACE].gate.may_wait:
         wait_s = None  # it is accepted: that many wait already is no reason to refuse
@@ -87,8 +90,8 @@ async def add(ask: Ask) -> web.Response:
     workflow = await _own(ask)
     ask.room.foresee(ask.body.size + _BRIEF_BYTES * len(values))
     taken = await accept(ask, values, _PLACE, partial(_taken, ask, values, workflow.id))
-    submission = Submission(taken.jobs, await request_key(ask, values), into=workflow.id)
-    accepted = await _store(ask, submission)
+    key, told = await request_key(ask, values), _told_of(ask, workflow.id, taken.jobs)
+    accepted = await _store(ask, Submission(taken.jobs, key, into=workflow.id, entry=told))
     states = accepted.standing
     if accepted.replayed:
         states = await _states(ask, accepted.ids)
@@ -134,7 +137,7 @@ async def list_all(ask: Ask) -> web.Response:
 async def cancel(ask: Ask) -> web.Response:
     """Lets nothing of it begin any more."""
     view = await _own(ask)
-    await ask.door.workflows.cancel(view.id)
+    await ask.door.workflows.cancel(view.id, _entry(ask, view))
     return await shown(ask, await _own(ask))
 
 
@@ -145,9 +148,8 @@ async def retry(ask: Ask) -> web.Response:
     names, dry_run = asked.get("from_"), asked.get("dry_run", False)
     if names is not None:
         await _check_names(ask, view.id, names)
-    plan = await ask.door.workflows.retry(
-        view.id, names, Renewal(by=ask.caller.sub), dry_run=dry_run
-    )
+    renewal = Renewal(by=ask.caller.sub, entry=_entry(ask, view))
+    plan = await ask.door.workflows.retry(view.id, names, renewal, dry_run=dry_run)
     if dry_run:
         return views.answer({"dry_run": True, **_told(plan)})
     return await shown(ask, await _own(ask), _told(plan))
@@ -175,6 +177,16 @@ async def _store(ask: Ask, submission: Submission) -> Accepted:
         return await ask.door.submitter.submit(submission)
     except DuplicateJob as error:
         raise duplicate(error, _PLACE) from None
+
+
+def _entry(ask: Ask, view: WorkflowView) -> Entry:
+    """What the audit log tells of a change to a workflow."""
+    return entry(ask, ids.text(view.id), only(view.queues))
+
+
+def _told_of(ask: Ask, id_: JobId, jobs: Sequence[NewJob]) -> Entry | None:
+    """And of its jobs."""
+    return submission(ask, ids.text(id_), {job.queue for job in jobs}, jobs=len(jobs))
 
 
 async def _own(ask: Ask) -> WorkflowView:

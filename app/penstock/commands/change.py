@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.commands.sequel import Sequel
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import (
     Contended,
     DuplicateJob,
@@ -55,31 +56,34 @@ class Changes:
         self._lanes = asyncio.Semaphore(_LANES)
         self.on_settings: Callable[[], None] = lambda: None
 
-    async def cancel(self, id_: JobId) -> None:
-        """Ends a waiting job, or asks a running one to stop. JobNotFound, WrongState."""
+    async def cancel(self, id_: JobId, entry: Entry | None = None) -> None:
+        """Ends a waiting job, or asks a running one to stop. JobNotFound, WrongState. `entry`: what
+        the audit log tells of it, here and below."""
         with self._health.watch():
             async with self._lanes:
-                await self._cancel(id_)
+                await self._cancel(id_, entry)
 
-    async def _cancel(self, id_: JobId) -> None:
+    async def _cancel(self, id_: JobId, entry: Entry | None) -> None:
         for _ in range(_TRIES_MAX):
-            if due := await self._jobs.cancel_due(id_):
+            if due := await self._jobs.cancel_due(id_, entry):
                 self._metrics.jobs_ended(due.queue, State.CANCELLED).inc()
                 await self._enqueuer.withdraw((due,))
                 return self._sequel.on_ended([id_])
-            if await self._jobs.cancel_running(id_):
+            if await self._jobs.cancel_running(id_, entry):
                 return await self._ask_to_stop(id_)
-            if await self._cancel_in_graph(id_):
+            if await self._cancel_in_graph(id_, entry):
                 return None
             state, _ = await self._standing(id_)
             if state in TERMINAL:
                 raise WrongState(state, "only a job that hasn't ended can be cancelled")
         raise Contended("the job keeps moving")
 
-    async def _cancel_in_graph(self, id_: JobId) -> bool:
+    async def _cancel_in_graph(self, id_: JobId, entry: Entry | None) -> bool:
         """Whether it waited, and doesn't any more."""
         graph = await self._graphs.graph_of(id_)
-        moved = await self._graphs.cancel_job(id_, graph) if graph is not None else None
+        if graph is None:
+            return False
+        moved = await self._graphs.cancel_job(id_, graph, entry)
         if moved is not None:
             await self._sequel.play(moved)
         return moved is not None
@@ -113,15 +117,15 @@ class Changes:
         if graph is not None:
             await self._sequel.play(await self._graphs.advance(graph))
 
-    async def pause(self, queue: str) -> None:
-        await self._set_paused(queue, paused=True)
+    async def pause(self, queue: str, entry: Entry | None = None) -> None:
+        await self._set_paused(queue, entry, paused=True)
 
-    async def resume(self, queue: str) -> None:
-        await self._set_paused(queue, paused=False)
+    async def resume(self, queue: str, entry: Entry | None = None) -> None:
+        await self._set_paused(queue, entry, paused=False)
 
-    async def _set_paused(self, queue: str, *, paused: bool) -> None:
+    async def _set_paused(self, queue: str, entry: Entry | None, *, paused: bool) -> None:
         with self._health.watch():
-            await self._queues.set_paused(queue, paused=paused)
+            await self._queues.set_paused(queue, paused=paused, entry=entry)
         self.on_settings()
         await self._enqueuer.tell(keys.SETTINGS, queue.encode())
 

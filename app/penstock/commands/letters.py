@@ -7,12 +7,14 @@ reconciler, and the rest stays dead.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from penstock import clock
 from penstock.commands.change import Changes
 from penstock.commands.sequel import Sequel
+from penstock.domain import ids
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import (
     Contended,
     DuplicateJob,
@@ -51,11 +53,13 @@ class Replayed:
 
 @dataclass(slots=True)
 class _Course:
-    """A replay under way. `spacing_s`: seconds between two jobs."""
+    """A replay under way. `spacing_s`: seconds between two jobs. `entry()` makes one for the audit
+    log: each of its transactions leaves one, with how many it replayed."""
 
     by: str
     spacing_s: float
     until: float
+    entry: Callable[[], Entry | None]
     done: Replayed = field(default_factory=Replayed)
     seen: set[JobId] = field(default_factory=set)
 
@@ -83,26 +87,33 @@ class DeadLetters:
                 await self._queues.add(new)
         await self._changes.retry(id_, replace(renewal, how=Resolution.REPLAYED))
 
-    async def discard(self, id_: JobId, by: str) -> bool:
-        """Resolves a job's open letter; it stays dead. Whether there was one."""
+    async def discard(self, id_: JobId, by: str, entry: Entry | None = None) -> bool:
+        """Resolves a job's open letter; it stays dead. Whether there was one. `entry`: what the
+        audit log tells of it."""
         with self._health.watch():
-            return await self._letters.discard(id_, by)
+            return await self._letters.discard(id_, by, entry)
 
     async def count(self, of: LetterFilter) -> Replayed:
         """What `replay_all` would find."""
-        course = _Course("", 0.0, clock.monotonic() + _TIME_MAX_S)
+        course = _Course("", 0.0, clock.monotonic() + _TIME_MAX_S, lambda: None)
         async for found in self._found(of, course):
             course.done.matched += len(found.plain) + len(found.in_graphs)
         return course.done
 
-    async def replay_all(self, of: LetterFilter, by: str, rate_per_s: float | None) -> Replayed:
+    async def replay_all(
+        self,
+        of: LetterFilter,
+        by: str,
+        rate_per_s: float | None,
+        entry: Callable[[], Entry | None] = lambda: None,
+    ) -> Replayed:
         """Replays what a filter wants, the oldest first, 10,000 at most; with a rate, so many a
         second begin. What can't run again stays. Contended while another one is under way."""
         if self._lane.locked():
             raise Contended("dead letters are being replayed by another filter just now")
         async with self._lane:
             spacing_s = 1.0 / rate_per_s if rate_per_s else 0.0
-            course = _Course(by, spacing_s, clock.monotonic() + _TIME_MAX_S)
+            course = _Course(by, spacing_s, clock.monotonic() + _TIME_MAX_S, entry)
             try:
                 await self._replay(of, course)
             except StoreUnavailable:
@@ -139,18 +150,18 @@ class DeadLetters:
                 return
             of = beyond(of, found.next)
 
-    async def _replay_plain(self, ids: Sequence[JobId], course: _Course) -> None:
-        if not ids:
+    async def _replay_plain(self, wanted: Sequence[JobId], course: _Course) -> None:
+        if not wanted:
             return
         first = course.done.matched
-        delays_s = [course.spacing_s * (first + n) for n in range(len(ids))]
-        course.done.matched += len(ids)
+        delays_s = [course.spacing_s * (first + n) for n in range(len(wanted))]
+        course.done.matched += len(wanted)
         with self._health.watch():
-            due = await self._letters.replay_plain(ids, delays_s, course.by)
+            due = await self._letters.replay_plain(wanted, delays_s, course.by, course.entry())
         course.done.replayed += len(due)
         await self._sequel.play(Moved(due=due))
         moved = {one.id for one in due}
-        for id_, delay_s in zip(ids, delays_s, strict=True):
+        for id_, delay_s in zip(wanted, delays_s, strict=True):
             if id_ in moved:
                 continue
             if len(course.done.failures) < TOLD_MAX:
@@ -159,7 +170,10 @@ class DeadLetters:
                 course.done.failed += 1
 
     async def _replay_one(self, id_: JobId, delay_s: float, course: _Course) -> None:
-        renewal = Renewal(course.by, Resolution.REPLAYED, delay_s=delay_s)
+        entry = course.entry()
+        if entry is not None:
+            entry = entry.about(ids.text(id_), entry.queue, replayed=1)
+        renewal = Renewal(course.by, Resolution.REPLAYED, delay_s=delay_s, entry=entry)
         try:
             await self._changes.retry(id_, renewal)
         except _STAYS as error:

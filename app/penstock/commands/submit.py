@@ -193,7 +193,8 @@ class Submitter:
             jobs, committed_at = await self._store_keyed(batch)
         else:
             jobs = [job for one in batch for job in one.submission.jobs]
-            committed_at = await self._submissions.store(jobs)
+            entries = [one.submission.entry for one in batch if one.submission.entry is not None]
+            committed_at = await self._submissions.store(jobs, entries)
             for one in batch:
                 _tell(one, Accepted(committed_at, [job.id for job in one.submission.jobs]))
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)

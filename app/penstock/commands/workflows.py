@@ -7,6 +7,7 @@ than one step's share. If we die between them, any replica's spreader goes on.
 import asyncio
 
 from penstock.commands.sequel import Sequel
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
 from penstock.domain.letter import Renewal
@@ -25,12 +26,12 @@ class Workflows:
         self._health = health
         self._lanes = asyncio.Semaphore(_LANES)
 
-    async def cancel(self, id_: JobId) -> None:
+    async def cancel(self, id_: JobId, entry: Entry | None = None) -> None:
         """Lets nothing of a workflow begin any more, and asks what runs to stop. WorkflowNotFound,
-        WrongWorkflowState."""
+        WrongWorkflowState. `entry`: what the audit log tells of it."""
         with self._health.watch():
             async with self._lanes:
-                moved = await self._graphs.cancel_workflow(id_)
+                moved = await self._graphs.cancel_workflow(id_, entry)
                 await self._sequel.play(moved)
                 while moved.unfinished:
                     moved = await self._graphs.advance(id_)

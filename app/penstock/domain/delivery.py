@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from penstock.domain.effect import Channel
+from penstock.domain.effect import Channel, WaitsFor
 from penstock.domain.ids import JobId
 
 
@@ -21,7 +21,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeliveryView:
-    """An effect, pending or over. `dedupe` is the id that its receiver sees."""
+    """An effect, pending or over. `dedupe` is the id that its receiver sees; `part_of`: the effect
+    whose message tells of it, if not its own."""
 
     id: bytes
     at: datetime
@@ -40,6 +41,8 @@ class DeliveryView:
     error: str | None
     due_at: datetime | None
     finished_at: datetime | None
+    waits_for: WaitsFor | None = None
+    part_of: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

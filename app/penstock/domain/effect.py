@@ -9,14 +9,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from penstock.domain import ids
+from penstock.domain.grouping import Grouping
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
+from penstock.domain.quiet import Window
 from penstock.domain.workflow import WorkflowState
 
 
@@ -72,7 +74,8 @@ def wishes_from(text: str | None) -> tuple[Wish, ...]:
 @dataclass(frozen=True, slots=True)
 class Rule:
     """A wish of the configuration, for jobs of these queues, kinds (globs) and tags; none: all.
-    `throttle_s`: at most one message of a queue and kind in so many seconds."""
+    `throttle_s`: at most one message of a queue and kind in so many seconds; `quiet`: when its
+    messages wait; `group`: what is told of in one."""
 
     name: str
     wish: Wish
@@ -80,6 +83,8 @@ class Rule:
     kinds: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     throttle_s: float = 0.0
+    quiet: tuple[Window, ...] = ()
+    group: Grouping | None = None
 
     def covers(self, queue: str, kind: str, tags: Sequence[str]) -> bool:
         return (
@@ -279,9 +284,23 @@ def _short(endpoint: str) -> str:
     return hashlib.sha256(endpoint.encode()).hexdigest()[:12]
 
 
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
+
+
+class WaitsFor(StrEnum):
+    """Why an effect wasn't sent when it was claimed before, or that an operator wants it sent."""
+
+    QUIET = "quiet"  # the end of quiet hours
+    GROUP = "group"  # others of its group
+    RETRY = "retry"  # its endpoint
+    ASKED = "asked"  # nothing: whatever its rule says
+
+
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """An effect as it was claimed. `tries` counts this one."""
+    """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
+    one. `group`: the one that it is of; `message`: the effect whose message tells of it, once that
+    is settled; `labels`: of that message, as JSON."""
 
     id: bytes
     channel: Channel
@@ -296,6 +315,23 @@ class Effect:
     rule: str | None
     at: datetime
     tries: int
+    waits_for: WaitsFor | None = None
+    group: bytes | None = None
+    message: bytes | None = None
+    labels: str | None = None
+    now: datetime = _LONG_AGO
+    lease: bytes = b""
+
+    @property
+    def gathers(self) -> bool:
+        """Whether others may still join it."""
+        return self.group is not None and self.message is None
+
+    @property
+    def is_another_s(self) -> bool:
+        """Whether another's message tells of it, whatever is asked for."""
+        asked = self.waits_for is WaitsFor.ASKED
+        return self.message is not None and self.message != self.id and not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,15 +352,18 @@ class Fate(StrEnum):
     NEVER = "never"  # this message can't be delivered there
     GONE = "gone"  # nothing can any more: the endpoint says so itself
     DROPPED = "dropped"  # nobody wants it: it was not tried
+    HELD = "held"  # it waits for the end of quiet hours
+    GROUPED = "grouped"  # another's message tells of it
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """`after_s`: the receiver's own wish for the next try, seconds."""
+    """`after_s`: the receiver's own wish for the next try, seconds; `until`: of what is held."""
 
     fate: Fate
     error: str | None = None
     after_s: float | None = None
+    until: datetime | None = None
 
 
 DELIVERED = Delivery(Fate.DELIVERED)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.ids import JobId
 
 
@@ -38,7 +39,8 @@ class Renewal:
     """A new life for jobs: by whom, and how their dead letters are resolved by it.
 
     `only`: of what there is to run again, this job must be. It alone gets `payload` (JSON text) and
-    `queue`, each kept where it is None. Nothing runs before `delay_s` seconds from now.
+    `queue`, each kept where it is None. Nothing runs before `delay_s` seconds from now. `entry` is
+    what the audit log tells of it.
     """
 
     by: str = ""
@@ -47,6 +49,7 @@ class Renewal:
     payload: str | None = None
     queue: str | None = None
     delay_s: float = 0.0
+    entry: Entry | None = None
 
     @property
     def changes(self) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, KeyBusy, KeyReused, PenstockError
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
@@ -32,6 +33,7 @@ class Submission:
     key: RequestKey | None = None
     workflow: NewWorkflow | None = None  # new as well, with these jobs; its id is the answer
     into: JobId | None = None  # the running workflow that these jobs join
+    entry: Entry | None = None  # of the audit log; None: a handler submits, or they aren't wanted
 
     @property
     def is_graph(self) -> bool:

@@ -17,7 +17,8 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.view import AttemptView, DeadJobView, JobView, WorkflowView
 from penstock.domain.workflow import WorkflowState
-from penstock.loops.sieve import Sieve
+from penstock.loops.digest import Digests
+from penstock.loops.sieve import JOINS, Sieve
 from penstock.store.ends import End, Ends, EndView
 from penstock.store.workflow_reads import WorkflowReads
 
@@ -38,6 +39,14 @@ class Show:
 
 
 @dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds effects of rules back, and what makes one message of many."""
+
+    sieve: Sieve
+    digests: Digests
+
+
+@dataclass(frozen=True, slots=True)
 class Extent:
     """What a channel's messages carry: payload and result up to so many characters each; `whole`:
     the attempts too, and who else is told, whose URLs are no business of any receiver's."""
@@ -48,12 +57,12 @@ class Extent:
 
 class Composer:
     def __init__(
-        self, ends: Ends, workflows: WorkflowReads, show: Show, sieve: Sieve, extent: Extent
+        self, ends: Ends, workflows: WorkflowReads, show: Show, rules: Rules, extent: Extent
     ) -> None:
         self._ends = ends
         self._workflows = workflows
         self._show = show
-        self._sieve = sieve
+        self._rules = rules
         self._extent = extent
 
     async def compose(self, effects: Sequence[Effect]) -> list[Message | Delivery]:
@@ -63,11 +72,22 @@ class Composer:
             part = effects[start : start + _AT_ONCE]
             jobs = await self._jobs(part)
             workflows = await self._workflow_messages(part)
-            made += [
-                await jobs.of(one) if one.job is not None else _other(one, workflows)
+            told = [
+                await self._of_job(one, jobs) if one.job is not None else _other(one, workflows)
                 for one in part
             ]
+            await self._rules.digests.join(
+                [effect for effect, one in zip(part, told, strict=True) if one is JOINS]
+            )
+            made += told
         return made
+
+    async def _of_job(self, effect: Effect, jobs: "_Jobs") -> Message | Delivery:
+        if effect.is_another_s:
+            return await self._rules.digests.wait_on(effect)
+        if effect.gathers or effect.message == effect.id:
+            return await self._rules.digests.of(effect)
+        return await jobs.of(effect)
 
     async def _jobs(self, effects: Sequence[Effect]) -> "_Jobs":
         wanted = [_end(one) for one in effects if one.job is not None]
@@ -75,7 +95,7 @@ class Composer:
         attempts: dict[tuple[JobId, int], list[AttemptView]] = {}
         if found and self._extent.whole:
             attempts = await self._ends.attempts(list(found))
-        return _Jobs(found, attempts, self._show, self._sieve, self._extent.whole)
+        return _Jobs(found, attempts, self._show, self._rules.sieve, self._extent.whole)
 
     async def _workflow_messages(self, effects: Sequence[Effect]) -> dict[bytes, Message]:
         wanted = {one.workflow for one in effects if one.workflow is not None}

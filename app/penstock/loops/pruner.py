@@ -51,6 +51,7 @@ class Pruner:
         self._others: dict[str, tuple[float, Callable[[float, int], Awaitable[int]]]] = {
             "letters": (settings.letters_s, retention.prune_letters),
             "deliveries": (settings.deliveries_s, retention.prune_deliveries),
+            "entries": (settings.audit_s, retention.prune_entries),
         }
         wanted = {
             State.SUCCEEDED: settings.succeeded_s,

@@ -13,10 +13,11 @@ import secrets
 import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from urllib.parse import urlsplit
 
 from penstock import chaos, clock
-from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, wait_s
+from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, WaitsFor, wait_s
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops.rests import Rests
 from penstock.outlets import Outlet
@@ -34,8 +35,10 @@ PATIENT_S = 3e9  # a hundred years: such an endpoint is never given up
 log = get_logger(__name__)
 
 Compose = Callable[[Sequence[Effect]], Awaitable[list[Message | Delivery]]]
+GiveUp = Callable[[Effect], Awaitable[None]]
 Over = tuple[bytes, str, str | None]  # id, outcome, error
-Late = tuple[bytes, float, str | None]  # id, seconds, error
+Late = tuple[bytes, float, str | None, WaitsFor | None]  # id, seconds, error, what it waits for
+Held = tuple[bytes, datetime]  # id, until when
 
 
 class Relay:
@@ -59,8 +62,10 @@ class Relay:
         self.lanes = 64  # endpoints that are delivered to at once, about
         self.rests = Rests()
         self.is_shut: Callable[[], bool] = lambda: False  # nothing can be delivered just now
+        self.give_up: GiveUp = _alone  # asked before an effect is over that leads a group
         self.wake = asyncio.Event()
         self._busy: dict[str, asyncio.Task[None]] = {}
+        self._after = ""  # the endpoint behind which the next claim begins
         self._draining = False
 
     @property
@@ -79,14 +84,17 @@ class Relay:
         count = min(max(self._outlet.at_once, free), _CLAIM_MAX)
         share = (self._outlet.at_once, count, _LEASE_S)
         closed = [*self._busy, *self.rests.names()]
-        claimed = await self._effects.claim(self._channel, lease, closed, share)
+        after = self._after
+        claimed = await self._effects.claim(self._channel, lease, closed, share, after)
+        # All in turn: the first ones would always find room, and the last ones none.
+        self._after = claimed[-1].endpoint if len(claimed) == count else ""
         by_endpoint: dict[str, list[Effect]] = defaultdict(list)
         for effect in claimed:
             by_endpoint[effect.endpoint].append(effect)
         for endpoint, batch in by_endpoint.items():
             work = self._serve(endpoint, lease, batch)
             self._busy[endpoint] = asyncio.create_task(work, name=f"relay:{self._channel}")
-        return 0.0 if len(claimed) == count else _TICK_S
+        return 0.0 if after or self._after else _TICK_S
 
     async def drain(self, within_s: float) -> None:
         """Begins nothing more, and returns when what is under way has come to an end, or the time
@@ -117,7 +125,7 @@ class Relay:
         known = await self._effects.failing(endpoint)
         if known is not None and known.disabled_at is not None:
             why = f"the endpoint was given up at {clock.rfc3339(known.disabled_at)}: {known.error}"
-            await self._effects.finish(lease, [(one.id, "dropped", why) for one in batch])
+            await self._finish(lease, batch, [(one.id, "dropped", why) for one in batch])
             self._count([Delivery(Fate.DROPPED)] * len(batch), 0.0)
             return
         while batch:
@@ -145,16 +153,27 @@ class Relay:
         began = clock.monotonic()
         messages = [one for one in composed if isinstance(one, Message)]
         tried = await self._tried(messages)
-        await chaos.point("after_deliver")
+        if tried:
+            await chaos.point("after_deliver")
         answers = iter(tried)
         fates = [next(answers) if isinstance(one, Message) else one for one in composed]
         self._count(fates, clock.monotonic() - began)
-        over, late = _sorted(batch, fates)
+        tried_ones = [isinstance(one, Message) for one in composed]
+        over, late, held = _sorted(batch, fates, tried_ones)
         if over:
-            await self._effects.finish(lease, over)
+            await self._finish(lease, batch, over)
         if late:
             await self._effects.put_off(lease, late)
+        if held:
+            await self._effects.hold(lease, held)
         return tried
+
+    async def _finish(self, lease: bytes, batch: Sequence[Effect], over: Sequence[Over]) -> None:
+        ended = {id_ for id_, _, _ in over}
+        for effect in batch:
+            if effect.gathers and effect.id in ended:
+                await self.give_up(effect)
+        await self._effects.finish(lease, over)
 
     async def _tried(self, messages: Sequence[Message]) -> list[Delivery]:
         if not messages:
@@ -196,11 +215,23 @@ def _host(endpoint: str) -> str:
     return urlsplit(endpoint).netloc or endpoint
 
 
-def _sorted(batch: Sequence[Effect], fates: Sequence[Delivery]) -> tuple[list[Over], list[Late]]:
-    """What is over, and what is tried again."""
+async def _alone(_effect: Effect) -> None:
+    """No effect of this channel is one of a group."""
+
+
+def _sorted(
+    batch: Sequence[Effect], fates: Sequence[Delivery], tried: Sequence[bool]
+) -> tuple[list[Over], list[Late], list[Held]]:
+    """What is over, what is tried again, and what is held; the rest has been dealt with."""
     over: list[Over] = []
     late: list[Late] = []
-    for effect, one in zip(batch, fates, strict=True):
+    held: list[Held] = []
+    for effect, one, was_tried in zip(batch, fates, tried, strict=True):
+        if one.fate is Fate.GROUPED:
+            continue
+        if one.until is not None:
+            held.append((effect.id, one.until))
+            continue
         if one.fate in (Fate.DELIVERED, Fate.DROPPED):
             over.append((effect.id, one.fate, one.error))
             continue
@@ -208,5 +239,5 @@ def _sorted(batch: Sequence[Effect], fates: Sequence[Delivery]) -> tuple[list[Ov
         if after_s is None:
             over.append((effect.id, "failed", one.error))
         else:
-            late.append((effect.id, after_s, one.error))
-    return over, late
+            late.append((effect.id, after_s, one.error, WaitsFor.RETRY if was_tried else None))
+    return over, late, held

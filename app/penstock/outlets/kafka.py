@@ -152,7 +152,7 @@ class Kafka:
             **connection_of(settings),
             acks="all",
             enable_idempotence=settings.enable_idempotence,
-            compression_type="gzip",
+            compression_type=None,  # gzip takes the event loop up to 250 ms a large record
             linger_ms=_LINGER_MS,
             max_batch_size=_BATCH_BYTES,
             max_request_size=settings.message_max_bytes,

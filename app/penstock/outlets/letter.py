@@ -16,6 +16,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from penstock.domain.alert import EVENT as ALERT
 from penstock.domain.effect import RECOVERED, TEST_EVENT, Effect, Message
+from penstock.domain.grouping import event_of_many, tells_of_many
 
 _SUBJECT_MAX = 200
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
@@ -65,11 +66,14 @@ def _what(effect: Effect) -> str:
         return "alert"
     if effect.event == TEST_EVENT:
         return "test"
+    if tells_of_many(effect.event):
+        return "jobs"
     return "workflow" if effect.workflow is not None else "job"
 
 
 def _became(effect: Effect) -> str:
-    return "recovered" if effect.event == RECOVERED else effect.state
+    is_recovery = effect.event in (RECOVERED, event_of_many(RECOVERED))
+    return "recovered" if is_recovery else effect.state
 
 
 def _one_line(subject: str) -> str:

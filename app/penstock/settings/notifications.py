@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from penstock.domain import address
 from penstock.domain.effect import Channel, On, Rule, Wish
+from penstock.settings.quiet import Group, Quiet
 from penstock.settings.section import Section
 from penstock.settings.values import DAY_S, CaFile, QueueGlob
 
@@ -129,12 +130,17 @@ class NotificationRule(Addressed):
     kinds: tuple[QueueGlob, ...] = Field((), max_length=100)
     tags: tuple[Tag, ...] = Field((), max_length=100)
     throttle_s: float = Field(0, ge=0, le=DAY_S)
+    quiet: Quiet = ()
+    group: Group | None = None
 
     def __str__(self) -> str:
         return f"{self.name}: {super().__str__()}"
 
     def as_rule(self) -> Rule:
-        return Rule(self.name, self.as_wish(), self.queues, self.kinds, self.tags, self.throttle_s)
+        quiet = tuple(one.as_window() for one in self.quiet)
+        group = None if self.group is None else self.group.as_grouping()
+        of = (self.queues, self.kinds, self.tags)
+        return Rule(self.name, self.as_wish(), *of, self.throttle_s, quiet, group)
 
 
 def _named_apart(rules: tuple[NotificationRule, ...]) -> tuple[NotificationRule, ...]:
@@ -152,5 +158,6 @@ class Notifications(Section):
         (),
         max_length=100,
         repr=False,
-        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s}",
+        description="rules: {name, on, queues, kinds, tags, webhook or email, throttle_s, quiet, "
+        "group}",
     )

@@ -28,6 +28,7 @@ from penstock.settings.values import (
     Cidr,
     ImportName,
     Kept,
+    KeptLong,
     LongSecret,
     PublicKeys,
     Roles,
@@ -99,6 +100,11 @@ class Http(Section):
         15, ge=0.1, le=3600, description="longest time to send a body, and to take an answer off"
     )
     keepalive_s: float = Field(75, ge=1, le=3600, description="idle time of a kept connection")
+    trusted_proxies: tuple[Cidr, ...] = Field(
+        (),
+        max_length=100,
+        description="networks of proxies whose X-Forwarded-For is believed (CIDRs)",
+    )
 
     @property
     def caller_host(self) -> str:
@@ -216,11 +222,28 @@ class Retention(Section):
     deliveries_s: Kept = Field(
         30 * DAY_S, description="age at which ended deliveries go; 0 = never"
     )
+    audit_s: KeptLong = Field(
+        400 * DAY_S, description="age at which entries of the audit log go; 0 = never"
+    )
     step_max: int = Field(1000, ge=1, le=10_000, description="most jobs deleted at once")
 
 
+class AuditLog(Section):
+    """What is written down of who did what; see also retention.audit_s."""
+
+    submissions: bool = Field(
+        True, description="submissions have entries too, one a request; false = only other changes"
+    )
+    refusals_per_min: int = Field(
+        60,
+        ge=0,
+        le=100_000,
+        description="most entries a minute of calls refused with 403; 0 = none",
+    )
+
+
 class Audit(Section):
-    """What a replica checks of its own accord."""
+    """What a replica checks of its own accord: the jobs, not the callers."""
 
     every_s: float = Field(60, ge=0, le=DAY_S, description="time between two audits; 0 = none")
 
@@ -287,6 +310,7 @@ class Settings(Section):
     queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
+    audit_log: AuditLog = AuditLog()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
     kafka: Kafka = Kafka()

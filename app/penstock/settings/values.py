@@ -19,6 +19,7 @@ DAY_S = 24 * 3600
 JWT_SECRET_MIN_BYTES = 32
 PORT_MAX = 65535
 KEPT_MIN_S = 60  # readers and late log lines must be done with a job before it goes
+KEPT_LONG_MIN_S = 7 * DAY_S  # migration 0016: younger entries of the audit log can't be deleted
 
 _HOST = re.compile(
     r"(\[[^\]]*\]|[^:\[\]]*)(:(?P<port>[0-9]{0,5}))?"
@@ -110,9 +111,16 @@ def _ca_file(path: str) -> str:
     return path
 
 
+def _kept_long(seconds: float) -> float:
+    if 0 < seconds < KEPT_LONG_MIN_S:
+        raise ValueError("must be 0, which means for ever, or at least 604800, which is 7 days")
+    return seconds
+
+
 Cidr = Annotated[str, AfterValidator(_cidr)]
 ImportName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$", max_length=200)]
 CaFile = Annotated[str, Field(min_length=1), AfterValidator(_ca_file)]
+KeptLong = Annotated[float, Field(ge=0, le=36_500 * DAY_S), AfterValidator(_kept_long)]
 Kept = Annotated[float, Field(ge=0, le=36_500 * DAY_S), AfterValidator(_kept)]
 QueueGlob = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.:*?\[\]!-]+$", max_length=100)]
 Dsn = Annotated[SecretStr, AfterValidator(_dsn)]

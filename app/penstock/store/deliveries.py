@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from penstock.domain.delivery import DeliveryView, EndpointView, Outcome
-from penstock.domain.effect import TEST_EVENT, Channel
+from penstock.domain.audit_log import Entry
+from penstock.domain.delivery import DeliveryView, EndpointView, Outcome, endpoint_id
+from penstock.domain.effect import TEST_EVENT, Channel, WaitsFor
 from penstock.domain.ids import JobId
+from penstock.store.audit_log import note, small_change
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
 
@@ -76,17 +78,27 @@ class Deliveries:
             found = await self._pg.read("delivery", id_)
         return _view(found[0]) if found else None
 
-    async def send_again(self, id_: bytes) -> bool:
+    async def send_again(self, id_: bytes, entry: Entry | None = None) -> bool:
         """Makes an effect due at once, also one that is over; whether it did: one that is being
         sent just now is left alone."""
         with self._health.watch():
-            return bool(await self._pg.rows("send_again", id_, point="after_send_again"))
+            async with small_change(self._pg, after="after_send_again") as transaction:
+                found = await transaction.rows("send_again", id_)
+                if found:
+                    await note(transaction, entry)
+        return bool(found)
 
-    async def add_test(self, id_: bytes, channel: Channel, endpoint: str) -> None:
+    async def add_test(
+        self, id_: bytes, channel: Channel, endpoint: str, entry: Entry | None = None
+    ) -> None:
         """Sends a message that tells of nothing."""
+        dedupe = f"test:{id_.hex()}"
         with self._health.watch():
-            dedupe = f"test:{id_.hex()}"
-            await self._pg.rows("add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT)
+            async with small_change(self._pg) as transaction:
+                await transaction.rows(
+                    "add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT
+                )
+                await note(transaction, entry)
 
     async def endpoints(self, after: bytes | None, limit: int) -> list[EndpointView]:
         """The first endpoints after that short id that fail or were given up, by short id."""
@@ -100,10 +112,14 @@ class Deliveries:
             found = await self._pg.read("endpoint", endpoint)
         return bool(found) and found[0]["disabled_at"] is not None
 
-    async def enable(self, endpoint: str) -> tuple[str, Channel] | None:
+    async def enable(self, endpoint: str, entry: Entry | None = None) -> tuple[str, Channel] | None:
         """Takes an endpoint back that was given up, or fails, by itself or its short id."""
         with self._health.watch():
-            found = await self._pg.rows("endpoint_enabled", endpoint, WOKEN_MAX)
+            async with small_change(self._pg) as transaction:
+                found = await transaction.rows("endpoint_enabled", endpoint, WOKEN_MAX)
+                if found and entry is not None:
+                    name, channel = endpoint_id(found[0][0]), found[0][1]
+                    await note(transaction, entry.about(name, channel=channel))
         return (found[0][0], Channel(found[0][1])) if found else None
 
 
@@ -155,4 +171,6 @@ def _view(row: Record) -> DeliveryView:
         error=row["error"],
         due_at=row["due_at"],
         finished_at=row["finished_at"],
+        waits_for=WaitsFor(row["waits_for"]) if row["waits_for"] else None,
+        part_of=row["part_of"],
     )

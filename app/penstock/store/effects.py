@@ -16,6 +16,7 @@ from penstock.domain.effect import (
     EndedWorkflow,
     NewEffect,
     Policy,
+    WaitsFor,
     fingerprint,
     of_workflow,
     wishes_from,
@@ -23,16 +24,20 @@ from penstock.domain.effect import (
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
-from penstock.store.postgres import Postgres, Transaction
+from penstock.store.postgres import Postgres, Record, Transaction
+
+_GIVEN_UP = 1000  # at once
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a channel has to deliver: how much, how old the oldest is, when the next is due."""
+    """What a channel has to deliver: how much, how old the oldest is that its rule doesn't hold,
+    how many wait for the end of quiet hours, and for others of their groups."""
 
     count: int
     oldest_s: float
-    due_in_s: float
+    quiet: int
+    gathering: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,15 @@ class Effects:
         self._pg = postgres
 
     async def claim(
-        self, channel: Channel, lease: bytes, busy: Sequence[str], share: tuple[int, int, float]
+        self,
+        channel: Channel,
+        lease: bytes,
+        busy: Sequence[str],
+        share: tuple[int, int, float],
+        after: str = "",
     ) -> list[Effect]:
-        """The next due ones of endpoints that aren't `busy`. `share`: at most so many an endpoint,
-        so many in all, for so many seconds."""
+        """The next due ones of endpoints that aren't `busy`, those behind `after`, in their order.
+        `share`: at most so many an endpoint, so many in all, for so many seconds."""
         per_endpoint, count, lease_s = share
         found = await self._pg.rows(
             "claim_effects",
@@ -62,9 +72,10 @@ class Effects:
             count,
             lease,
             lease_s,
+            after,
             point="after_claim_effects",
         )
-        return [Effect(row[0], Channel(row[1]), *row[2:]) for row in found]
+        return [_effect(row) for row in found]
 
     async def finish(
         self, lease: bytes, over: Sequence[tuple[bytes, str, str | None]]
@@ -76,10 +87,22 @@ class Effects:
         )
         return {row[0] for row in found}
 
-    async def put_off(self, lease: bytes, late: Sequence[tuple[bytes, float, str | None]]) -> None:
-        """(id, seconds, error) each."""
-        ids, delays, errors = [list(it) for it in zip(*late, strict=True)]
-        await self._pg.rows("put_off_effects", ids, lease, delays, errors)
+    async def put_off(
+        self, lease: bytes, late: Sequence[tuple[bytes, float, str | None, WaitsFor | None]]
+    ) -> None:
+        """(id, seconds, error, what it waits for now, if that is known) each."""
+        ids, delays, errors, reasons = [list(it) for it in zip(*late, strict=True)]
+        await self._pg.rows("put_off_effects", ids, lease, delays, errors, reasons)
+
+    async def hold(self, lease: bytes, held: Sequence[tuple[bytes, datetime]]) -> None:
+        """(id, end of quiet hours) each."""
+        ids, ends = [list(it) for it in zip(*held, strict=True)]
+        await self._pg.rows("hold_effects", ids, lease, ends)
+
+    async def give_up_unserved(self, channel: Channel, unserved_s: float, why: str) -> int:
+        """Ends what nobody has tried for so long; how many, of which there may be more."""
+        found = await self._pg.rows("give_up_unserved", channel, unserved_s, _GIVEN_UP, why)
+        return len(found)
 
     async def waiting(self) -> dict[Channel, Waiting]:
         found = await self._pg.rows("effects_waiting")
@@ -153,3 +176,28 @@ def effect_columns(effects: Sequence[NewEffect]) -> list[list[object]]:
         [one.reason for one in effects],
         [one.rule for one in effects],
     ]
+
+
+def _effect(row: Record) -> Effect:
+    waits_for = row["waits_for"]
+    return Effect(
+        id=row["effect_id"],
+        channel=Channel(row["channel"]),
+        endpoint=row["endpoint"],
+        dedupe=row["dedupe"],
+        event=row["event"],
+        job=row["job_id"],
+        workflow=row["workflow_id"],
+        attempt=row["attempt"],
+        state=row["state"],
+        reason=row["reason"],
+        rule=row["rule"],
+        at=row["at"],
+        tries=row["tries"],
+        waits_for=None if waits_for is None else WaitsFor(waits_for),
+        group=row["group_id"],
+        message=row["message_id"],
+        labels=row["labels"],
+        now=row["now"],
+        lease=row["lease"],
+    )

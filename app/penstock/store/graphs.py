@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.errors import (
     WorkflowNotFound,
@@ -27,6 +28,7 @@ from penstock.domain.workflow import (
     Workflow,
     WorkflowState,
 )
+from penstock.store.audit_log import note
 from penstock.store.jobs import Settlement, Settlements, settlement, settlements
 from penstock.store.lives import (
     StaysError,
@@ -34,6 +36,7 @@ from penstock.store.lives import (
     check_retry,
     homes_of_parents,
     nodes_of,
+    note_workflow,
     plan_of,
     renew_linked,
     renew_plain,
@@ -85,14 +88,20 @@ class Graphs:
         graph = await self._pg.value("graph_of", id_)
         return None if graph is None else JobId(graph)
 
-    async def cancel_job(self, id_: JobId, graph: JobId) -> Moved | None:
+    async def cancel_job(
+        self, id_: JobId, graph: JobId, entry: Entry | None = None
+    ) -> Moved | None:
         """Ends a job of a graph that waits; None if it doesn't wait."""
         async with self._pg.transaction(after="after_cancel_graph") as transaction:
             walk = Walk(transaction, self._policy)
             await walk.lock([graph])
             ended = await walk.end_blocked([id_], State.CANCELLED, "requested")
             ended = ended or await walk.end_due([id_], "requested")
-            return await walk.finish() if ended else None
+            if not ended:
+                return None
+            if entry is not None:
+                await note(transaction, entry.with_(after={"state": State.CANCELLED}))
+            return await walk.finish()
 
     async def expire(self, limit: int) -> tuple[list[Over], Moved] | None:
         """Ends jobs of one graph whose time to live is over before they started. None: there are
@@ -111,9 +120,9 @@ class Graphs:
             over += await walk.end_due(due, "expired", expired=True)
             return over, await walk.finish()
 
-    async def cancel_workflow(self, id_: JobId) -> Moved:
+    async def cancel_workflow(self, id_: JobId, entry: Entry | None = None) -> Moved:
         """Lets nothing of it begin any more, and asks what runs to stop. WorkflowNotFound,
-        WrongWorkflowState."""
+        WrongWorkflowState. `entry`: as the audit log tells of it."""
         async with self._pg.transaction(after="after_cancel_workflow") as transaction:
             walk = Walk(transaction, self._policy)
             found = await _locked(walk, id_)
@@ -121,6 +130,9 @@ class Graphs:
                 raise WrongWorkflowState(found.state, "only a running one can be cancelled")
             if found.halt is not Halt.CANCEL:
                 walk.change(replace(found, halt=Halt.CANCEL, halting=True))
+            if entry is not None:
+                halts = entry.changed("halt", found.halt, Halt.CANCEL)
+                await note(transaction, halts)
             return await walk.finish()
 
     async def unfinished(self) -> list[JobId]:
@@ -165,6 +177,7 @@ class Graphs:
                 raise WrongWorkflowState(found.state, "nothing in it can run again")
             await change(transaction, renewal)
             await reopen(transaction, walk, found, again, renewal)
+            await note_workflow(transaction, found, again, renewal)
             return plan, await walk.finish()
 
     async def retry_job(self, id_: JobId, renewal: Renewal = RETRY) -> Moved | None:

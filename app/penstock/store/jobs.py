@@ -5,11 +5,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from penstock.domain.attempt import Ending
+from penstock.domain.audit_log import Entry
 from penstock.domain.effect import TELLS_NOTHING, EndedJob, NewEffect, Policy
 from penstock.domain.ids import JobId, WorkerId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
 from penstock.store import rows
+from penstock.store.audit_log import note
 from penstock.store.effects import tell_ends
 from penstock.store.postgres import Postgres, Record
 
@@ -110,11 +112,14 @@ class Jobs:
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
         return [(rows.started(row), row[21]) for row in found]
 
-    async def cancel_due(self, id_: JobId) -> Due | None:
+    async def cancel_due(self, id_: JobId, entry: Entry | None = None) -> Due | None:
         async with self._pg.transaction(after="after_cancel") as transaction:
             found = await transaction.rows("cancel_due", id_)
-            over = [_cancelled(id_, "requested", *row) for row in found]
+            over = [_cancelled(id_, "requested", *row[:4]) for row in found]
             await tell_ends(transaction, self._policy, over)
+            if found and entry is not None:
+                was = State.SCHEDULED if found[0][4] else State.READY
+                await note(transaction, entry.changed("state", was, State.CANCELLED))
         return Due(id_, found[0][0], found[0][1], found[0][2], 0) if found else None
 
     async def expire(self, limit: int) -> list[Due]:
@@ -125,9 +130,13 @@ class Jobs:
             await tell_ends(transaction, self._policy, over)
         return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
 
-    async def cancel_running(self, id_: JobId) -> WorkerId | None:
-        worker = await self._pg.value("cancel_running", id_, point="after_cancel_request")
-        return None if worker is None else WorkerId(worker)
+    async def cancel_running(self, id_: JobId, entry: Entry | None = None) -> WorkerId | None:
+        async with self._pg.transaction(after="after_cancel_request") as transaction:
+            found = await transaction.rows("cancel_running", id_)
+            if found and entry is not None:  # it is only asked: what becomes of it is its own doing
+                running = {"state": State.RUNNING}
+                await note(transaction, entry.with_(before=running, after=running))
+        return WorkerId(found[0][0]) if found else None
 
     async def standing_of(self, id_: JobId) -> tuple[str, JobId | None] | None:
         """The job's state, and the other live job that holds its unique key."""

@@ -9,10 +9,12 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due
 from penstock.domain.letter import GroupView, LetterView, Message, Resolution, Which
 from penstock.store import rows
+from penstock.store.audit_log import note, small_change
 from penstock.store.health import Health
 from penstock.store.lists import HIGHEST, LOOKS_MAX, LOWEST
 from penstock.store.postgres import Postgres, Record
@@ -141,17 +143,27 @@ class Letters:
         )
 
     async def replay_plain(
-        self, ids: Sequence[JobId], delays_s: Sequence[float], by: str
+        self,
+        ids: Sequence[JobId],
+        delays_s: Sequence[float],
+        by: str,
+        entry: Entry | None = None,
     ) -> list[Due]:
         """Gives jobs of no graph that are dead a new life, each so many seconds from now; those
         that it moved: others are alive or pruned, or another job holds their unique key."""
-        found = await self._pg.rows("replay_plain", ids, delays_s, by, point="after_replay_letters")
+        async with small_change(self._pg, after="after_replay_letters") as transaction:
+            found = await transaction.rows("replay_plain", ids, delays_s, by)
+            if found and entry is not None:
+                await note(transaction, entry.with_(replayed=len(found)))
         return [rows.due(row) for row in found]
 
-    async def discard(self, id_: JobId, by: str) -> bool:
+    async def discard(self, id_: JobId, by: str, entry: Entry | None = None) -> bool:
         """Resolves a job's open letter, nothing else; whether there was one."""
         how = Resolution.DISCARDED
-        found = await self._pg.rows("resolve_letters", [id_], how, by, point="after_discard")
+        async with small_change(self._pg, after="after_discard") as transaction:
+            found = await transaction.rows("resolve_letters", [id_], how, by)
+            if found:
+                await note(transaction, entry)
         return bool(found)
 
 

@@ -8,6 +8,7 @@ succeeded is kept. If we die before the commit nothing has happened.
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from penstock.domain import ids
 from penstock.domain.errors import Contended, DuplicateJob, WrongState, WrongWorkflowState
@@ -27,6 +28,7 @@ from penstock.domain.workflow import (
     decide,
 )
 from penstock.store import rows
+from penstock.store.audit_log import note
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Transaction
 from penstock.store.walk import Moved, Walk, count_columns
@@ -52,6 +54,7 @@ async def renew_plain(transaction: Transaction, id_: JobId, renewal: Renewal) ->
         raise StaysError
     (queue, kind, priority, at, was) = found[0]
     await resolve(transaction, {id_: State(was)}, renewal)
+    await _note(transaction, State(was), renewal)
     return Moved(due=[_due(id_, queue, kind, priority, at)])
 
 
@@ -68,6 +71,7 @@ async def renew_linked(
         raise StaysError
     await change(transaction, renewal)
     await _reopen(transaction, walk, [again], LOOSE, renewal)
+    await _note(transaction, again.was, renewal)
     return await walk.finish()
 
 
@@ -256,6 +260,28 @@ async def change(transaction: Transaction, renewal: Renewal) -> None:
     found = await transaction.rows("change_job", renewal.only, renewal.payload, renewal.queue)
     if found and found[0][0] is not None and renewal.queue is not None:
         await transaction.rows("add_queues_to_workflow", found[0][0], [renewal.queue])
+
+
+async def note_workflow(
+    transaction: Transaction, found: Workflow, again: Sequence[Again], renewal: Renewal
+) -> None:
+    """Has the audit log tell of a retry of a workflow, or from one of its jobs."""
+    was: State | WorkflowState = found.state
+    if renewal.only is not None:
+        was = next(one.was for one in again if one.id == renewal.only)
+    await _note(transaction, was, renewal, jobs=len(again))
+
+
+async def _note(
+    transaction: Transaction, was: State | WorkflowState, renewal: Renewal, **details: Any
+) -> None:
+    if renewal.entry is None:
+        return
+    if renewal.payload is not None:
+        details["payload_changed"] = True
+    if renewal.queue is not None:
+        details["new_queue"] = renewal.queue
+    await note(transaction, renewal.entry.with_(before={"state": was}, **details))
 
 
 async def resolve(transaction: Transaction, moved: Mapping[JobId, State], renewal: Renewal) -> None:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import TooManyQueues
+from penstock.store.audit_log import note, small_change
 from penstock.store.postgres import Postgres
 
 
@@ -38,10 +40,14 @@ class Queues:
         if len(there) < len(names):
             raise TooManyQueues(self._count_max)
 
-    async def set_paused(self, name: str, *, paused: bool) -> None:
-        """Throws the switch of a queue, which is made if it is new. Raises TooManyQueues."""
+    async def set_paused(self, name: str, *, paused: bool, entry: Entry | None = None) -> None:
+        """Throws the switch of a queue, which is made if it is new. Raises TooManyQueues. `entry`:
+        what the audit log tells of it."""
         await self.add([name])
-        await self._pg.rows("set_paused", name, paused)
+        async with small_change(self._pg) as transaction:
+            found = await transaction.rows("set_paused", name, paused)
+            if found and entry is not None:
+                await note(transaction, entry.changed("paused", found[0][0], paused))
 
     async def settings(self) -> dict[str, QueueSettings]:
         found = await self._pg.rows("queue_settings")

@@ -128,3 +128,8 @@ class Retention:
     async def prune_deliveries(self, older_s: float, rows_max: int) -> int:
         """Deletes what was delivered or given up first; how many it were."""
         return int(await self._pg.value("prune_deliveries", older_s, rows_max))
+
+    async def prune_entries(self, older_s: float, rows_max: int) -> int:
+        """Deletes the oldest entries of the audit log, of those older than seven days; how many it
+        were."""
+        return int(await self._pg.value("prune_entries", older_s, rows_max))

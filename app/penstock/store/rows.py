@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import orjson
 
+from penstock.domain.audit_log import Entry
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, NewJob, OnLost, Started
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
@@ -13,6 +14,7 @@ from penstock.domain.workflow import Counts
 from penstock.store.postgres import Record
 
 _ON_LOST = {str(one): one for one in OnLost}  # a fifth of what calling the enum costs
+_NO_ENTRIES: list[list[object]] = [[]] * 10
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -53,9 +55,9 @@ def started(row: Record) -> Started:
     )
 
 
-def submission(jobs: Sequence[NewJob]) -> list[list[object]]:
-    """The columns of submit_jobs."""
-    return spared(_specification(jobs))
+def submission(jobs: Sequence[NewJob], told: Sequence[Entry] = ()) -> list[list[object]]:
+    """The columns of submit_jobs. `told`: what the audit log tells of them."""
+    return spared(_specification(jobs)) + entries(told)
 
 
 def graph_submission(
@@ -100,6 +102,25 @@ def _specification(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.notify for j in jobs],
     ]
     return columns
+
+
+def entries(of: Sequence[Entry]) -> list[list[object]]:
+    """The columns of add_entries, and the last ones of submit_jobs."""
+    if not of:
+        return _NO_ENTRIES
+    columns: list[list[object]] = [
+        [one.id for one in of],
+        [one.action for one in of],
+        [one.actor for one in of],
+        [one.roles for one in of],
+        [one.address for one in of],
+        [one.request_id for one in of],
+        [one.object_id for one in of],
+        [one.queue for one in of],
+        [one.outcome for one in of],
+        [orjson.dumps(one.details).decode() if one.details else None for one in of],
+    ]
+    return spared(columns)
 
 
 def spared(columns: Iterable[list[object]]) -> list[list[object]]:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from penstock import chaos
 from penstock.clock import ServerClock
+from penstock.domain.audit_log import Entry
 from penstock.domain.effect import TELLS_NOTHING, Policy
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
@@ -28,6 +29,7 @@ from penstock.domain.submission import (
     resolve,
 )
 from penstock.store import rows
+from penstock.store.audit_log import note
 from penstock.store.graph_submissions import store_graph
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.postgres import Postgres, Record, Transaction
@@ -58,18 +60,19 @@ class Submissions:
         self._clock = clock
         self._answers_kept_s = answers_kept_s
 
-    async def store(self, jobs: Sequence[NewJob]) -> datetime:
-        """Stores jobs without keys, all or nothing; the time of it by Postgres."""
+    async def store(self, jobs: Sequence[NewJob], entries: Sequence[Entry] = ()) -> datetime:
+        """Stores jobs without keys, all or nothing; the time of it by Postgres. `entries`: what the
+        audit log tells of them."""
         if len(jobs) <= ROWS_MAX:
             await chaos.point("before_commit")
-            columns = rows.submission(jobs)
+            columns = rows.submission(jobs, entries)
             found = await self._pg.rows("submit_jobs", *columns, point="after_commit")
             at: datetime = found[0][0]
         else:
             async with self._pg.transaction(
                 before="before_commit_large", after="after_commit_large"
             ) as transaction:
-                at = await _insert(transaction, jobs)
+                at = await _insert(transaction, jobs, entries)
         self._clock.at_least(at.timestamp())
         return at
 
@@ -89,7 +92,7 @@ class Submissions:
             resolved = resolve(batch, found)
             new = [job for one in resolved if isinstance(one, Store) for job in one.new]
             if new:
-                at = await _insert(transaction, new)
+                at = await _insert(transaction, new, _entries(batch, resolved))
             await _keep_answers(transaction, batch, resolved, at)
         self._clock.at_least(at.timestamp())
         return resolved, at
@@ -110,6 +113,7 @@ class Submissions:
             moved = walk.moved
             if isinstance(resolution, Store):
                 at, moved = await store_graph(transaction, walk, one, resolution.new)
+                await note(transaction, *_entries([one], [resolution]))
             await _keep_answers(transaction, [one], [resolution], at)
         self._clock.at_least(at.timestamp())
         return resolution, at, moved
@@ -151,15 +155,27 @@ def first_ready_at(job: NewJob, now: datetime) -> datetime:
     return max(job.run_at, now) if job.run_at else now
 
 
-async def _insert(transaction: Transaction, jobs: Sequence[NewJob]) -> datetime:
+async def _insert(
+    transaction: Transaction, jobs: Sequence[NewJob], entries: Sequence[Entry]
+) -> datetime:
     """Stores jobs, at least one; the time of the last statement."""
     found: list[Record] = []
     for start in range(0, len(jobs), ROWS_MAX):
-        part = rows.submission(jobs[start : start + ROWS_MAX])
+        part = rows.submission(jobs[start : start + ROWS_MAX], entries)
         found = await transaction.rows("submit_jobs", *part)
+        entries = ()
         if found[0][1]:
             raise KeysMoved("unique keys were taken meanwhile")
     return found[0][0]  # type: ignore[no-any-return]
+
+
+def _entries(batch: Sequence[Submission], resolved: Sequence[Resolution]) -> list[Entry]:
+    """What the audit log tells of those that store something; a repeated answer does not."""
+    return [
+        one.entry
+        for one, done in zip(batch, resolved, strict=True)
+        if one.entry is not None and isinstance(done, Store) and done.new
+    ]
 
 
 async def _stored(transaction: Transaction, batch: Sequence[Submission]) -> frozenset[JobId]:

@@ -108,6 +108,14 @@ class Metrics:
                 registry=r,
             )
         )
+        self.refusals_logged = Family(
+            Counter(
+                "penstock_refusals_logged",
+                "Calls that callers weren't let make (403), by what the audit log made of them.",
+                ["outcome"],
+                registry=r,
+            )
+        )
         self.answers_pruned = Counter(
             "penstock_answers_pruned", "Stored answers of Idempotency-Keys deleted.", registry=r
         )
@@ -154,8 +162,16 @@ class Metrics:
         self.effects_oldest_age = Family(
             Gauge(
                 "penstock_effects_oldest_age_seconds",
-                "Age of the oldest that has not left the house.",
+                "Age of the oldest that has not left the house and isn't held by its rule.",
                 ["channel"],
+                registry=r,
+            )
+        )
+        self.effects_held = Family(
+            Gauge(
+                "penstock_effects_held",
+                "What its rule holds: until quiet hours end, or for others of its group.",
+                ["channel", "waits_for"],
                 registry=r,
             )
         )

@@ -18,11 +18,21 @@ WITH m AS MATERIALIZED (
            OR (SELECT queues <@ $6::text[] FROM workflows f WHERE f.workflow_id = w.workflow_id))
     ORDER BY at DESC, key DESC LIMIT $4
 )
-SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, 'pending' AS outcome, error, due_at, NULL::timestamptz AS finished_at
+SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
+       m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
+       CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
+       NULL::timestamptz AS finished_at, m.waits_for,
+       nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
 FROM m
+LEFT JOIN LATERAL ( -- whose message tells of it
+    SELECT l.effect_id, l.due_at FROM effects l
+    WHERE l.effect_id = coalesce(m.message_id, (
+        SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
+    )) LIMIT 1
+) l ON true
 UNION ALL
-SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL
 FROM (
     SELECT effect_id, at FROM effects WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
     ORDER BY at DESC, uuid_send(effect_id) DESC OFFSET $3::int - 1 LIMIT 1
@@ -44,10 +54,12 @@ WITH m AS MATERIALIZED (
     ORDER BY at DESC, key DESC LIMIT $4
 )
 SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, outcome, error, NULL::timestamptz AS due_at, finished_at
+       tries, outcome, error, NULL::timestamptz AS due_at, finished_at, NULL AS waits_for,
+       nullif(message_id, effect_id) AS part_of
 FROM m
 UNION ALL
-SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL
 FROM (
     SELECT effect_id, at FROM deliveries WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
     ORDER BY at DESC, uuid_send(effect_id) DESC OFFSET $3::int - 1 LIMIT 1
@@ -55,50 +67,75 @@ FROM (
 
 -- name: deliveries_of
 -- Effects of job $1 or of workflow $2 (itself), pending or over: at most $3 of each.
-(SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-        tries, 'pending' AS outcome, error, due_at, NULL::timestamptz AS finished_at
- FROM effects WHERE job_id = $1 LIMIT $3)
+WITH m AS MATERIALIZED (
+    (SELECT * FROM effects WHERE job_id = $1 LIMIT $3)
+    UNION ALL
+    (SELECT * FROM effects WHERE workflow_id = $2 LIMIT $3)
+),
+d AS MATERIALIZED (
+    (SELECT * FROM deliveries WHERE job_id = $1 LIMIT $3)
+    UNION ALL
+    (SELECT * FROM deliveries WHERE workflow_id = $2 LIMIT $3)
+)
+SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
+       m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
+       CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
+       NULL::timestamptz AS finished_at, m.waits_for,
+       nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
+FROM m
+LEFT JOIN LATERAL ( -- whose message tells of it
+    SELECT l.effect_id, l.due_at FROM effects l
+    WHERE l.effect_id = coalesce(m.message_id, (
+        SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
+    )) LIMIT 1
+) l ON true
 UNION ALL
-(SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-        tries, 'pending', error, due_at, NULL
- FROM effects WHERE workflow_id = $2 LIMIT $3)
-UNION ALL
-(SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-        tries, outcome, error, NULL, finished_at
- FROM deliveries WHERE job_id = $1 LIMIT $3)
-UNION ALL
-(SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-        tries, outcome, error, NULL, finished_at
- FROM deliveries WHERE workflow_id = $2 LIMIT $3);
+SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
+       tries, outcome, error, NULL, finished_at, NULL, nullif(message_id, effect_id)
+FROM d;
 
 -- name: delivery
 -- One effect, pending or over.
-SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, 'pending' AS outcome, error, due_at, NULL::timestamptz AS finished_at
-FROM effects WHERE effect_id = $1
+SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
+       m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
+       CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
+       NULL::timestamptz AS finished_at, m.waits_for,
+       nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
+FROM effects m
+LEFT JOIN LATERAL ( -- whose message tells of it
+    SELECT l.effect_id, l.due_at FROM effects l
+    WHERE l.effect_id = coalesce(m.message_id, (
+        SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
+    )) LIMIT 1
+) l ON true
+WHERE m.effect_id = $1
 UNION ALL
 SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, outcome, error, NULL, finished_at
+       tries, outcome, error, NULL, finished_at, NULL, nullif(message_id, effect_id)
 FROM deliveries WHERE effect_id = $1;
 
 -- name: send_again
--- over -> to be delivered, at once and with all its tries; what is pending and with nobody is due at once.
--- Its receiver sees the id of before.
+-- over -> to be delivered, at once and with all its tries; what is pending and with nobody is due at once, and
+-- leaves a group that it doesn't lead. Whatever its rule says. Its receiver sees the id of before.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 d AS (
     DELETE FROM deliveries WHERE effect_id = $1
     RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
-              rule, at
+              rule, at, message_id, labels
 ),
 e AS (
     INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                         state, reason, rule, at, due_at)
-    SELECT d.*, t.now FROM d, t
+                         state, reason, rule, at, message_id, labels, waits_for, due_at)
+    SELECT d.*, 'asked', t.now FROM d, t
     RETURNING effect_id
 ),
 p AS (
-    UPDATE effects SET due_at = t.now FROM t
+    UPDATE effects
+    SET due_at = t.now, waits_for = 'asked',
+        group_id = CASE WHEN due_at < 'infinity' THEN group_id END -- what leads has a time
+    FROM t
     WHERE effect_id = $1 AND lease IS NULL AND due_at > t.now
+      AND (message_id IS NULL OR message_id = effect_id) -- else it is settled who tells of it
     RETURNING effect_id
 )
 SELECT effect_id FROM e UNION ALL SELECT effect_id FROM p;
@@ -119,6 +156,7 @@ WITH d AS (
 k AS MATERIALIZED (
     SELECT e.effect_id FROM effects e
     WHERE e.channel = (SELECT channel FROM d LIMIT 1) AND e.endpoint = (SELECT endpoint FROM d LIMIT 1)
+      AND e.due_at < 'infinity' -- members of groups wait for another
     ORDER BY e.channel, e.endpoint, e.due_at LIMIT $2
 ),
 u AS (

@@ -32,11 +32,11 @@ WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 
 -- name: claim_effects
 -- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
--- hops from endpoint to endpoint, so that one with a backlog hides no other. The lease is theirs for
--- $6 seconds.
+-- hops from endpoint to endpoint behind $7, so that one with a backlog hides no other. The lease is theirs
+-- for $6 seconds. In the order of endpoints: who claims again goes on behind the last.
 WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 hop(endpoint) AS (
-    (SELECT endpoint FROM effects WHERE channel = $1 ORDER BY endpoint LIMIT 1)
+    (SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > $7 ORDER BY endpoint LIMIT 1)
     UNION ALL
     SELECT n.endpoint FROM hop CROSS JOIN LATERAL (
         SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > hop.endpoint
@@ -57,45 +57,108 @@ k AS MATERIALIZED (
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
       AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
+),
+u AS (
+    UPDATE effects
+    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries, waits_for, group_id, message_id, labels,
+              (SELECT now FROM t) AS now, lease
 )
-UPDATE effects
-SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
-WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason,
-          rule, at, tries;
+SELECT * FROM u ORDER BY endpoint;
 
 -- name: finish_effects
--- to be delivered -> over, of those whose lease is still $2. $3: outcomes, $4: errors.
+-- to be delivered -> over, of those whose lease is still $2, and of those that their messages tell of. $3: outcomes,
+-- $4: errors.
 WITH v AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(effect_id, outcome, error)
 ),
 d AS (
     DELETE FROM effects WHERE effect_id = ANY($1::uuid[]) AND lease = $2
     RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries
+              reason, rule, at, tries, message_id, labels
+),
+m AS (
+    DELETE FROM effects
+    WHERE message_id = ANY(ARRAY(SELECT effect_id FROM d WHERE message_id = effect_id))
+      AND lease IS NULL AND (waits_for = 'asked') IS NOT TRUE -- else it is sent by itself
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries, message_id, labels
+),
+w AS (
+    SELECT *, effect_id AS by FROM d
+    UNION ALL
+    SELECT *, message_id FROM m
 )
 INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                        state, reason, rule, at, tries, outcome, error, finished_at)
-SELECT d.effect_id, d.channel, d.endpoint, d.dedupe, d.event, d.job_id, d.workflow_id, d.attempt,
-       d.state, d.reason, d.rule, d.at, d.tries, v.outcome, v.error, clock_timestamp()
-FROM d JOIN v USING (effect_id)
+                        state, reason, rule, at, tries, message_id, labels, outcome, error,
+                        finished_at)
+SELECT w.effect_id, w.channel, w.endpoint, w.dedupe, w.event, w.job_id, w.workflow_id, w.attempt,
+       w.state, w.reason, w.rule, w.at, w.tries, w.message_id, w.labels, v.outcome, v.error,
+       clock_timestamp()
+FROM w JOIN v ON v.effect_id = w.by
+ON CONFLICT (effect_id) DO NOTHING
+RETURNING effect_id;
+
+-- name: give_up_unserved
+-- to be delivered -> over (failed), of channel $1, which nobody has served for $2 seconds: $3 rows at most. $4:
+-- why. Members of groups have no time of their own: they go when who leads them is gone.
+WITH k AS MATERIALIZED (
+    SELECT effect_id FROM effects e
+    WHERE channel = $1
+      AND (due_at < clock_timestamp() - make_interval(secs => $2)
+           OR (due_at = 'infinity' AND NOT EXISTS (
+               SELECT 1 FROM effects l
+               WHERE l.effect_id = coalesce(
+                   e.message_id,
+                   (SELECT leader FROM rule_groups g WHERE g.group_id = e.group_id)))))
+    LIMIT $3 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM effects WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
+    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
+              reason, rule, at, tries, message_id, labels
+)
+INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
+                        state, reason, rule, at, tries, message_id, labels, outcome, error,
+                        finished_at)
+SELECT d.*, 'failed', $4, clock_timestamp() FROM d
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
 
 -- name: put_off_effects
--- to be delivered -> the same, $3 seconds later each, for those whose lease is still $2. $4: errors.
+-- to be delivered -> the same, $3 seconds later each, for those whose lease is still $2. $4: errors. $5: what
+-- it waits for, where that is known.
 WITH v AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $3::float8[], $4::text[]) AS v(effect_id, delay_s, error)
+    SELECT * FROM unnest($1::uuid[], $3::float8[], $4::text[], $5::text[])
+        AS v(effect_id, delay_s, error, waits_for)
 )
 UPDATE effects e
-SET due_at = clock_timestamp() + make_interval(secs => v.delay_s), error = v.error, lease = NULL
+SET due_at = clock_timestamp() + make_interval(secs => v.delay_s), error = v.error, lease = NULL,
+    waits_for = CASE WHEN e.waits_for = 'asked' THEN 'asked'
+                     ELSE coalesce(v.waits_for, e.waits_for) END
+FROM v WHERE e.effect_id = ANY($1::uuid[]) AND e.effect_id = v.effect_id AND e.lease = $2
+RETURNING e.effect_id;
+
+-- name: hold_effects
+-- to be delivered -> the same, at $3 each, for those whose lease is still $2; it was no try.
+WITH v AS MATERIALIZED (
+    SELECT * FROM unnest($1::uuid[], $3::timestamptz[]) AS v(effect_id, until)
+)
+UPDATE effects e
+SET due_at = v.until, waits_for = 'quiet', tries = e.tries - 1, lease = NULL
 FROM v WHERE e.effect_id = ANY($1::uuid[]) AND e.effect_id = v.effect_id AND e.lease = $2
 RETURNING e.effect_id;
 
 -- name: effects_waiting
--- How many there are to deliver by channel, the age of the oldest in seconds, and when the next is due.
-SELECT channel, count(*)::int, extract(epoch FROM clock_timestamp() - min(at))::float8,
-       extract(epoch FROM min(due_at) - clock_timestamp())::float8
+-- How many there are to deliver by channel, and of those that aren't held by their rule the age of the oldest in
+-- seconds; how many are held in quiet hours, and in groups.
+SELECT channel, count(*)::int,
+       coalesce(extract(epoch FROM clock_timestamp()
+           - min(at) FILTER (WHERE waits_for IS NULL OR waits_for IN ('retry', 'asked'))), 0)::float8,
+       (count(*) FILTER (WHERE waits_for = 'quiet'))::int,
+       (count(*) FILTER (WHERE waits_for = 'group'))::int
 FROM effects GROUP BY channel;
 
 -- name: endpoint_failed

@@ -30,6 +30,12 @@ CROSS JOIN LATERAL (
                (count(*) FILTER (WHERE outcome = 'crashed'))::int AS crashes
         FROM attempts
         WHERE job_id = j.job_id AND attempt <= i.attempt AND e.job_id IS NULL
+          AND attempt > greatest( -- of that life alone
+              (SELECT max(attempt) FROM dead_letters d
+               WHERE d.job_id = j.job_id AND d.attempt < i.attempt),
+              (SELECT max(attempt) FROM attempts b
+               WHERE b.job_id = j.job_id AND b.attempt < i.attempt AND b.outcome = 'cancelled'),
+              0)
     ) c ON true
     LEFT JOIN job_progress p ON p.job_id = j.job_id AND p.attempt = i.attempt
     WHERE j.job_id = i.job_id LIMIT 1

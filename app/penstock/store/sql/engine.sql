@@ -6,7 +6,8 @@
 
 -- name: submit_jobs
 -- nothing -> due. Safe to repeat: an id that exists is passed over, with its place and its key.
--- Answers the time, and how many unique keys were taken: then the caller must roll back.
+-- Answers the time, and how many unique keys were taken: then the caller must roll back. Adds the
+-- entries of the audit log that tell of it, as add_entries.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
@@ -39,6 +40,14 @@ d AS (
     INSERT INTO job_due (job_id, queue, kind, priority, ready_at, attempt, failures, losses,
                          unique_id, expires_at)
     SELECT job_id, queue, kind, priority, run_at, 0, 0, 0, unique_id, expires_at FROM j
+),
+l AS (
+    INSERT INTO audit_log (audit_id, action, actor, roles, address, request_id, object_id, queue,
+                           outcome, details)
+    SELECT i.*
+    FROM unnest($19::uuid[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
+                $25::text[], $26::text[], $27::text[], $28::json[]) AS i
+    ON CONFLICT (audit_id) DO NOTHING
 )
 SELECT now, (SELECT count(*) FROM j WHERE unique_id IS NOT NULL) - (SELECT count(*) FROM u)
 FROM t;
@@ -241,7 +250,7 @@ FROM r JOIN j USING (job_id);
 -- due -> ended (cancelled, requested), if it is part of no graph
 WITH d AS (
     DELETE FROM job_due WHERE job_id = $1 AND graph_id IS NULL
-    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id
+    RETURNING job_id, queue, kind, priority, attempt, failures, losses, crashes, unique_id, ready_at
 ),
 u AS (DELETE FROM job_unique WHERE unique_id = ANY(ARRAY(SELECT unique_id FROM d))),
 e AS (
@@ -255,7 +264,7 @@ c AS (
     INSERT INTO queue_counts (queue, state, at, delta)
     SELECT queue, 'cancelled', clock_timestamp(), 1 FROM d
 )
-SELECT queue, kind, priority, attempt FROM d;
+SELECT queue, kind, priority, attempt, ready_at > clock_timestamp() FROM d;
 
 -- name: expire_due
 -- due -> ended (cancelled, expired): the $1 that expired first, of no graph. Safe on several replicas at once:

@@ -18,7 +18,10 @@ ON CONFLICT DO NOTHING;
 SELECT queue FROM queues WHERE queue = ANY($1::text[]);
 
 -- name: set_paused
-UPDATE queues SET paused = $2 WHERE queue = $1;
+-- Answers what it was before.
+WITH k AS MATERIALIZED (SELECT queue, paused FROM queues WHERE queue = $1 FOR UPDATE),
+u AS (UPDATE queues SET paused = $2 WHERE queue = ANY(ARRAY(SELECT queue FROM k)))
+SELECT paused FROM k;
 
 -- name: queue_settings
 SELECT queue, paused, priority_aging_s FROM queues ORDER BY queue;
