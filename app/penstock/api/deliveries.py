@@ -86,9 +86,7 @@ async def enable(ask: Ask) -> web.Response:
         raise refusal([Fault("", "needs an id or an endpoint, and not both")])
     if ask.caller.queues is not None:
         raise not_found()
-    found = await ask.door.deliveries.enable(
-        body.get("id") or body["endpoint"], entry(ask, None)
-    )
+    found = await ask.door.deliveries.enable(body.get("id") or body["endpoint"], entry(ask, None))
     if found is None:
         raise not_found()
     return views.answer(letter_views.enabled(*found))
