@@ -60,13 +60,18 @@ class Porter:
     """Answers requests for one door."""
 
     def __init__(self, door: Door) -> None:
-        served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
-        self._door = replace(door, document=openapi.written(served, door.limits))
-        self._table = Table(served)
-        self._terms = _terms(door)
+        self._served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
+        self._table = Table(self._served)
+        self.use(door)
         self.gate = Gate(door.limits, door.backlog, door.metrics)
         self._room = Room(door.limits.bodies_max_bytes)
         self._answers = Room(door.limits.answers_max_bytes, "sent")
+
+    def use(self, door: Door) -> None:
+        """This one counts for requests that come from now on, but for the limits of the gate and
+        of the rooms."""
+        self._door = replace(door, document=openapi.written(self._served, door.limits))
+        self._terms = _terms(door)
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""

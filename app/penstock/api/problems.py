@@ -176,6 +176,11 @@ PROBLEMS: Mapping[str, Slug] = {
         "Not supported yet",
         "Leave out what is named: the contract has it, this version has not.",
     ),
+    "settings-refused": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The settings are wrong",
+        "Mend what `errors` names, each with its source; until then the old settings count.",
+    ),
     "internal-error": Slug(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "A fault of ours",

@@ -128,6 +128,9 @@ async def _as_first(ask: Ask, job: NewJob, id_: JobId) -> NewJob:
         timeout_s=view.timeout_s,
         on_lost=OnLost(view.on_lost),
         traceparent=view.traceparent,
+        expires_at=view.expires_at,
+        ttl_s=None,
+        notify=view.notify,
     )
 
 

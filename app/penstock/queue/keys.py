@@ -5,7 +5,8 @@ from collections.abc import Iterable
 PREFIX = "penstock:"
 WAKE = "penstock:wake"  # a commit put something on shelves
 CANCEL = "penstock:cancel"  # running jobs should stop
-SETTINGS = "penstock:settings"  # a queue was paused, resumed or changed
+SETTINGS = "penstock:settings"  # a queue was paused, resumed or changed; or, as that
+CONFIGURATION = b"*"  # which is no queue's name, the configuration
 ENDED = "penstock:ended"  # jobs ended, for those who wait
 
 

@@ -279,6 +279,14 @@ class Log(Section):
     )
 
 
+class Config(Section):
+    """The settings themselves."""
+
+    poll_s: float = Field(
+        30, ge=0.2, le=DAY_S, description="time between two looks for settings that changed"
+    )
+
+
 class Dev(Section):
     """The servers that `penstock dev` starts."""
 
@@ -320,6 +328,7 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     notifications: Notifications = Notifications()
     log: Log = Log()
+    config: Config = Config()
     dev: Dev = Dev()
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
