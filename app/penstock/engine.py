@@ -5,14 +5,12 @@ Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attribute
 
 import asyncio
 import math
-import os
 import random
 import secrets
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.api.door import Recipe
 from penstock.api.intake import Within
 from penstock.clock import ServerClock
@@ -53,7 +51,7 @@ from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.redis_watch import RedisWatch
-from penstock.loops.registrar import Registrar
+from penstock.loops.registrar import Registrar, identity_of
 from penstock.loops.reloader import Reloader
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
@@ -64,7 +62,6 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
-from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
@@ -88,7 +85,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
-from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workers import KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 
@@ -254,7 +251,9 @@ class Engine:
             if lane.kinds
         }
         self.worker = Worker(self.parts, self.hands, claims)
-        self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
+        slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
+        who = identity_of(settings.worker.queues, self.kinds, slots)
+        self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
         self.promoter = Promoter(self.shelves)
@@ -271,9 +270,7 @@ class Engine:
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
         self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
-        self.redis_watch = RedisWatch(
-            lambda: state_of(self.rooms.redis), settings.redis.accepted_risks, self.metrics
-        )
+        self.redis_watch = RedisWatch(self.rooms.redis, settings.redis.accepted_risks, self.metrics)
         self.auditor = Auditor(
             Audit(self.rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
@@ -314,17 +311,6 @@ class Engine:
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired
         self.rooms.redis.on_change = self._on_redis
-
-    def _identity(self) -> Identity:
-        settings = self._settings.worker
-        return Identity(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=settings.queues,
-            kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
-        )
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""
