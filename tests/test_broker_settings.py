@@ -9,7 +9,7 @@ from penstock.outlets.brokers import dead_letter_endpoint, dead_letter_outlet
 from penstock.outlets.kafka import Kafka
 from penstock.outlets.rabbitmq import RabbitMq
 from penstock.settings import SettingsError, describe, load
-from tests.support.certificates import certificate_in
+from tests.support.authority import certificate_in
 from tests.test_settings import SECRETS
 
 KAFKA = {"PENSTOCK_BROKER": "kafka", "PENSTOCK_KAFKA__BOOTSTRAP_SERVERS": "a:9092, b:9092"}
@@ -93,7 +93,8 @@ def test_certificates_are_read_at_the_start(
         (tmp_path, "ca_file"),
     ):
         told = refusal(around, with_file(path))
-        assert told.startswith(f"{key}.ca_file = {str(path)!r} from environment variable")
+        (name,) = with_file(path)
+        assert told.startswith(f"environment variable {name}: {key}.ca_file = {str(path)!r}: ")
         assert why in told
         assert "leave it out to trust the system's" in told
     assert loaded(around, with_file(certificate_in(tmp_path)))

@@ -7,12 +7,12 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-import yaml
 
 from penstock.domain.effect import Channel, On, Rule, Wish
 from penstock.domain.grouping import By, Grouping
 from penstock.domain.quiet import Window, quiet_until
 from penstock.settings import Notifications, SettingsError, describe, load
+from penstock.settings.yaml_file import read
 from tests.test_settings import SECRETS
 from tests.test_tidy import ROOT
 
@@ -180,11 +180,13 @@ def test_wrong_times_of_a_rule_are_named(given: dict[str, object], words: str) -
     assert words in told
 
 
-def test_the_rule_of_the_readme_is_one() -> None:
+def test_the_rule_of_the_readme_is_one(tmp_path: Path) -> None:
     (text,) = re.findall(
         r"```yaml\n(notifications:\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
     )
-    (rule,) = Notifications.model_validate(yaml.safe_load(text)["notifications"]).rules
+    file = tmp_path / "base.yaml"
+    file.write_text(text)
+    (rule,) = Notifications.model_validate(read(file).tree["notifications"]).rules
     assert rule.group is not None
     assert quiet_until(rule.as_rule().quiet, datetime(2026, 7, 3, 21, tzinfo=UTC)) == datetime(
         2026, 7, 6, 5, tzinfo=UTC

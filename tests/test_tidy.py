@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "child": {"loops", "handlers", "egress", *EVERYBODY},
     "api": {"commands", "store", "loops", *EVERYBODY},
     "dev": {"domain", "settings", "clock"},
-    "cli": {"server", "alerting", "store", "queue", "dev", *EVERYBODY},
+    "cli": {"server", "alerting", "doctor", "store", "queue", "dev", *EVERYBODY},
 }
 # One door for one library: who alone may import it.
 DOORS = {

@@ -39,5 +39,9 @@ class ServerClock:
         """An answer of the server proves that its clock has come this far."""
         self._offset_s = max(self._offset_s, server_s - time.monotonic())
 
+    def ahead_s(self) -> float:
+        """How far that clock is ahead of this machine's."""
+        return time.monotonic() + self._offset_s - time.time()
+
     def now_ms(self) -> int:
         return int((time.monotonic() + self._offset_s) * 1000)

@@ -5,14 +5,12 @@ Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attribute
 
 import asyncio
 import math
-import os
 import random
 import secrets
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.api.door import Recipe
 from penstock.api.intake import Within
 from penstock.clock import ServerClock
@@ -52,6 +50,7 @@ from penstock.loops.promoter import Promoter
 from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
+from penstock.loops.redis_watch import RedisWatch
 from penstock.loops.registrar import Registrar
 from penstock.loops.reloader import Reloader
 from penstock.loops.renewer import Renewer
@@ -64,6 +63,7 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
+from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
@@ -268,6 +268,10 @@ class Engine:
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
+        self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
+        self.redis_watch = RedisWatch(
+            lambda: state_of(self.rooms.redis), settings.redis.accepted_risks, self.metrics
+        )
         self.auditor = Auditor(
             Audit(self.rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
@@ -288,6 +292,7 @@ class Engine:
         yield Loop("book", self.book.step, self.book.wake)
         yield Loop("ears", self.ears.step, listens=True)
         yield Loop("redis-clock", self.renewer.read_clock)
+        yield Loop("redis-watch", self.redis_watch.step, self.redis_watch.wake)
         yield Loop("survey", self.surveyor.step)
         yield Loop("waiters", self.waiters.step, self.waiters.wake)
         yield Loop("gauges", self.upkeep.gauges)
@@ -341,15 +346,8 @@ class Engine:
         self.rooms.redis.on_change = self._on_redis
 
     def _identity(self) -> Identity:
-        settings = self._settings.worker
-        return Identity(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=settings.queues,
-            kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
-        )
+        slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
+        return Identity.here(self._settings.worker.queues, tuple(self._lanes), slots)
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""
@@ -393,5 +391,6 @@ class Engine:
             log.warning("redis_back")
         self.worker.wake.set()
         if not is_open:
+            self.redis_watch.wake.set()
             self.missing.report(self.book.names())
             self.worker.heat(self.book.names())

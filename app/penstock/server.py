@@ -20,19 +20,27 @@ from penstock import chaos, clock
 from penstock.api import app
 from penstock.api.door import Door
 from penstock.api.peers import Peers
-from penstock.domain.errors import PenstockError, StoreUnavailable, WrongSetting
+from penstock.domain import safety
+from penstock.domain.checkup import SKEW_MAX_S
+from penstock.domain.errors import (
+    PenstockError,
+    QueueUnavailable,
+    StoreUnavailable,
+    WrongSetting,
+)
 from penstock.domain.readiness import Readiness
 from penstock.egress.client import Egress
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
 from penstock.loops.reloader import SIGNAL
+from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
 from penstock.reloading import limits_of, swap_of_door, verifier_of
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source
-from penstock.store import arrival, migrate, postgres
+from penstock.store import arrival, checkup, migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
 from penstock.telemetry import logs
@@ -134,7 +142,7 @@ async def started(
     away again while it begins: then it begins anew, if that is within `postgres.boot_wait_s` of the
     first look. A row in `workers` that the broken start has left is condemned like any other."""
     store = settings.postgres
-    dsn, began = store.dsn.get_secret_value(), clock.monotonic()
+    dsn, began = store.address, clock.monotonic()
     while await _postgres_is_there(settings, stop):
         try:
             return await stack.enter_async_context(running(settings, source))
@@ -151,7 +159,7 @@ async def started(
 async def _postgres_is_there(settings: Settings, stop: asyncio.Event) -> bool:
     """False when the start was called off meanwhile. The front door, /livez too, is closed yet."""
     store = settings.postgres
-    dsn = store.dsn.get_secret_value()
+    dsn = store.address
     return await arrival.arrived(dsn, store.connect_timeout_s, store.boot_wait_s, stop)
 
 
@@ -194,7 +202,7 @@ async def running(settings: Settings, source: Source | None = None) -> AsyncIter
                 door = _door(settings, rooms, engine, failed)
                 async with app.serve(door, settings.http.host, settings.http.port) as front:
                     engine.reloader.swaps.append(partial(swap_of_door, door, front))
-                    url = f"http://{_host(settings.http.host)}:{front.port}"
+                    url = f"http://{settings.http.caller_host}:{front.port}"
                     yield Replica(url, engine, tasks, failed)
         finally:
             await engine.close()
@@ -227,7 +235,7 @@ async def _turning(engine: Engine) -> AsyncIterator[tuple["asyncio.Task[None]", 
 
 @asynccontextmanager
 async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]:
-    dsn = settings.postgres.dsn.get_secret_value()
+    dsn = settings.postgres.address
     limits = postgres.Limits(
         settings.postgres.connect_timeout_s,
         settings.postgres.command_timeout_s,
@@ -237,7 +245,7 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
     if missing := await migrate.pending(dsn):
         raise NotMigrated(f"the schema lacks {', '.join(missing)}: run `penstock migrate` first")
     store, health = Postgres(dsn, limits), Health(dsn, limits)
-    door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
+    door = RedisDoor(settings.redis.address, settings.redis.timeout_s)
     egress = Egress(
         settings.egress.allow,
         connect_timeout_s=settings.egress.connect_timeout_s,
@@ -249,6 +257,7 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         connections_max=_HOOKS_MAX,
         connections_per_host_max=_HOOKS_PER_HOST_MAX,
     )
+    await _demand_safe(settings, limits)
     await store.open()
     try:
         async with egress, hooks:
@@ -257,6 +266,34 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
         await door.close()
         health.close()
         store.close()
+
+
+async def _demand_safe(settings: Settings, limits: postgres.Limits) -> None:
+    """Refuses servers that would lose what we promise to keep (decision 0028). Redis is an index:
+    one that is away stops no start, and is looked at when it is back (`loops/redis_watch.py`)."""
+    where = settings.postgres.address
+    async with checkup.session(where, limits) as session:
+        state = await session.state()
+    if state.read_only:
+        raise StoreUnavailable("it is read-only: a standby, or default_transaction_read_only is on")
+    store = safety.refused(safety.postgres_faults(state), settings.postgres.accepted_risks)
+    index = safety.refused(await _redis_faults(settings), settings.redis.accepted_risks)
+    lines = safety.refusals(postgres.place_of(where), "postgres", store)
+    lines += safety.refusals("Redis", "redis", index)
+    if lines:
+        raise WrongSetting("\n".join(lines))
+
+
+async def _redis_faults(settings: Settings) -> list[safety.Fault]:
+    """By a door of its own: what ours finds out is for the engine, which isn't there yet."""
+    door = RedisDoor(settings.redis.address, settings.redis.timeout_s)
+    try:
+        state = await state_of(door)
+    except QueueUnavailable:
+        return []
+    finally:
+        await door.close()
+    return safety.redis_faults(state) if state is not None else []
 
 
 async def _loops(engine: Engine, failed: asyncio.Event) -> None:
@@ -335,13 +372,8 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     if engine.me.draining:
         reasons.append("draining")
     degraded = ["redis"] if rooms.redis.is_open else []
+    degraded += [f"redis-{fault.risk}" for fault in engine.redis_watch.faults]
+    degraded += ["clock"] if abs(engine.pg_clock.ahead_s()) > SKEW_MAX_S else []
     degraded += engine.relays.away()
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)
-
-
-def _host(host: str) -> str:
-    """What a caller on this machine would use for the address that we listen on."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1"
-    return f"[{host}]" if ":" in host else host

@@ -39,7 +39,7 @@ def test_a_handler_is_found_in_the_directory_that_penstock_is_started_in(
     [
         (("penstock:", "penstock:wrong-"), "doesn't let user 'penstock' in"),
         (("/penstock", "/nowhere"), "has no database 'nowhere'"),
-        (("/penstock", "/penstock?sslmode=require"), "TLS (sslmode)"),
+        (("/penstock", "/penstock?sslmode=require"), "don't agree on TLS"),
         (("/penstock", "/penstock?sslmode=maybe"), "can't be read"),
     ],
 )
@@ -71,6 +71,23 @@ def test_a_user_without_rights_is_told_so(servers: Servers, command: str) -> Non
     environ = {**servers.environ, DSN: f"postgres://poor_{command}:hush@{place}"}
     told = the_one_line(penstock(command, environ=environ), 2)
     assert f"user 'poor_{command}' lacks a right" in told
+
+
+def test_a_postgres_that_would_lose_jobs_is_refused_with_the_way_out(servers: Servers) -> None:
+    async def set_to(value: str) -> None:
+        con = await asyncpg.connect(servers.environ[DSN])
+        await con.execute(f"ALTER DATABASE penstock SET synchronous_commit = {value}")
+        await con.close()
+
+    assert penstock("migrate", environ=servers.environ).returncode == 0
+    asyncio.run(set_to("off"))
+    try:
+        told = the_one_line(penstock("serve", environ=servers.environ), 2)
+    finally:
+        asyncio.run(set_to("on"))
+    assert "synchronous_commit = off: a crash loses jobs" in told
+    assert "ALTER DATABASE" in told
+    assert """PENSTOCK_POSTGRES__ACCEPTED_RISKS='["synchronous_commit"]'""" in told
 
 
 def test_a_closed_port_of_postgres_is_named(servers: Servers) -> None:

@@ -221,6 +221,12 @@ async def test_a_broker_that_hangs_is_given_up_in_time_and_holds_nothing(
     assert fates(await outlet.deliver(dead_letters(500))) == {Fate.DELIVERED}
 
 
+async def test_a_doctor_is_let_in_or_told_why_not(outlet: Kafka) -> None:
+    assert await outlet.fault() is None
+    nobody = Kafka(settings("127.0.0.1:9"))
+    assert "'127.0.0.1', 9" in str(await nobody.fault())
+
+
 async def test_closing_does_not_wait_for_a_broker(plain: Kafka, tansu: Tansu) -> None:
     await plain.deliver(dead_letters(1))
     tansu.pause()

@@ -14,7 +14,7 @@ from penstock.domain.effect import RECOVERED, Channel, Delivery, Fate, Message
 from penstock.outlets import Mail, Server
 from tests.outlets import messages
 from tests.outlets.mailbox import Mailbox, mailbox
-from tests.support.certificates import certificate_in
+from tests.support.authority import certificate_in
 from tests.support.making import job_id
 from tests.support.ports import free_port
 
@@ -256,6 +256,7 @@ async def test_a_certificate_that_nobody_vouches_for_is_not_taken(
     async with mailbox(serving(certificate), from_the_start=tls == "tls") as box:
         (one,) = await mail(box.port, tls=tls).deliver([message()])
     assert one.fate is Fate.LATER
+    assert "signed by no CA that we trust; see smtp.host and smtp.ca_file" in str(one.error)
     assert not box.letters
 
 

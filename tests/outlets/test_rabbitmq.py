@@ -12,6 +12,7 @@ from penstock.domain.effect import Delivery, Fate
 from penstock.outlets.rabbitmq import RabbitMq
 from penstock.settings import RabbitMq as Settings
 from tests.outlets.dead_letters import TOPIC, TRACE, dead_letter, dead_letters, fates
+from tests.support.authority import Authority, terminator
 from tests.support.rabbitmq import PROGRAM, RabbitServer
 from tests.support.waiting import eventually
 
@@ -130,3 +131,16 @@ async def taken(server: RabbitServer, count: int) -> list[AbstractIncomingMessag
 
 async def _is_back(outlet: RabbitMq) -> bool:
     return not outlet.is_away()
+
+
+async def test_a_doctor_is_let_in_by_tls_or_told_why_not(
+    server: RabbitServer, tmp_path: Path
+) -> None:
+    ours = Authority(tmp_path)
+    async with terminator(server.port, ours.serving(ours.issued("server"))) as port:
+        safe = {"url": f"amqps://guest:guest@127.0.0.1:{port}/", "ca_file": ours.ca_file}
+        assert await RabbitMq(Settings.model_validate(safe)).fault() is None
+        wrong = safe | {"url": safe["url"].replace(":guest", ":hush")}
+        fault = str(await RabbitMq(Settings.model_validate(wrong)).fault())
+    assert "refused" in fault.lower(), fault
+    assert "hush" not in fault

@@ -79,7 +79,7 @@ def dev(server: Serve) -> None:
         found = _with_servers(given, directory, stack)
         source = source_of(found)
         settings = source.load()
-        dsn = settings.postgres.dsn.get_secret_value()
+        dsn = settings.postgres.address
         with explained(dsn):
             run(migrate(dsn))
         stack.enter_context(exported(found, directory))

@@ -32,6 +32,6 @@ async def greet_redis(redis: "Redis") -> None:
     """Warns when Redis is out of reach or refuses us; WrongSetting where no URL is given."""
     from penstock.queue.redis import greet
 
-    why = await greet(redis.url.get_secret_value(), redis.timeout_s)
+    why = await greet(redis.address, redis.timeout_s)
     if why is not None:
         click.echo(f"penstock: warning: {why}; jobs run without it", err=True)

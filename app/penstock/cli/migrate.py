@@ -23,7 +23,7 @@ def migrate(check: bool, grant_to: str | None) -> None:
 
     if check and grant_to:
         raise click.UsageError("--check changes nothing, --grant-to does: give one of them")
-    dsn = load_section(Postgres, environment()).dsn.get_secret_value()
+    dsn = load_section(Postgres, environment()).address
     with explained(dsn):
         names = run(store.pending(dsn) if check else store.migrate(dsn))
         for name in names:

@@ -14,6 +14,7 @@ from penstock import VERSION
 from penstock.cli.config import config
 from penstock.cli.development import dev
 from penstock.cli.dlq_consumer import dlq_consumer
+from penstock.cli.doctor import doctor
 from penstock.cli.migrate import migrate
 from penstock.cli.serve import serve
 from penstock.cli.token import token
@@ -49,7 +50,7 @@ def penstock() -> None:
         click.echo(text, err=True)
 
 
-for command in (config, dev, dlq_consumer, migrate, serve, token):
+for command in (config, dev, dlq_consumer, doctor, migrate, serve, token):
     penstock.add_command(command)
 
 

@@ -48,7 +48,7 @@ def start(
         sys.path.insert(0, here)  # users' handlers are where they work
     chaos.arm(environment().get(chaos.VARIABLE), settings.env)
     run(greet_redis(settings.redis))
-    with explained(settings.postgres.dsn.get_secret_value()):
+    with explained(settings.postgres.address):
         run_with_handlers(server(settings, on_ready, source))
 
 

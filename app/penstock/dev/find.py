@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from penstock.domain.errors import PenstockError
+from penstock.domain.safety import POSTGRES_MIN_MAJOR, REDIS_MIN
 
-POSTGRES_MIN_MAJOR = 15
-REDIS_MIN = {"redis": (7, 0), "valkey": (8, 0)}
 VERSION_TIMEOUT_S = 10
 
 

@@ -43,8 +43,13 @@ class EmbeddedPostgres(EmbeddedServer):
     stop_signal = signal.SIGINT  # "fast": ends sessions, writes a checkpoint
 
     def __init__(
-        self, parent: Path, port: int = 0, environ: Mapping[str, str] | None = None
+        self,
+        parent: Path,
+        port: int = 0,
+        environ: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] = SETTINGS,
     ) -> None:
+        self._settings = settings
         self.program = find_postgres(environment() if environ is None else environ, parent)
         super().__init__(parent / self.program.data_name, port)
         self.title = f"PostgreSQL {self.program.major}"
@@ -116,7 +121,7 @@ class EmbeddedPostgres(EmbeddedServer):
     def _command(self) -> list[str]:
         identity = self._identity
         assert identity is not None
-        options = [f"-c{name}={value}" for name, value in SETTINGS.items()]
+        options = [f"-c{name}={value}" for name, value in self._settings.items()]
         program = [str(identity.bin / "postgres"), "-D", str(self._data), f"-p{self.port}"]
         tied = tethered([*program, *options], self.stop_signal, identity.uid, identity.gid)
         return [*identity.prefix, *tied]

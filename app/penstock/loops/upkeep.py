@@ -1,8 +1,10 @@
 """Small loops: what long attempts log and report, counts, gauges, leaks."""
 
 import asyncio
+from collections.abc import Mapping
 
 from penstock import clock
+from penstock.clock import ServerClock
 from penstock.loops.pool import Pool
 from penstock.loops.settle import keep_logs, keep_progress
 from penstock.store.jobs import Jobs
@@ -31,6 +33,7 @@ class Upkeep:
         self._leaks_max_percent = leaks_max_percent
         self.leaky = asyncio.Event()
         self._gauged_at = clock.monotonic()
+        self.clocks: Mapping[str, ServerClock] = {}  # whose difference from ours is told
 
     async def keep_reports(self) -> float:
         """What attempts under way have logged, and how far they have come: a statement for all of
@@ -60,6 +63,8 @@ class Upkeep:
         self._metrics.children("busy").set(sum(len(lane.running) for lane in alone))
         self._metrics.children("waiting").set(sum(len(lane.waiting) for lane in alone))
         self._metrics.tasks.set(len(asyncio.all_tasks()))
+        for server, its_clock in self.clocks.items():
+            self._metrics.clock_ahead(server).set(round(its_clock.ahead_s(), 3))
         self._look_for_leaks()
         return _GAUGES_S
 

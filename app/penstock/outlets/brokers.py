@@ -15,6 +15,10 @@ class Broker(Outlet, Protocol):
     @property
     def why(self) -> str | None: ...
 
+    async def fault(self) -> str | None:
+        """Connects once and lets go again: what kept us from it, or None."""
+        ...
+
     def is_away(self) -> bool:
         """Whether it is known to be; the first look begins to connect, in the background."""
         ...

@@ -13,12 +13,14 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     BrokerResponseError,
+    KafkaConnectionError,
     MessageSizeTooLargeError,
     RecordListTooLargeError,
     RequestTimedOutError,
 )
 
 from penstock.domain.effect import DELIVERED, Delivery, Fate, Message
+from penstock.outlets import tls
 from penstock.outlets.dead_letters import headers_of, key_of, later, reference_to, size_of, told
 from penstock.outlets.line import Line, Ways
 from penstock.settings import Kafka as Settings
@@ -78,6 +80,14 @@ class Kafka:
 
     async def close(self) -> None:
         await self._line.close()
+
+    async def fault(self) -> str | None:
+        """Connects, logs in and lets go again: what kept us from it, or None."""
+        try:
+            await _close(await self._open())
+        except Exception as error:
+            return told(error)
+        return None
 
     def _judge(self, producer: AIOKafkaProducer, errors: Sequence[Exception]) -> None:
         """Whether this producer may go on. One that numbers its records may not after any refusal:
@@ -158,6 +168,11 @@ class Kafka:
                 if settings.enable_idempotence
                 else f"no start within {_REQUEST_MS // 1000} s"
             ) from None
+        except KafkaConnectionError:
+            await producer.stop()
+            if fault := await distrust(settings):
+                raise ConnectionError(fault) from None
+            raise
         except BaseException:
             await producer.stop()
             raise
@@ -173,13 +188,27 @@ def connection_of(settings: Settings) -> dict[str, object]:
         "client_id": "penstock",
         "request_timeout_ms": _REQUEST_MS,
         "security_protocol": f"{'SASL_' if sasl else ''}{'SSL' if settings.tls else 'PLAINTEXT'}",
-        "ssl_context": ssl.create_default_context(cafile=settings.ca_file)
-        if settings.tls
-        else None,
+        "ssl_context": _tls_of(settings) if settings.tls else None,
         "sasl_mechanism": sasl or "PLAIN",
         "sasl_plain_username": settings.username,
         "sasl_plain_password": secret,
     }
+
+
+def _tls_of(settings: Settings) -> ssl.SSLContext:
+    return tls.context_of(settings.ca_file, settings.cert_file, settings.key_file)
+
+
+async def distrust(settings: Settings) -> str | None:
+    """What is wrong with TLS, which aiokafka keeps to itself: the first fault of all brokers."""
+    if settings.tls and settings.bootstrap_servers is not None:
+        for place in settings.bootstrap_servers.split(","):
+            if fault := await tls.fault_at(place, _tls_of(settings)):
+                return (
+                    f"{place.strip()}: {fault}; "
+                    "see kafka.ca_file, kafka.cert_file and kafka.bootstrap_servers"
+                )
+    return None
 
 
 async def _is_alive(producer: AIOKafkaProducer) -> bool:

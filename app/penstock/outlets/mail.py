@@ -8,7 +8,6 @@ is not tried again; what ails the server, or our rights there, is.
 
 import asyncio
 import socket
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -24,8 +23,10 @@ from aiosmtplib import (
 from jinja2 import TemplateError
 
 from penstock import clock
+from penstock.domain import trust
 from penstock.domain.effect import DELIVERED, Delivery, Fate, Message
 from penstock.outlets.letter import Letters
+from penstock.outlets.tls import context_of
 
 _BATCH_S = 45.0  # well within the relay's lease
 _REFUSED = 500  # SMTP: from here on a reply is for good
@@ -56,7 +57,7 @@ class Mail:
         self.why: str | None = None
         self._server = server
         self._letters = Letters(server.from_address)
-        self._tls = None if server.tls == "none" else _context(server.ca_file)
+        self._tls = None if server.tls == "none" else context_of(server.ca_file)
 
     async def deliver(self, batch: Sequence[Message]) -> list[Delivery]:
         until = clock.monotonic() + _BATCH_S
@@ -76,6 +77,18 @@ class Mail:
         finally:
             client.close()  # a farewell would be one more chance to hang
         return told
+
+    async def fault(self) -> str | None:
+        """Greets, logs in and leaves without a letter: what kept us from it, or None."""
+        client = self._client()
+        try:
+            async with asyncio.timeout(self._server.timeout_s):
+                await client.connect()
+        except (SMTPException, OSError, ValueError) as error:
+            return _said(error, self._server.timeout_s)
+        finally:
+            client.close()
+        return None
 
     async def close(self) -> None:
         """Nothing: no connection outlives its batch."""
@@ -112,12 +125,6 @@ class Mail:
         return DELIVERED
 
 
-def _context(ca_file: str | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=ca_file)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
 def _refused(reply: SMTPResponseException) -> Delivery:
     fate = Fate.NEVER if reply.code >= _REFUSED else Fate.LATER
     return Delivery(fate, f"the mail server answered {reply.code} {reply.message}"[:_TOLD_MAX])
@@ -126,6 +133,8 @@ def _refused(reply: SMTPResponseException) -> Delivery:
 def _said(error: Exception, timeout_s: float) -> str:
     if isinstance(error, SMTPResponseException):
         return f"the mail server answered {error.code} {error.message}"[:_TOLD_MAX]
+    if fault := trust.fault_of(error):
+        return f"the mail server can't be trusted: {fault}; see smtp.host and smtp.ca_file"
     if isinstance(error, TimeoutError):
         return f"the mail server did not answer within {timeout_s:g} s"
     return f"the mail server can't be reached: {str(error) or type(error).__name__}"[:_TOLD_MAX]

@@ -8,7 +8,6 @@ die meanwhile, it is sent again under the same id. Needs the extra `[rabbitmq]`.
 
 import asyncio
 import re
-import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange
 from aio_pika.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 
+from penstock.domain import trust
 from penstock.domain.effect import DELIVERED, Delivery, Message
 from penstock.outlets.dead_letters import headers_of, key_of, later, reference_to, size_of, told
 from penstock.outlets.line import CLOSED, Line, Ways
+from penstock.outlets.tls import context_of
 from penstock.settings import RabbitMq as Settings
 
 _CONNECT_S = 10.0
@@ -116,14 +117,17 @@ class RabbitMq:
             app_id="penstock",
         )
 
+    async def fault(self) -> str | None:
+        """Connects, logs in and lets go again: what kept us from it, or None."""
+        try:
+            await (await self._connect()).close()
+        except Exception as error:
+            return told(error)
+        return None
+
     async def _open(self) -> _Open:
         settings = self._settings
-        assert settings.url is not None, "settings demand it where the broker is rabbitmq"
-        connection = await aio_pika.connect(
-            settings.url.get_secret_value(),
-            timeout=_CONNECT_S,
-            ssl_context=ssl.create_default_context(cafile=settings.ca_file),
-        )
+        connection = await self._connect()
         try:
             if not settings.exchange:
                 await self._find_queue(connection)
@@ -135,6 +139,21 @@ class RabbitMq:
             await connection.close()
             raise
         return _Open(connection, channel, exchange)
+
+    async def _connect(self) -> AbstractConnection:
+        settings = self._settings
+        assert settings.url is not None, "settings demand it where the broker is rabbitmq"
+        try:
+            return await aio_pika.connect(
+                settings.url.get_secret_value(),
+                timeout=_CONNECT_S,
+                ssl_context=context_of(settings.ca_file, settings.cert_file, settings.key_file),
+            )
+        except Exception as error:
+            if fault := trust.fault_of(error):
+                text = f"{fault}; see rabbitmq.url, rabbitmq.ca_file and rabbitmq.cert_file"
+                raise ConnectionError(text) from error
+            raise
 
     async def _find_queue(self, connection: AbstractConnection) -> None:
         """Makes the queue that the default exchange leads to, durable, unless it is there: as it

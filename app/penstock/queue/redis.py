@@ -21,6 +21,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from penstock import clock
+from penstock.domain import trust
 from penstock.domain.errors import QueueUnavailable, WrongSetting
 from penstock.queue import keys as names_of_keys
 from penstock.telemetry.logs import get_logger
@@ -172,7 +173,7 @@ class RedisDoor:
             return error
         if by_script and isinstance(error, exceptions.ResponseError):  # Redis is there, and refuses
             self._by_script = True
-        was_open, self.why = self.is_open, str(error)[:200] or type(error).__name__
+        was_open, self.why = self.is_open, _said(error)
         why = error.__cause__ or error.__context__  # redis-py raises its own while it handles it
         if isinstance(why, ConnectionRefusedError):
             self._failures = _FAILURES_MAX
@@ -182,6 +183,10 @@ class RedisDoor:
             self._probe_at = clock.monotonic() + _PROBE_S * random.uniform(0.75, 1.25)
             self.on_change(True)
         return QueueUnavailable(self.why, unknown=True)
+
+
+def _said(error: Exception) -> str:
+    return trust.fault_of(error) or str(error)[:200] or type(error).__name__
 
 
 def heed_cancellation() -> None:
@@ -234,6 +239,11 @@ async def greet(url: str, timeout_s: float) -> str | None:
     except QueueUnavailable as error:
         if isinstance(error.__cause__, _REFUSES):
             return f"Redis at {place} refuses us: {_refusal(error.__cause__)}; see {setting}"
+        if fault := trust.fault_of(error):
+            return (
+                f"Redis at {place} can't be trusted or doesn't trust us: {fault}; "
+                "see redis.url, redis.ca_file and redis.cert_file"
+            )
         return f"Redis is out of reach at {place}"
     except exceptions.RedisError as error:
         raise WrongSetting(f"Redis at {place} refuses us: {error}; see {setting}") from error

@@ -13,12 +13,11 @@ from penstock.settings.sections import (
     Http,
     Jobs,
     Log,
-    Postgres,
     Queue,
-    Redis,
     Retention,
     Settings,
 )
+from penstock.settings.servers import Postgres, Redis
 from penstock.settings.ssm import Parameters
 from penstock.settings.ssm import fetch as fetch_parameters
 from penstock.settings.values import Role

@@ -9,6 +9,7 @@ from penstock.domain import alert
 from penstock.domain.effect import Channel
 from penstock.settings.notifications import EmailAddress
 from penstock.settings.section import Section
+from penstock.settings.tls import demand_pair
 from penstock.settings.values import DAY_S, KIB, MIB, PORT_MAX, CaFile
 
 Broker = Literal["none", "kafka", "rabbitmq"]
@@ -57,6 +58,8 @@ class Kafka(Section):
     ca_file: CaFile | None = Field(
         None, description="certificates to trust (PEM); none = the system's"
     )
+    cert_file: str | None = Field(None, min_length=1, description="our certificate (PEM)")
+    key_file: str | None = Field(None, min_length=1, description="its key (PEM, no password)")
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
         None, description="how to log in; none = not at all"
     )
@@ -75,8 +78,10 @@ class Kafka(Section):
                 "kafka.sasl_mechanism PLAIN shows the password to who listens: "
                 "set kafka.tls, or use SCRAM-SHA-512"
             )
-        if self.ca_file and not self.tls:
-            raise ValueError("kafka.ca_file is of no use without kafka.tls")
+        for name in ("ca_file", "cert_file"):
+            if getattr(self, name) and not self.tls:
+                raise ValueError(f"kafka.{name} is of no use without kafka.tls")
+        demand_pair("kafka", self.cert_file, self.key_file)
         return self
 
 
@@ -101,6 +106,19 @@ class RabbitMq(Section):
     ca_file: CaFile | None = Field(
         None, description="certificates to trust (PEM); none = the system's"
     )
+    cert_file: str | None = Field(None, min_length=1, description="our certificate (PEM)")
+    key_file: str | None = Field(None, min_length=1, description="its key (PEM, no password)")
+
+    @model_validator(mode="after")
+    def _speaks_tls(self) -> Self:
+        for name in ("ca_file", "cert_file"):
+            is_plain = self.url and not self.url.get_secret_value().startswith("amqps://")
+            if getattr(self, name) and is_plain:
+                raise ValueError(
+                    f"rabbitmq.{name} is of no use unless rabbitmq.url begins with amqps://"
+                )
+        demand_pair("rabbitmq", self.cert_file, self.key_file)
+        return self
 
 
 class AlertRule(Section):

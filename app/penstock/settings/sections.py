@@ -19,19 +19,18 @@ from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
 from penstock.settings.kinds import Kinds, Queues
 from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.section import Section
+from penstock.settings.servers import Postgres, Redis
 from penstock.settings.values import (
     DAY_S,
     KEPT_MIN_S,
     KIB,
     MIB,
     Cidr,
-    Dsn,
     ImportName,
     Kept,
     KeptLong,
     LongSecret,
     PublicKeys,
-    RedisUrl,
     Roles,
 )
 from penstock.settings.worker import Worker
@@ -107,6 +106,13 @@ class Http(Section):
         description="networks of proxies whose X-Forwarded-For is believed (CIDRs)",
     )
 
+    @property
+    def caller_host(self) -> str:
+        """What a caller on this machine would use for the address that we listen on."""
+        if self.host in ("0.0.0.0", "::"):
+            return "127.0.0.1"
+        return f"[{self.host}]" if ":" in self.host else self.host
+
     @model_validator(mode="after")
     def _has_room_for_the_largest(self) -> Self:
         if self.bodies_max_bytes < 2 * self.batch_body_max_bytes:
@@ -122,28 +128,6 @@ class Http(Section):
                 "one caller, who gets half of it at most"
             )
         return self
-
-
-class Postgres(Section):
-    """The store of record."""
-
-    dsn: Dsn = Field(description="where it is: postgres://user:password@host:port/database")
-    connect_timeout_s: float = Field(3, ge=0.1, le=60, description="longest time to connect")
-    command_timeout_s: float = Field(5, ge=0.1, le=600, description="longest time of a statement")
-    boot_wait_s: float = Field(
-        60, ge=0, le=3600, description="longest time that a start waits for it; 0 = not at all"
-    )
-    read_connections: int = Field(4, ge=1, le=100, description="pool that the API reads with")
-    engine_connections: int = Field(
-        6, ge=2, le=100, description="pool that submits, starts and settles jobs"
-    )
-
-
-class Redis(Section):
-    """The queues."""
-
-    url: RedisUrl = Field(description="where it is: redis://[user:password@]host:port/database")
-    timeout_s: float = Field(1, ge=0.05, le=60, description="longest time of a call")
 
 
 class Auth(Section):

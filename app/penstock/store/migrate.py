@@ -52,7 +52,7 @@ async def migrate(dsn: str) -> list[str]:
         try:
             await _take_turn(con)
             await con.execute(_TABLE)
-            return [await _apply(con, one) for one in await _missing(con)]
+            return [await _apply(con, one) for one in await missing(con)]
         finally:
             await con.close(timeout=5)
 
@@ -62,7 +62,7 @@ async def pending(dsn: str) -> list[str]:
     with translated(unknown=False):
         con = await asyncpg.connect(dsn, timeout=5)
         try:
-            return [one.name for one in await _missing(con)]
+            return [one.name for one in await missing(con)]
         finally:
             await con.close(timeout=5)
 
@@ -86,7 +86,7 @@ async def _take_turn(con: "asyncpg.Connection[asyncpg.Record]") -> None:
         await asyncio.sleep(0.1)
 
 
-async def _missing(con: "asyncpg.Connection[asyncpg.Record]") -> list[Migration]:
+async def missing(con: "asyncpg.Connection[asyncpg.Record]") -> list[Migration]:
     """Only looks: whoever asks what is pending has not taken a turn."""
     applied: dict[int, str] = {}
     if await con.fetchval("SELECT to_regclass('schema_migrations')") is not None:

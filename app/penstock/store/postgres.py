@@ -16,6 +16,7 @@ import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
 from penstock import chaos
+from penstock.domain import trust
 from penstock.domain.errors import BadRow, PenstockError, StoreUnavailable, WrongSetting
 from penstock.store import cut, queries
 
@@ -235,7 +236,8 @@ def _is_misuse(error: BaseException) -> bool:
 
 
 def _short(error: BaseException) -> str:
-    return str(error).split("\n", 1)[0][:200] or type(error).__name__
+    said = trust.fault_of(error) if isinstance(error, OSError) else None
+    return said or str(error).split("\n", 1)[0][:200] or type(error).__name__
 
 
 def explain(error: BaseException, dsn: str) -> PenstockError | None:
@@ -262,13 +264,26 @@ def explain(error: BaseException, dsn: str) -> PenstockError | None:
                 "special characters as %XX"
             )
         case OSError() if isinstance(error, StoreUnavailable):
+            if fault := trust.fault_of(cause):
+                return WrongSetting(
+                    f"{server} can't be trusted or doesn't trust us: {fault}; see postgres.tls, "
+                    "postgres.ca_file and postgres.cert_file, or sslmode in postgres.dsn"
+                )
             why = cause.strerror or _short(cause)
-            if "SSL" in f"{type(cause)} {why}":
-                return WrongSetting(f"{server} and {setting} don't agree on TLS (sslmode): {why}")
+            if "rejected SSL" in why:
+                return WrongSetting(
+                    f"{server} and we don't agree on TLS: {why}; "
+                    f"see postgres.tls, or sslmode in {setting}"
+                )
             why = "no answer in time" if isinstance(cause, TimeoutError) else why
             return StoreUnavailable(f"{why} ({server}); see {setting}")
         case _:
             return None
+
+
+def place_of(dsn: str) -> str:
+    """`PostgreSQL at host:port`."""
+    return _places(dsn)[0]
 
 
 def _places(dsn: str) -> tuple[str, str, str]:

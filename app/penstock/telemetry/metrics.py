@@ -324,6 +324,22 @@ class Metrics:
         self.redis_breaker_open = Gauge(
             "penstock_redis_breaker_open", "1 while Redis is left alone.", registry=r
         )
+        self.redis_faults = Family(
+            Gauge(
+                "penstock_redis_faults",
+                "1 for each fault of Redis that stops a start: eviction, version, cluster.",
+                ["fault"],
+                registry=r,
+            )
+        )
+        self.clock_ahead = Family(
+            Gauge(
+                "penstock_clock_ahead_seconds",
+                "How far a server's clock is ahead of this machine's: postgres, redis.",
+                ["server"],
+                registry=r,
+            )
+        )
         self.loop_failures = Family(
             Counter("penstock_loop_failures", "Failed steps of a loop.", ["loop"], registry=r)
         )
