@@ -35,12 +35,19 @@ chaos: setup
 	$(PY) -m tests.chaos $(ARGS)
 
 # For every Python and machine that we support at once; names no place to download from.
+# requirements.lock: all that developers use. Of it, runtime.lock: what the image holds, with every
+# extra; build.lock: what makes the wheel. KEEP=1: only what pyproject.toml now wants besides.
+COMPILE = $(PY) -m uv pip compile --universal --python-version 3.11 --generate-hashes --quiet \
+  --no-config --custom-compile-command 'make lock'
+PART = $(COMPILE) --upgrade --no-annotate -c config/requirements.lock
+
 lock: setup
 	$(PY) -m pip install --quiet 'uv>=0.13,<0.14'
-	$(PY) -m uv pip compile pyproject.toml --group dev --universal --python-version 3.11 \
-	  --generate-hashes --upgrade --quiet --no-config \
-	  --custom-compile-command 'make lock' -o config/requirements.lock
-	@! grep -n -E '://|^--' config/requirements.lock
+	$(COMPILE) $(if $(KEEP),,--upgrade) pyproject.toml --group dev --all-extras \
+	  -o config/requirements.lock
+	$(PART) pyproject.toml --all-extras -o config/runtime.lock
+	$(PART) --group build -o config/build.lock
+	@! grep -n -E '://|^--' config/*.lock
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

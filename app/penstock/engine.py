@@ -58,7 +58,6 @@ from penstock.loops.retries import Retries
 from penstock.loops.settle import Settler
 from penstock.loops.spreader import Spreader
 from penstock.loops.stalls import Stalls
-from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
@@ -69,6 +68,7 @@ from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
 from penstock.reloading import budget_of, patience_of, policy_of, terms_of, wire_reloader
 from penstock.rooms import Rooms
+from penstock.rota import loops_of
 from penstock.settings import Settings
 from penstock.settings.watched import Source, fixed
 from penstock.store.audit import Audit
@@ -110,7 +110,7 @@ class Engine:
         self._build_hands()
         self._build_loops()
         self._wire()
-        self.loops = list(self._all_loops())
+        self.loops = list(loops_of(self, settings.roles))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -283,38 +283,6 @@ class Engine:
             settings.worker,
             Watch(self.registrar.hear_beat, Stalls(self.metrics)),
         )
-
-    def _all_loops(self) -> Iterable[Loop]:
-        """Every replica's loops, then those of its roles."""
-        yield Loop("health", self.rooms.health.step)
-        yield Loop("tick", self.keeper.tick)
-        yield Loop("registrar", self.registrar.step, self.registrar.wake)
-        yield Loop("book", self.book.step, self.book.wake)
-        yield Loop("ears", self.ears.step, listens=True)
-        yield Loop("redis-clock", self.renewer.read_clock)
-        yield Loop("redis-watch", self.redis_watch.step, self.redis_watch.wake)
-        yield Loop("survey", self.surveyor.step)
-        yield Loop("waiters", self.waiters.step, self.waiters.wake)
-        yield Loop("gauges", self.upkeep.gauges)
-        yield Loop("settings", self.reloader.step, self.reloader.wake)
-        if "scheduler" in self._settings.roles:
-            yield Loop("promoter", self.promoter.step, self.promoter.wake)
-            yield Loop("reconciler", self.reconciler.step, self.missing.wake)
-            yield Loop("reaper", self.reaper.step)
-            yield Loop("expirer", self.expirer.step)
-            yield Loop("spreader", self.spreader.step, self.spreader.wake)
-            yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
-            yield Loop("pruner", self.pruner.step)
-            yield Loop("counts", self.upkeep.fold_counts)
-            yield Loop("auditor", self.auditor.step)
-        if "relay" in self._settings.roles:
-            yield from self.relays.loops()
-        if self._is_worker:
-            yield Loop("worker", self.worker.step, self.worker.wake)
-            yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
-            yield Loop("deadlines", self.pool.check_deadlines, self.pool.checked)
-            yield Loop("leases", self.renewer.renew)
-            yield Loop("reports", self.upkeep.keep_reports)
 
     def _minter(self) -> Minter:
         return Minter(self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits)

@@ -10,8 +10,8 @@ from dataclasses import fields, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+from penstock.access import Access
 from penstock.api.app import Front
-from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Door, Limits
 from penstock.api.peers import Peers
 from penstock.domain.audit_log import Action, Entry
@@ -27,7 +27,7 @@ from penstock.loops.reloader import FILE, POLL, REPLICA, SIGNAL, Reload, details
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
-from penstock.settings import Auth, Http, Settings, Worker
+from penstock.settings import Http, Settings, Worker
 from penstock.telemetry import logs
 
 if TYPE_CHECKING:
@@ -58,31 +58,27 @@ def budget_of(limits: Worker) -> BudgetRules:
     )
 
 
-def verifier_of(auth: Auth) -> Verifier:
-    secret = auth.jwt_secret.get_secret_value() if auth.jwt_secret is not None else None
-    public = [key for source in auth.public_keys for key in source.keys]
-    rules = TokenRules(
-        auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
-    )
-    return Verifier(key_set(secret, public), rules)
-
-
 def limits_of(http: Http) -> Limits:
     return Limits(**{field.name: getattr(http, field.name) for field in fields(Limits)})
 
 
-def swap_of_door(door: Door, front: Front, settings: Settings) -> Callable[[], None]:
-    """Exchanges what the front door has. A new verifier has seen no token yet: those of a key that
-    was taken away are refused from now on."""
+def swap_of_door(
+    door: Door, front: Front, access: Access, settings: Settings
+) -> Callable[[], None]:
+    """Exchanges what the front door has."""
     new = replace(
         door,
-        verifier=verifier_of(settings.auth),
         limits=limits_of(settings.http),
         reach=reach_of(settings),
         peers=Peers(settings.http.trusted_proxies),
         logs_submissions=settings.audit_log.submissions,
     )
-    return lambda: front.use(new)
+
+    def swap() -> None:
+        access.change(settings.auth, settings.rate_limits)
+        front.use(new)
+
+    return swap
 
 
 def wire_reloader(engine: "Engine") -> None:

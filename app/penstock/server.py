@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 from penstock import chaos, clock
+from penstock.access import Access
 from penstock.api import app
 from penstock.api.door import Door
 from penstock.api.peers import Peers
@@ -29,14 +30,14 @@ from penstock.domain.errors import (
     WrongSetting,
 )
 from penstock.domain.readiness import Readiness
-from penstock.egress.client import Egress
+from penstock.egress import Egress, pinned
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
 from penstock.loops.reloader import SIGNAL
 from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
-from penstock.reloading import limits_of, swap_of_door, verifier_of
+from penstock.reloading import limits_of, swap_of_door
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source
@@ -196,12 +197,15 @@ async def running(settings: Settings, source: Source | None = None) -> AsyncIter
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms, source)
+        access = Access(settings.auth, settings.rate_limits, rooms)
+        if "api" in settings.roles:
+            engine.loops += access.loops()
         try:
             await _come_alive(engine, rooms.limits)
             async with _turning(engine) as (tasks, failed):
-                door = _door(settings, rooms, engine, failed)
+                door = _door(settings, rooms, engine, access, failed)
                 async with app.serve(door, settings.http.host, settings.http.port) as front:
-                    engine.reloader.swaps.append(partial(swap_of_door, door, front))
+                    engine.reloader.swaps.append(partial(swap_of_door, door, front, access))
                     url = f"http://{settings.http.caller_host}:{front.port}"
                     yield Replica(url, engine, tasks, failed)
         finally:
@@ -260,8 +264,8 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
     await _demand_safe(settings, limits)
     await store.open()
     try:
-        async with egress, hooks:
-            yield Rooms(dsn, limits, store, health, door, egress, hooks, registry, Metrics())
+        async with egress, hooks, pinned(settings.egress.connect_timeout_s) as own:
+            yield Rooms(dsn, limits, store, health, door, egress, own, hooks, registry, Metrics())
     finally:
         await door.close()
         health.close()
@@ -327,7 +331,9 @@ async def _told(
         raise
 
 
-def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Door:
+def _door(
+    settings: Settings, rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event
+) -> Door:
     return Door(
         submitter=engine.submitter,
         changes=engine.changes,
@@ -343,10 +349,11 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         waiters=engine.waiters,
         reloader=engine.reloader,
         minter=engine.minter,
-        verifier=verifier_of(settings.auth),
+        verifier=access.verifier,
+        limiter=access.limiter,
         now_ms=engine.pg_clock.now_ms,
         payload_errors=rooms.registry.payload_errors,
-        readiness=lambda: _readiness(rooms, engine, failed),
+        readiness=lambda: _readiness(rooms, engine, access, failed),
         metrics=engine.metrics,
         backlog=engine.submitter.backlog,
         serves_api="api" in settings.roles,
@@ -358,7 +365,7 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
     )
 
 
-def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness:
+def _readiness(rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event) -> Readiness:
     reasons = [f"{loop.name} is stuck" for loop in engine.loops if loop.is_stuck()]
     reasons += [f"{loop.name} has ended" for loop in engine.loops if loop.ended]
     if failed.is_set() and not reasons:
@@ -374,6 +381,6 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     degraded = ["redis"] if rooms.redis.is_open else []
     degraded += [f"redis-{fault.risk}" for fault in engine.redis_watch.faults]
     degraded += ["clock"] if abs(engine.pg_clock.ahead_s()) > SKEW_MAX_S else []
-    degraded += engine.relays.away()
+    degraded += [*engine.relays.away(), *access.degraded()]
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)

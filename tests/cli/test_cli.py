@@ -104,6 +104,10 @@ def test_migrate_needs_the_database_only_and_can_be_repeated(servers: Servers) -
     environ = {"PENSTOCK_POSTGRES__DSN": servers.environ["PENSTOCK_POSTGRES__DSN"]}
     missing = penstock("migrate", "--check", environ=environ)
     assert missing.returncode == 1
+    plan = penstock("migrate", "--plan", environ=environ)
+    assert plan.returncode == 0
+    assert [line for line in plan.stdout.splitlines() if line[0] != " "] == missing.stdout.split()
+    assert "\n  locks: " in plan.stdout
     applied = penstock("migrate", environ=environ)
     assert (applied.returncode, applied.stdout) == (0, missing.stdout)
     assert applied.stdout.startswith("0001_")

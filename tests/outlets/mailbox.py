@@ -53,7 +53,12 @@ class Mailbox:
 
 @asynccontextmanager
 async def mailbox(
-    tls: ssl.SSLContext | None = None, *, from_the_start: bool = False, wants_login: bool = False
+    tls: ssl.SSLContext | None = None,
+    *,
+    from_the_start: bool = False,
+    wants_login: bool = False,
+    host: str = "127.0.0.1",
+    port: int = 0,
 ) -> AsyncIterator[Mailbox]:
     """`tls`: offered after STARTTLS, and demanded; or from the first byte."""
     here = Mailbox()
@@ -73,7 +78,7 @@ async def mailbox(
             auth_require_tls=after,  # it doesn't see the other kind
         )
 
-    server = await loop.create_server(made, "127.0.0.1", 0, ssl=tls if from_the_start else None)
+    server = await loop.create_server(made, host, port, ssl=tls if from_the_start else None)
     here.port = server.sockets[0].getsockname()[1]
     try:
         yield here

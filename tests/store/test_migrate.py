@@ -1,7 +1,6 @@
 """Migrations: forward only, whole files, in turns; what doesn't go together stops the start."""
 
 import asyncio
-import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TypeAlias
@@ -12,24 +11,19 @@ import pytest
 from penstock import places
 from penstock.domain.errors import BadRow, StoreUnavailable
 from penstock.store import migrate
-from penstock.store.migrate import MigrationError, files, pending
+from penstock.store.migrate import Migration, MigrationError, files, pending
 from tests.support.ports import free_port
 from tests.support.servers import Servers
 
 Session: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 NAMES = [one.name for one in files(places.migrations_dir())]
-_numbers = itertools.count(1)
 
 
 @pytest.fixture
 async def empty(servers: Servers) -> str:
     """The DSN of a database in which nothing is."""
-    name = f"empty_{next(_numbers)}"
-    con = await asyncpg.connect(servers.postgres.dsn)
-    await con.execute(f"CREATE DATABASE {name}")
-    await con.close()
-    return servers.postgres.dsn_of(name)
+    return await servers.empty_database()
 
 
 @pytest.fixture
@@ -88,16 +82,50 @@ async def test_a_file_that_changed_after_it_was_applied_stops_the_start(
             await call(empty)
 
 
-async def test_a_database_that_is_newer_than_the_code_stops_the_start(
+async def test_a_newer_schema_says_which_code_may_run_on_it(
+    empty: str, session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next version adds: this one runs on it. The one after takes away: it doesn't any more."""
+    for name in NAMES:
+        write(tmp_path, f"{name}.sql", (places.migrations_dir() / f"{name}.sql").read_text())
+    adds, takes = len(NAMES) + 1, len(NAMES) + 2
+    with monkeypatch.context() as next_version:
+        next_version.setattr(places, "migrations_dir", lambda: tmp_path)
+        write(tmp_path, f"{adds:04}_adds.sql", "-- what: adds\nCREATE TABLE added (a int);")
+        await migrate.migrate(empty)
+    assert await migrate.migrate(empty) == await pending(empty) == []
+
+    with monkeypatch.context() as the_one_after:
+        the_one_after.setattr(places, "migrations_dir", lambda: tmp_path)
+        takes_away = f"-- what: takes away\n-- needs code of: {adds:04}\nDROP TABLE added;"
+        write(tmp_path, f"{takes:04}_takes.sql", takes_away)
+        await migrate.migrate(empty)
+    for call in (migrate.migrate, pending):
+        with pytest.raises(MigrationError, match=f"must know {adds}; .* start the newer version"):
+            await call(empty)
+
+
+async def test_a_schema_from_before_versions_said_so_learns_it(
     empty: str, session: Session
 ) -> None:
     await migrate.migrate(empty)
-    await session.execute(
-        "INSERT INTO schema_migrations VALUES ($1, 'new', '', now(), 0, '9')", len(NAMES) + 1
+    await session.execute("ALTER TABLE schema_migrations DROP COLUMN needs")
+    assert await pending(empty) == []
+    assert await migrate.migrate(empty) == []
+    assert await session.fetchval("SELECT max(needs) FROM schema_migrations") == 0
+
+
+def test_a_file_says_what_it_does() -> None:
+    sql = (
+        "-- what:  adds a column\n--        to jobs.\n-- locks: none\n\n-- why: no head any more\n"
     )
-    for call in (migrate.migrate, pending):
-        with pytest.raises(MigrationError, match="start the newer version"):
-            await call(empty)
+    one = Migration(1, "0001_a", sql)
+    assert one.head == {"what": "adds a column to jobs.", "locks": "none"}
+    assert one.needs == 0
+    for real in files(places.migrations_dir()):
+        assert {"what", "why", "locks", "safe while old code runs"} <= real.head.keys(), real.name
+        safe = real.head["safe while old code runs"]
+        assert real.needs or safe.startswith(("yes", "as 0")), f"{real.name}: who may run on it?"
 
 
 async def test_a_file_is_applied_whole_or_not_at_all(

@@ -42,10 +42,17 @@ class Servers:
 
     async def fresh_database(self) -> str:
         """The DSN of a new, migrated database."""
+        return await self._new_database(f"TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+
+    async def empty_database(self) -> str:
+        """The DSN of a database in which nothing is."""
+        return await self._new_database("")
+
+    async def _new_database(self, options: str) -> str:
         name = f"test_{next(self._numbers)}"
         con = await asyncpg.connect(self.postgres.dsn)
         try:
-            await con.execute(f"CREATE DATABASE {name} TEMPLATE {_TEMPLATE} STRATEGY file_copy")
+            await con.execute(f"CREATE DATABASE {name} {options}")
         finally:
             await con.close()
         return self.postgres.dsn_of(name)

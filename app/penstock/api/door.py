@@ -10,6 +10,7 @@ from penstock.api.peers import Peers
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.letters import DeadLetters
+from penstock.commands.rate_limiter import RateLimiter
 from penstock.commands.refusals import Refusals
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
@@ -104,6 +105,7 @@ class Door:
     reach: Reach = no_reach
     peers: Peers = field(default_factory=Peers)
     logs_submissions: bool = True  # in the audit log
+    limiter: RateLimiter | None = None
 
     @property
     def recipe(self) -> Recipe:

@@ -96,6 +96,11 @@ PROBLEMS: Mapping[str, Slug] = {
         "Not with this method",
         "Use a method that `Allow` names.",
     ),
+    "rate-limited": Slug(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "More than you may ask",
+        "Wait as long as `Retry-After` says; `RateLimit` on every answer tells what is left.",
+    ),
     "request-timeout": Slug(
         HTTPStatus.REQUEST_TIMEOUT,
         "The body came too slowly",
@@ -190,6 +195,11 @@ PROBLEMS: Mapping[str, Slug] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Out of reach for now",
         "Try again; with `outcome: unknown` it may have been carried out.",
+    ),
+    "keys-unavailable": Slug(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The token can't be checked for now",
+        "Try again: the keys of tokens can't be fetched from who publishes them.",
     ),
     "overloaded": Slug(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -15,6 +15,7 @@ from aiohttp import (
     ClientError,
     ClientResponse,
     ClientSession,
+    ClientSSLError,
     ClientTimeout,
     DummyCookieJar,
     TCPConnector,
@@ -185,6 +186,8 @@ def _headers(answer: ClientResponse) -> dict[str, str]:
 
 def _told(exc: Exception, timeout_s: float) -> EgressRefused | EgressError:
     """What went wrong, in our words."""
+    if isinstance(exc, ClientSSLError):  # before ValueError, which a bad certificate is, too
+        return EgressError(f"no answer by TLS: {exc}"[:500])
     if isinstance(exc, ValueError):  # aiohttp's InvalidURL, a name that no DNS can hold
         return EgressRefused("the URL can't be called as it is")
     cause: BaseException | None = exc

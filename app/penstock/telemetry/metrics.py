@@ -242,6 +242,35 @@ class Metrics:
                 registry=r,
             )
         )
+        self.rate_limited = Family(
+            Counter(
+                "penstock_rate_limited",
+                "Requests refused by a rate limit, by what it counts: jobs, changes, reads.",
+                ["counts"],
+                registry=r,
+            )
+        )
+        self.rates_alone = Counter(
+            "penstock_rate_limits_alone",
+            "Times that a budget was not agreed on with other replicas, as Redis was away.",
+            registry=r,
+        )
+        self.jwks_fetches = Family(
+            Counter(
+                "penstock_jwks_fetches",
+                "Fetches of the key set: fetched, failed, unusable.",
+                ["outcome"],
+                registry=r,
+            )
+        )
+        self.jwks_age = Gauge(
+            "penstock_jwks_age_seconds",
+            "Since the key set was fetched; NaN: never, or there is none.",
+            registry=r,
+        )
+        self.jwks_keys = Gauge(
+            "penstock_jwks_keys", "Keys of the key set that tokens are checked with.", registry=r
+        )
         self.connections_refused = Counter(
             "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )

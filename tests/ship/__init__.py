@@ -1,0 +1,1 @@
+"""What ships, held by tests: the image, compose.yaml, the manifests, the workflows."""
