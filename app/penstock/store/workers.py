@@ -1,13 +1,11 @@
 """Who lives: the workers table, the pulse, and the keeper's own line to them."""
 
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.clock import ServerClock
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId, WorkerId
@@ -27,11 +25,6 @@ class Identity:
     queues: tuple[str, ...]
     kinds: tuple[str, ...]
     slots: int
-
-    @classmethod
-    def here(cls, queues: tuple[str, ...], kinds: tuple[str, ...], slots: int) -> "Identity":
-        """Of this process."""
-        return cls(socket.gethostname(), os.getpid(), VERSION, queues, kinds, slots)
 
 
 class Workers:
