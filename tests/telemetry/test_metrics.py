@@ -21,6 +21,8 @@ penstock_effects_oldest_age_seconds
 penstock_effects_waiting penstock_jobs_unlocked penstock_workflows_ended penstock_workflows_pruned
 penstock_config_loaded_at_seconds penstock_config_refused penstock_config_reloads
 penstock_config_restart_needed
+penstock_jwks_age_seconds penstock_jwks_fetches penstock_jwks_keys penstock_rate_limited
+penstock_rate_limits_alone
 """
 
 
