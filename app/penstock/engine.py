@@ -39,7 +39,7 @@ from penstock.loops.ears import Ears
 from penstock.loops.expirer import Expirer
 from penstock.loops.fanout import Fanout
 from penstock.loops.held import Held
-from penstock.loops.identity import Me, identity_here
+from penstock.loops.identity import Me
 from penstock.loops.judge import Judge
 from penstock.loops.keeper import Keeper, Watch
 from penstock.loops.missing import Missing
@@ -51,7 +51,7 @@ from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.redis_watch import RedisWatch
-from penstock.loops.registrar import Registrar
+from penstock.loops.registrar import Registrar, identity_of
 from penstock.loops.reloader import Reloader
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
@@ -62,7 +62,6 @@ from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
-from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
 from penstock.relays import Relays, Sources, outlets_of, reach_of
@@ -253,7 +252,7 @@ class Engine:
         }
         self.worker = Worker(self.parts, self.hands, claims)
         slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
-        who = identity_here(settings.worker.queues, self.kinds, slots)
+        who = identity_of(settings.worker.queues, self.kinds, slots)
         self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
@@ -271,9 +270,7 @@ class Engine:
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
         self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
-        self.redis_watch = RedisWatch(
-            lambda: state_of(self.rooms.redis), settings.redis.accepted_risks, self.metrics
-        )
+        self.redis_watch = RedisWatch(self.rooms.redis, settings.redis.accepted_risks, self.metrics)
         self.auditor = Auditor(
             Audit(self.rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )

@@ -2,17 +2,20 @@
 
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 import pytest
 
 from penstock import chaos
-from penstock.domain.effect import Channel, Effect, On, Wish, wishes_json
+from penstock.domain.effect import Channel, Effect, On, Rule, Wish, wishes_json
 from penstock.domain.errors import StoreUnavailable
+from penstock.domain.grouping import Grouping
 from penstock.domain.job import State
 from penstock.domain.submission import Submission
 from penstock.domain.workflow import NewWorkflow
 from penstock.store.deliveries import Deliveries
 from penstock.store.effects import Effects
+from penstock.store.groups import Groups
 from penstock.store.jobs import ROWS_MAX
 from penstock.store.nested import Nested
 from penstock.store.retention import Retention
@@ -74,6 +77,7 @@ async def _prepared(db: Database, point: str) -> tuple[Call, str]:
     others = {
         **dict.fromkeys(small, _prepared_effect),
         **dict.fromkeys(("after_replay_letters", "after_discard"), _prepared_letter),
+        **dict.fromkeys(("after_join_groups", "after_fix_message"), _prepared_group),
         "after_change": _prepared_change,
     }
     return await others.get(point, _prepared_graph)(db, point)
@@ -115,6 +119,22 @@ async def _prepared_effect(db: Database, point: str) -> tuple[Call, str]:
         again = Deliveries(db.postgres, db.health).send_again
         return lambda: again(claimed.id), "SELECT count(*) = 1 FROM effects"
     return lambda: effects.finish(lease, over), "SELECT count(*) = 1 FROM deliveries"
+
+
+async def _prepared_group(db: Database, point: str) -> tuple[Call, str]:
+    """The same for a rule's group, of one effect."""
+    wish = Wish((On.CANCELLED,), Channel.WEBHOOK, "https://example.com/")
+    (id_,) = await db.submit(notify=wishes_json([wish]))
+    await db.jobs.cancel_due(id_)
+    await db.session.execute("UPDATE effects SET rule = 'r'")
+    effects, groups, lease = Effects(db.postgres), Groups(db.postgres), secrets.token_bytes(16)
+    (claimed,) = await effects.claim(Channel.WEBHOOK, lease, [], (1, 1, 60.0))
+    join = partial(groups.join, Rule("r", wish), Grouping(wait_s=0.0), [claimed])
+    if point == "after_join_groups":
+        return join, "SELECT group_id IS NOT NULL FROM effects"
+    await join()
+    (leader,) = await effects.claim(Channel.WEBHOOK, lease, [], (1, 1, 60.0))
+    return partial(groups.settle, leader, 10, 60.0), "SELECT message_id IS NOT NULL FROM effects"
 
 
 async def _prepared_graph(db: Database, point: str) -> tuple[Call, str]:

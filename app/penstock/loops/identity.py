@@ -1,13 +1,10 @@
 """Who this replica is at the moment. A condemned name is never used again: a new one is taken."""
 
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from penstock import VERSION, clock
+from penstock import clock
 from penstock.domain.ids import WorkerId
-from penstock.store.workers import Identity
 
 
 @dataclass(slots=True)
@@ -35,15 +32,3 @@ class Me:
         """Stops claims well before others may condemn us (reliability.md, P6)."""
         fresh = clock.monotonic() - self.beat_at < 0.7 * self.ttl_s
         return self.registered and fresh and not self.draining
-
-
-def identity_here(queues: tuple[str, ...], kinds: tuple[str, ...], slots: int) -> Identity:
-    """How this process enters itself."""
-    return Identity(
-        host=socket.gethostname(),
-        pid=os.getpid(),
-        version=VERSION,
-        queues=queues,
-        kinds=kinds,
-        slots=slots,
-    )
