@@ -13,7 +13,7 @@ from penstock.domain.errors import QueueUnavailable, StoreUnavailable, WrongSett
 
 PACKAGE = Path(chaos.__file__).parent
 # A point is passed by chaos.point("…"), or named to the store, which passes it for its caller.
-USES = re.compile(r'(?:chaos\.point\(|\bpoint=|\bbefore=|\bafter=)"(\w+)"')
+USES = re.compile(r'(?:chaos\.point\(|\bpoint=|\bbefore=|\bafter(?:=|: str = ))"(\w+)"')
 
 
 @pytest.fixture(autouse=True)

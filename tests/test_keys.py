@@ -2,6 +2,7 @@
 
 import base64
 import json
+from contextlib import suppress
 from typing import Any
 
 import jwt
@@ -190,3 +191,37 @@ def with_passphrase() -> str:
 def test_a_private_key_that_no_server_would_trust_is_refused(text: str, words: str) -> None:
     with pytest.raises(KeyRefused, match=words):
         keys.of_private_pem(text.encode())
+
+
+def test_of_a_published_set_what_is_not_for_tokens_is_passed_over() -> None:
+    good, other = signer("ES256").jwk(kid="good"), signer("ES256", 1).jwk
+    members = [
+        other(kid="enc", use="enc"),
+        other(kid="sealing", key_ops=["encrypt"]),
+        other(kid="../x"),
+        other(kid="alg", alg="ES384"),
+        {"kty": "oct", "k": "c2VjcmV0"},
+        {"kty": ["RSA"]},
+        {"kty": "EC", "crv": "P-256", "x": 5},
+        good,
+        other(kid="good"),
+        None,
+        5,
+    ]
+    found, passed_over = keys.of_published(json.dumps({"keys": members}).encode(), 20)
+    assert found == (keys.of_jwks(json.dumps(good))[0],)
+    assert len(passed_over) == len(members) - 1
+    assert "keys[8] has the kid and algorithm of one before it" in passed_over
+    assert "c2VjcmV0" not in repr(passed_over)
+
+
+def test_a_published_set_may_be_empty_and_is_bounded() -> None:
+    assert keys.of_published(b'{"keys": []}', 1) == ((), ())
+    with pytest.raises(keys.KeyRefused, match="has 2 keys: 1 are taken"):
+        keys.of_published(b'{"keys": [{}, {}]}', 1)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_no_published_bytes_make_anything_but_keys_or_a_refusal(data: bytes) -> None:
+    with suppress(keys.KeyRefused):
+        keys.of_published(data, 10)

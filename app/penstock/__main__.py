@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from penstock.settings import Settings
+    from penstock.settings.watched import Source
 
 
 def main() -> None:
@@ -17,10 +18,12 @@ def main() -> None:
     penstock(prog_name="penstock", obj=_serve)
 
 
-def _serve(settings: "Settings", on_ready: Callable[[str], None]) -> Coroutine[Any, Any, None]:
+def _serve(
+    settings: "Settings", on_ready: Callable[[str], None], source: "Source"
+) -> Coroutine[Any, Any, None]:
     from penstock.server import serve  # noqa: PLC0415 - heavy; most commands don't need it
 
-    return serve(settings, on_ready)
+    return serve(settings, on_ready, source)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,11 @@ def rfc3339(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
+def rfc3339_of(seconds: float) -> str:
+    """The same of seconds since 1970."""
+    return rfc3339(datetime.fromtimestamp(seconds, UTC))
+
+
 class ServerClock:
     """Another server's clock, guessed from its last answer and our monotonic clock."""
 

@@ -5,15 +5,13 @@ Read `ARCHITECTURE.md` beside it: the stations of a job's walk are the attribute
 
 import asyncio
 import math
-import os
 import random
 import secrets
-import socket
 from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from penstock import VERSION, clock
-from penstock.api.door import Defaults, Recipe
+from penstock import clock
+from penstock.api.door import Recipe
 from penstock.api.intake import Within
 from penstock.clock import ServerClock
 from penstock.commands.change import Changes, Places
@@ -24,11 +22,10 @@ from penstock.commands.sequel import Sequel
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.attempt import Ending, Outcome
-from penstock.domain.effect import Policy
 from penstock.domain.ids import JobId, Minter
 from penstock.domain.job import Started
-from penstock.domain.retry_budget import BudgetRules
-from penstock.domain.verdict import Patience, is_suspect
+from penstock.domain.terms import Current
+from penstock.domain.verdict import is_suspect
 from penstock.domain.workflow import KIND
 from penstock.handlers.context import Context, LogLimits, Services
 from penstock.handlers.gathered import Bounds
@@ -54,24 +51,25 @@ from penstock.loops.pruner import Pruner
 from penstock.loops.reaper import Reaper
 from penstock.loops.reconciler import Reconciler
 from penstock.loops.redis_watch import RedisWatch
-from penstock.loops.registrar import Registrar
+from penstock.loops.registrar import Registrar, identity_of
+from penstock.loops.reloader import Reloader
 from penstock.loops.renewer import Renewer
 from penstock.loops.retries import Retries
 from penstock.loops.settle import Settler
 from penstock.loops.spreader import Spreader
 from penstock.loops.stalls import Stalls
-from penstock.loops.supervise import Loop
 from penstock.loops.surveyor import Surveyor
 from penstock.loops.upkeep import Upkeep
 from penstock.loops.waiters import Waiters
 from penstock.loops.worker import Hands, Worker
-from penstock.outlets.brokers import dead_letter_endpoint
-from penstock.queue.checkup import state_of
 from penstock.queue.listener import Listener
 from penstock.queue.shelves import Shelves
-from penstock.relays import Relays, Sources, outlets_of, reach_of, rules_of
+from penstock.relays import Relays, Sources, outlets_of, reach_of
+from penstock.reloading import budget_of, patience_of, policy_of, terms_of, wire_reloader
 from penstock.rooms import Rooms
+from penstock.rota import loops_of
 from penstock.settings import Settings
+from penstock.settings.watched import Source, fixed
 from penstock.store.audit import Audit
 from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
@@ -87,7 +85,7 @@ from penstock.store.queues import Queues
 from penstock.store.reads import Reads
 from penstock.store.retention import Retention
 from penstock.store.submissions import Submissions
-from penstock.store.workers import Identity, KeeperLine, Workers
+from penstock.store.workers import KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
 
@@ -95,9 +93,10 @@ log = get_logger(__name__)
 
 
 class Engine:
-    def __init__(self, settings: Settings, rooms: Rooms) -> None:
+    def __init__(self, settings: Settings, rooms: Rooms, source: Source | None = None) -> None:
         self._settings = settings
-        self._rooms = rooms
+        self._source = source or fixed(settings)
+        self.rooms = rooms
         self.metrics = rooms.metrics
         self.pg_clock, self.redis_clock = ServerClock(), ServerClock()
         # Ids are not secrets: a generator seeded once by the system is enough, and costs no call.
@@ -110,7 +109,7 @@ class Engine:
         self._build_hands()
         self._build_loops()
         self._wire()
-        self.loops = list(self._all_loops())
+        self.loops = list(loops_of(self, settings.roles))
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -151,30 +150,31 @@ class Engine:
         yield self.refusals.run
 
     def _build_store(self) -> None:
-        postgres, settings = self._rooms.postgres, self._settings
-        self.policy = Policy(dead_letter_endpoint(settings), rules_of(settings))
+        postgres, settings = self.rooms.postgres, self._settings
+        policy = policy_of(settings)
         self.reach = reach_of(settings)
+        self.current = Current(terms_of(settings, self.rooms.registry))
         kept_s = settings.retention.idempotency_s
-        self.submissions = Submissions(postgres, self.pg_clock, kept_s, self.policy)
+        self.submissions = Submissions(postgres, self.pg_clock, kept_s, policy)
         self.effects = Effects(postgres)
-        self.jobs, self.line = Jobs(postgres, self.policy), Line(postgres)
-        self.graphs = Graphs(postgres, self.policy)
+        self.jobs, self.line = Jobs(postgres, policy), Line(postgres)
+        self.graphs = Graphs(postgres, policy)
         self.queues, self.workers = Queues(postgres, settings.queue.count_max), Workers(postgres)
-        self.reads = Reads(postgres, self._rooms.health)
-        self.lists = Lists(postgres, self._rooms.health)
-        self.workflow_reads = WorkflowReads(postgres, self._rooms.health)
-        self.letters = Letters(postgres, self._rooms.health)
-        self.deliveries = Deliveries(postgres, self._rooms.health)
-        self.audit_log = AuditLog(postgres, self._rooms.health)
+        self.reads = Reads(postgres, self.rooms.health, self.current)
+        self.lists = Lists(postgres, self.rooms.health, self.current)
+        self.workflow_reads = WorkflowReads(postgres, self.rooms.health)
+        self.letters = Letters(postgres, self.rooms.health)
+        self.deliveries = Deliveries(postgres, self.rooms.health)
+        self.audit_log = AuditLog(postgres, self.rooms.health)
         self.book = QueueBook(self.queues, settings.queue.priority_aging_s)
-        sources = Sources.of(postgres, self.effects, self.workflow_reads)
-        outlets = outlets_of(settings, self._rooms.hooks)
+        sources = Sources.of(postgres, self.effects, self.workflow_reads, self.current)
+        outlets = outlets_of(settings, self.rooms.hooks)
         self.relays = Relays(settings, outlets, sources, self.metrics)
 
     def _build_queue(self) -> None:
         origin = secrets.token_hex(8)
         self.shelves = Shelves(
-            self._rooms.redis,
+            self.rooms.redis,
             self.book.aging_ms,
             self.pg_clock.now_ms,
             lambda: self.redis_clock.now_ms() - self.pg_clock.now_ms(),
@@ -182,11 +182,11 @@ class Engine:
         )
         self.missing = Missing()
         self.enqueuer = Enqueuer(self.shelves, self._on_ready, self.missing.report)
-        self.listener = Listener(self._rooms.redis)
+        self.listener = Listener(self.rooms.redis)
         self.ears = Ears(self.listener, origin)
 
     def _build_commands(self) -> None:
-        rooms = self._rooms
+        rooms = self.rooms
         self.sequel = Sequel(self.enqueuer, self.metrics)
         self.submitter = Submitter(
             self.submissions, self.queues, self.sequel, rooms.health, self.metrics
@@ -202,39 +202,32 @@ class Engine:
         self.waiters = Waiters(self.reads, self.ears.want_ended)
 
     def _build_hands(self) -> None:
-        limits, registry = self._settings.worker, self._rooms.registry
+        limits, registry = self._settings.worker, self.rooms.registry
         lanes = [
             Lane("async", (*registry.async_kinds, KIND), limits.concurrency),
             Lane("threads", registry.thread_kinds, limits.threads),
         ]
         lanes = [lane for lane in lanes if lane.kinds and self._is_worker]
         self._lanes = {kind: lane for lane in lanes for kind in lane.kinds}
-        self._bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
-        setup = setup_of(self._settings, self._bounds)
+        self.bounds = Bounds(limits.payload_max_bytes, limits.submit_max, limits.submit_max_bytes)
+        setup = setup_of(self._settings, self.bounds)
         self.children = Children(setup, limits.children, limits.child_start_max_s, self.metrics)
         self._alone = Lane("children", (), limits.children, self.children)
-        self._services = Services(self._rooms.egress, self._bounds)
+        self._services = Services(self.rooms.egress, self.bounds)
         self._log_limits = LogLimits(limits.log_lines_max, limits.log_bytes_max)
         self.threads = ThreadPoolExecutor(limits.threads, thread_name_prefix="handler")
         self.held = Held()
-        budget = BudgetRules(
-            limits.retry_share,
-            limits.retry_min_per_s,
-            limits.retry_burst,
-            limits.retry_spread_max_s,
+        self.judge = Judge(
+            patience_of(limits), Retries(budget_of(limits), self.metrics), self.current
         )
-        self.settler = Settler(
-            Places(self.jobs, self.graphs),
-            self.sequel,
-            self.metrics,
-            Judge(Patience(limits.losses_max, limits.crashes_max), Retries(budget, self.metrics)),
-            self.policy,
-        )
-        nested = Nested(self._rooms.postgres, self.policy)
-        self.nester = Nester(nested, self.queues, self.sequel, self.settler, self.held)
+        policy = policy_of(self._settings)
+        places = Places(self.jobs, self.graphs)
+        self.settler = Settler(places, self.sequel, self.metrics, self.judge, policy)
+        self.nested = Nested(self.rooms.postgres, policy)
+        self.nester = Nester(self.nested, self.queues, self.sequel, self.settler, self.held)
         mine = [*lanes, self._alone] if lanes else []
         self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)
-        parents = Parents(self._rooms.postgres, limits.parents_max_bytes)
+        parents = Parents(self.rooms.postgres, limits.parents_max_bytes)
         self.fanout = Fanout(self.submitter, self.jobs, parents.ids_of)
         self.settler.fanout = self.fanout
         self.fanout.on_stored = self.settler.pass_on
@@ -258,7 +251,9 @@ class Engine:
             if lane.kinds
         }
         self.worker = Worker(self.parts, self.hands, claims)
-        self.registrar = Registrar(self.workers, self.me, self._identity(), self.held, self.pool)
+        slots = sum(lane.slots for lane in self.pool.lanes if lane.kinds)
+        who = identity_of(settings.worker.queues, self.kinds, slots)
+        self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
         self.promoter = Promoter(self.shelves)
@@ -269,65 +264,34 @@ class Engine:
         self.expirer = Expirer(self.jobs, self.graphs, self.sequel, self.metrics)
         self.spreader = Spreader(self.graphs, self.sequel)
         self.pruner = Pruner(
-            Retention(self._rooms.postgres), settings.retention, self.metrics, settings.book()
+            Retention(self.rooms.postgres), settings.retention, self.metrics, settings.book()
         )
         self.upkeep = Upkeep(
             self.jobs, self.queues, self.pool, self.metrics, settings.worker.leaks_max_percent
         )
         self.upkeep.clocks = {"postgres": self.pg_clock, "redis": self.redis_clock}
-        self.redis_watch = RedisWatch(
-            lambda: state_of(self._rooms.redis), settings.redis.accepted_risks, self.metrics
-        )
+        self.redis_watch = RedisWatch(self.rooms.redis, settings.redis.accepted_risks, self.metrics)
         self.auditor = Auditor(
-            Audit(self._rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
+            Audit(self.rooms.postgres), self.shelves.lock, self.metrics, settings.audit.every_s
         )
+        self.reloader = Reloader(settings, self._source, self.metrics)
         self.keeper = Keeper(
-            KeeperLine(self._rooms.dsn, self._rooms.limits),
+            KeeperLine(self.rooms.dsn, self.rooms.limits),
             self.me,
             self.pg_clock,
             settings.worker,
             Watch(self.registrar.hear_beat, Stalls(self.metrics)),
         )
 
-    def _all_loops(self) -> Iterable[Loop]:
-        """Every replica's loops, then those of its roles."""
-        yield Loop("health", self._rooms.health.step)
-        yield Loop("tick", self.keeper.tick)
-        yield Loop("registrar", self.registrar.step, self.registrar.wake)
-        yield Loop("book", self.book.step, self.book.wake)
-        yield Loop("ears", self.ears.step, listens=True)
-        yield Loop("redis-clock", self.renewer.read_clock)
-        yield Loop("redis-watch", self.redis_watch.step, self.redis_watch.wake)
-        yield Loop("survey", self.surveyor.step)
-        yield Loop("waiters", self.waiters.step, self.waiters.wake)
-        yield Loop("gauges", self.upkeep.gauges)
-        if "scheduler" in self._settings.roles:
-            yield Loop("promoter", self.promoter.step, self.promoter.wake)
-            yield Loop("reconciler", self.reconciler.step, self.missing.wake)
-            yield Loop("reaper", self.reaper.step)
-            yield Loop("expirer", self.expirer.step)
-            yield Loop("spreader", self.spreader.step, self.spreader.wake)
-            yield Loop("expired-leases", self.renewer.return_expired, self.renewer.wake)
-            yield Loop("pruner", self.pruner.step)
-            yield Loop("counts", self.upkeep.fold_counts)
-            yield Loop("auditor", self.auditor.step)
-        if "relay" in self._settings.roles:
-            yield from self.relays.loops()
-        if self._is_worker:
-            yield Loop("worker", self.worker.step, self.worker.wake)
-            yield Loop("adoption", self.worker.adopt, self.worker.adopt_wake)
-            yield Loop("deadlines", self.pool.check_deadlines, self.pool.checked)
-            yield Loop("leases", self.renewer.renew)
-            yield Loop("reports", self.upkeep.keep_reports)
-
     def _minter(self) -> Minter:
         return Minter(self.pg_clock.now_ms, random.Random(secrets.token_bytes(32)).getrandbits)
 
     def _wire(self) -> None:
         """Who hears what from whom, and who reads what for whom."""
-        defaults, registry = Defaults.of(self._settings.jobs), self._rooms.registry
-        recipe = Recipe(defaults, self._minter().mint, registry.payload_errors, self.reach)
-        within = Within(recipe)
+        mint, registry = self._minter().mint, self.rooms.registry
+        within = Within(
+            lambda: Recipe(self.current.terms, mint, registry.payload_errors, self.reach)
+        )
         self.nester.read, self.fanout.read = within.workflow, within.children
         self.sequel.on_cancel = self._on_cancel
         self.sequel.on_ended = self.waiters.tell
@@ -338,29 +302,20 @@ class Engine:
         self.ears.on_due = self._on_due
         self.ears.on_cancel = self._on_cancel
         self.ears.on_settings = self.book.wake.set
+        wire_reloader(self)
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = self.worker.heat
-        self._rooms.health.on_down = self.submitter.release
+        self.rooms.health.on_down = self.submitter.release
         self.surveyor.on_ready = self.worker.heat
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired
-        self._rooms.redis.on_change = self._on_redis
-
-    def _identity(self) -> Identity:
-        settings = self._settings.worker
-        return Identity(
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            version=VERSION,
-            queues=settings.queues,
-            kinds=tuple(self._lanes),
-            slots=sum(lane.slots for lane in self.pool.lanes if lane.kinds),
-        )
+        self.rooms.redis.on_change = self._on_redis
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""
-        handler = self._rooms.registry.get(job.kind)
+        job = self.current.followed(job)
+        handler = self.rooms.registry.get(job.kind)
         if handler is None:
             return None
         if is_suspect(job):
@@ -394,7 +349,7 @@ class Engine:
         """Redis went away or came back: claims change their source, shelves may have holes."""
         self.metrics.redis_breaker_open.set(is_open)
         if is_open:
-            log.warning("redis_away", why=self._rooms.redis.why)
+            log.warning("redis_away", why=self.rooms.redis.why)
         else:
             log.warning("redis_back")
         self.worker.wake.set()

@@ -35,6 +35,7 @@ RSA_MIN_BITS, RSA_MAX_BITS = 2048, 8192
 
 _KID = re.compile(KID_PATTERN.removesuffix("$") + r"\Z")
 _OF_KTY: dict[Any, Algorithm] = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
+_NO_SET = 'is no JWK set: {"keys": [...]}'
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 
@@ -90,14 +91,33 @@ def of_pem(text: str, kid: str | None = None) -> PublicKey:
 
 def of_jwks(text: str) -> tuple[PublicKey, ...]:
     """The public keys of a JWK set, or of one JWK (RFC 7517). Raises KeyRefused."""
-    try:
-        whole = json.loads(text)
-    except (ValueError, RecursionError):
-        raise KeyRefused("is no JSON") from None
+    whole = _json(text)
     members = whole.get("keys", [whole]) if isinstance(whole, dict) else None
     if not isinstance(members, list) or not members:
-        raise KeyRefused('is no JWK set: {"keys": [...]}')
+        raise KeyRefused(_NO_SET)
     return tuple(_of_member(i, member) for i, member in enumerate(members))
+
+
+def of_published(data: bytes, keys_max: int) -> tuple[tuple[PublicKey, ...], tuple[str, ...]]:
+    """The keys of a JWK set that others publish, and why each of the rest is passed over: such a
+    set holds keys for other things, too. It may be empty. Raises KeyRefused where it is no set."""
+    whole = _json(data)
+    members = whole.get("keys") if isinstance(whole, dict) else None
+    if not isinstance(members, list):
+        raise KeyRefused(_NO_SET)
+    if len(members) > keys_max:
+        raise KeyRefused(f"has {len(members)} keys: {keys_max} are taken")
+    taken: dict[tuple[str, str | None], PublicKey] = {}
+    passed_over = []
+    for i, member in enumerate(members):
+        try:
+            key = _of_member(i, member)
+        except KeyRefused as refused:
+            passed_over.append(str(refused))
+            continue
+        if taken.setdefault((key.algorithm, key.kid), key) is not key:
+            passed_over.append(f"keys[{i}] has the kid and algorithm of one before it")
+    return tuple(taken.values()), tuple(passed_over)
 
 
 def of_private_pem(data: bytes, kid: str | None = None) -> PrivateKey:
@@ -134,6 +154,13 @@ def _public(key: object, kid: str | None) -> PublicKey:
             return PublicKey("EdDSA", key, kid)
         case _:
             raise KeyRefused(_FOREIGN)
+
+
+def _json(text: str | bytes) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise KeyRefused("is no JSON") from None
 
 
 def _of_member(index: int, jwk: Any) -> PublicKey:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from penstock.api import views
-from penstock.domain.effect import Channel, Fate, Rule
+from penstock.domain.effect import Channel, Fate, Rule, Wish
+from penstock.domain.terms import Current
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Rules, Show
 from penstock.loops.digest import Digests
@@ -57,27 +58,40 @@ def rules_of(settings: Settings) -> tuple[Rule, ...]:
 
 
 def reach_of(settings: Settings) -> Reach:
-    """What can be asked for; raises WrongSetting for rules that could tell nobody."""
+    """What can be asked for; raises WrongSetting for what the settings ask for in vain."""
     reach = Reach(
         networks(settings.egress.allow),
         hooks=bool(settings.webhook.secrets),
         mails=settings.smtp.host is not None,
         schemes=settings.webhook.schemes,
     )
-    reach.demand(rules_of(settings))
+    reach.demand(rules_of(settings), _wishes_of(settings))
     return reach
+
+
+def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
+    for group, said in (("kinds", settings.kinds), ("queues", settings.queues)):
+        for name, one in said.items():
+            for notice in one.notify or ():
+                yield f"{group}.{name}.notify", notice.as_wish()
 
 
 def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
     """A way out for each channel that is configured."""
+    outlets = callers_of(settings, hooks)
+    if (broker := dead_letter_outlet(settings)) is not None:
+        outlets[Channel.DEAD_LETTER] = broker
+    return outlets
+
+
+def callers_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
+    """Those of them that hold nothing open, so that others may take their places."""
     outlets: dict[Channel, Outlet] = {}
     if secrets := settings.webhook.secrets:
         keys = [secret.get_secret_value() for secret in secrets]
         outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
     if (server := server_of(settings.smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
-    if (broker := dead_letter_outlet(settings)) is not None:
-        outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
@@ -107,8 +121,11 @@ class Sources:
     groups: Groups
 
     @classmethod
-    def of(cls, postgres: Postgres, effects: Effects, workflows: WorkflowReads) -> "Sources":
-        return cls(effects, Ends(postgres), workflows, RuleMarks(postgres), Groups(postgres))
+    def of(
+        cls, postgres: Postgres, effects: Effects, workflows: WorkflowReads, current: Current
+    ) -> "Sources":
+        ends, marks = Ends(postgres, current), RuleMarks(postgres)
+        return cls(effects, ends, workflows, marks, Groups(postgres))
 
 
 class Relays:
@@ -128,7 +145,6 @@ class Relays:
         self.digests = Digests(sources.groups, sources.ends, self.sieve, SHOW.job)
         rules = Rules(self.sieve, self.digests)
         self.by_channel: dict[Channel, Relay] = {}
-        self._servers: list[Broker | Mail] = []
         for channel, outlet in outlets.items():
             composer = Composer(sources.ends, sources.workflows, SHOW, rules, EXTENTS[channel])
             relay = Relay(channel, outlet, sources.effects, composer.compose, metrics)
@@ -137,12 +153,20 @@ class Relays:
                 relay.patience_s = settings.webhook.disable_after_s
             if channel is Channel.DEAD_LETTER:
                 broker = cast(Broker, outlet)
-                self._servers.append(broker)
                 relay.is_shut = broker.is_away
             if isinstance(outlet, Mail):
                 relay.lanes = _MAIL_LANES
-                self._servers.append(outlet)
             self.by_channel[channel] = relay
+
+    def use(self, settings: Settings, outlets: Mapping[Channel, Outlet]) -> None:
+        """These count from now on, of the channels that there are: what is under way ends as it
+        began."""
+        self.sieve.use(rules_of(settings))
+        for channel, outlet in outlets.items():
+            if channel in self.by_channel:
+                self.by_channel[channel].outlet = outlet
+        if Channel.WEBHOOK in self.by_channel:
+            self.by_channel[Channel.WEBHOOK].patience_s = settings.webhook.disable_after_s
 
     def loops(self) -> Iterable[Loop]:
         for channel, relay in self.by_channel.items():
@@ -154,7 +178,12 @@ class Relays:
 
     def away(self) -> list[str]:
         """The brokers and mail servers that are known to be out of reach."""
-        return [one.name for one in self._servers if one.why is not None]
+        servers = [cast(Broker | Mail, relay.outlet) for relay in self._to_servers()]
+        return [server.name for server in servers if server.why is not None]
+
+    def _to_servers(self) -> Iterable[Relay]:
+        to = (Channel.DEAD_LETTER, Channel.EMAIL)
+        return [relay for channel, relay in self.by_channel.items() if channel in to]
 
     def wake(self) -> None:
         for relay in self.by_channel.values():

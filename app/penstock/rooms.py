@@ -20,6 +20,7 @@ class Rooms:
     health: Health
     redis: RedisDoor
     egress: Egress
+    pinned: Egress  # to what the operator names in his settings
     hooks: Egress  # of webhooks: jobs that call out must not hold them up, nor they the jobs
     registry: Registry
     metrics: Metrics

@@ -13,12 +13,13 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from penstock import chaos, clock
+from penstock.access import Access
 from penstock.api import app
-from penstock.api.auth import TokenRules, Verifier, key_set
-from penstock.api.door import Defaults, Door, Limits
+from penstock.api.door import Door
 from penstock.api.peers import Peers
 from penstock.domain import safety
 from penstock.domain.checkup import SKEW_MAX_S
@@ -29,14 +30,17 @@ from penstock.domain.errors import (
     WrongSetting,
 )
 from penstock.domain.readiness import Readiness
-from penstock.egress.client import Egress
+from penstock.egress import Egress, pinned
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
 from penstock.loops import forks, supervise
+from penstock.loops.reloader import SIGNAL
 from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
+from penstock.reloading import limits_of, swap_of_door
 from penstock.rooms import Rooms
-from penstock.settings import Auth, Settings
+from penstock.settings import Settings
+from penstock.settings.watched import Source
 from penstock.store import arrival, checkup, migrate, postgres
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres
@@ -78,9 +82,14 @@ class Replica:
         await self.engine.drain()
 
 
-async def serve(settings: Settings, on_ready: Callable[[str], None] | None = None) -> None:
-    """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once. One whose
-    handlers have leaked too many slots drains by itself and leaves with EXIT_LEAKY."""
+async def serve(
+    settings: Settings,
+    on_ready: Callable[[str], None] | None = None,
+    source: Source | None = None,
+) -> None:
+    """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP has
+    it read its settings again, from `source`. One whose handlers have leaked too many slots drains
+    by itself and leaves with EXIT_LEAKY."""
     logs.set_up(settings.log.level, settings.log.format)
     forks.shed_when_forked()
     if points := chaos.armed():
@@ -89,9 +98,13 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, _signalled, stop)
     async with AsyncExitStack() as stack:
-        replica = await started(settings, stop, stack)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, lambda: None)
+        replica = await started(settings, stop, stack, source)
         if replica is None:
             return
+        asyncio.get_running_loop().add_signal_handler(
+            signal.SIGHUP, replica.engine.reloader.ask, SIGNAL
+        )
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again would hold up the loop
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -123,7 +136,9 @@ async def serve(settings: Settings, on_ready: Callable[[str], None] | None = Non
         replica.loops.result()
 
 
-async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack) -> Replica | None:
+async def started(
+    settings: Settings, stop: asyncio.Event, stack: AsyncExitStack, source: Source | None = None
+) -> Replica | None:
     """A replica that ends with the stack; None when `stop` called the start off. PostgreSQL may go
     away again while it begins: then it begins anew, if that is within `postgres.boot_wait_s` of the
     first look. A row in `workers` that the broken start has left is condemned like any other."""
@@ -131,7 +146,7 @@ async def started(settings: Settings, stop: asyncio.Event, stack: AsyncExitStack
     dsn, began = store.address, clock.monotonic()
     while await _postgres_is_there(settings, stop):
         try:
-            return await stack.enter_async_context(running(settings))
+            return await stack.enter_async_context(running(settings, source))
         except StoreUnavailable as error:
             is_over = clock.monotonic() - began >= store.boot_wait_s
             if is_over or isinstance(postgres.explain(error, dsn), WrongSetting):
@@ -176,17 +191,22 @@ def _signalled(stop: asyncio.Event) -> None:
 
 
 @asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[Replica]:
-    """Opens the doors, starts the engine and the front door; closes them the other way round."""
+async def running(settings: Settings, source: Source | None = None) -> AsyncIterator[Replica]:
+    """Opens the doors, starts the engine and the front door; closes them the other way round.
+    `source`: where the settings are read from again."""
     registry = Registry.load(settings.handlers.modules)
     async with _rooms(settings, registry) as rooms:
-        engine = Engine(settings, rooms)
+        engine = Engine(settings, rooms, source)
+        access = Access(settings.auth, settings.rate_limits, rooms)
+        if "api" in settings.roles:
+            engine.loops += access.loops()
         try:
             await _come_alive(engine, rooms.limits)
             async with _turning(engine) as (tasks, failed):
-                door = _door(settings, rooms, engine, failed)
-                async with app.serve(door, settings.http.host, settings.http.port) as port:
-                    url = f"http://{settings.http.caller_host}:{port}"
+                door = _door(settings, rooms, engine, access, failed)
+                async with app.serve(door, settings.http.host, settings.http.port) as front:
+                    engine.reloader.swaps.append(partial(swap_of_door, door, front, access))
+                    url = f"http://{settings.http.caller_host}:{front.port}"
                     yield Replica(url, engine, tasks, failed)
         finally:
             await engine.close()
@@ -244,8 +264,8 @@ async def _rooms(settings: Settings, registry: Registry) -> AsyncIterator[Rooms]
     await _demand_safe(settings, limits)
     await store.open()
     try:
-        async with egress, hooks:
-            yield Rooms(dsn, limits, store, health, door, egress, hooks, registry, Metrics())
+        async with egress, hooks, pinned(settings.egress.connect_timeout_s) as own:
+            yield Rooms(dsn, limits, store, health, door, egress, own, hooks, registry, Metrics())
     finally:
         await door.close()
         health.close()
@@ -311,7 +331,9 @@ async def _told(
         raise
 
 
-def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Door:
+def _door(
+    settings: Settings, rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event
+) -> Door:
     return Door(
         submitter=engine.submitter,
         changes=engine.changes,
@@ -325,49 +347,25 @@ def _door(settings: Settings, rooms: Rooms, engine: Engine, failed: asyncio.Even
         audit_log=engine.audit_log,
         refusals=engine.refusals,
         waiters=engine.waiters,
+        reloader=engine.reloader,
         minter=engine.minter,
-        verifier=_verifier(settings.auth),
+        verifier=access.verifier,
+        limiter=access.limiter,
         now_ms=engine.pg_clock.now_ms,
         payload_errors=rooms.registry.payload_errors,
-        readiness=lambda: _readiness(rooms, engine, failed),
+        readiness=lambda: _readiness(rooms, engine, access, failed),
         metrics=engine.metrics,
         backlog=engine.submitter.backlog,
         serves_api="api" in settings.roles,
-        limits=Limits(
-            body_max_bytes=settings.http.body_max_bytes,
-            batch_body_max_bytes=settings.http.batch_body_max_bytes,
-            batch_jobs_max=settings.http.batch_jobs_max,
-            containers_max=settings.http.containers_max,
-            bodies_max_bytes=settings.http.bodies_max_bytes,
-            answers_max_bytes=settings.http.answers_max_bytes,
-            connections_max=settings.http.connections_max,
-            submissions_in_flight_max=settings.http.submissions_in_flight_max,
-            changes_in_flight_max=settings.http.changes_in_flight_max,
-            reads_in_flight_max=settings.http.reads_in_flight_max,
-            waits_max=settings.http.waits_max,
-            jobs_waiting_max=settings.http.jobs_waiting_max,
-            submission_wait_max_s=settings.http.submission_wait_max_s,
-            head_timeout_s=settings.http.head_timeout_s,
-            body_timeout_s=settings.http.body_timeout_s,
-            keepalive_s=settings.http.keepalive_s,
-        ),
-        defaults=Defaults.of(settings.jobs),
+        limits=limits_of(settings.http),
+        current=engine.current,
         reach=engine.reach,
         peers=Peers(settings.http.trusted_proxies),
         logs_submissions=settings.audit_log.submissions,
     )
 
 
-def _verifier(auth: Auth) -> Verifier:
-    secret = auth.jwt_secret.get_secret_value() if auth.jwt_secret is not None else None
-    public = [key for source in auth.public_keys for key in source.keys]
-    rules = TokenRules(
-        auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
-    )
-    return Verifier(key_set(secret, public), rules)
-
-
-def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness:
+def _readiness(rooms: Rooms, engine: Engine, access: Access, failed: asyncio.Event) -> Readiness:
     reasons = [f"{loop.name} is stuck" for loop in engine.loops if loop.is_stuck()]
     reasons += [f"{loop.name} has ended" for loop in engine.loops if loop.ended]
     if failed.is_set() and not reasons:
@@ -383,6 +381,6 @@ def _readiness(rooms: Rooms, engine: Engine, failed: asyncio.Event) -> Readiness
     degraded = ["redis"] if rooms.redis.is_open else []
     degraded += [f"redis-{fault.risk}" for fault in engine.redis_watch.faults]
     degraded += ["clock"] if abs(engine.pg_clock.ahead_s()) > SKEW_MAX_S else []
-    degraded += engine.relays.away()
+    degraded += [*engine.relays.away(), *access.degraded()]
     ages = {loop.name: round(loop.age_s(), 3) for loop in engine.loops}
     return Readiness(not reasons, reasons, degraded, ages)

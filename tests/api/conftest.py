@@ -45,6 +45,7 @@ def door() -> Door:
         audit_log=nothing,
         refusals=Refusals(nothing, 0, Metrics()),
         waiters=nothing,
+        reloader=nothing,
         minter=Minter(lambda: NOW_MS, secrets.randbits),
         verifier=Verifier(key_set(SECRET), TokenRules()),
         now_ms=lambda: NOW_MS,
@@ -82,7 +83,7 @@ def served(door: Door) -> Served:
 
     @asynccontextmanager
     async def opened(**parts: Any) -> AsyncIterator[int]:
-        async with serve(replace(door, **parts), "127.0.0.1", 0, shutdown_s=0.1) as port:
-            yield port
+        async with serve(replace(door, **parts), "127.0.0.1", 0, shutdown_s=0.1) as front:
+            yield front.port
 
     return opened

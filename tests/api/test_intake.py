@@ -6,17 +6,20 @@ from typing import Any
 import orjson
 import pytest
 
-from penstock.api.door import Defaults, Door
+from penstock.api.door import Door
 from penstock.api.intake import Within
+from penstock.domain.defaults import Book, Defaults
 from penstock.domain.ids import JobId, text
 from penstock.domain.job import NewJob
+from penstock.domain.terms import Terms
 from penstock.domain.workflow import LOOSE, OnFailure
 from tests.support import making
 
 
 @pytest.fixture
 def within(door: Door) -> Within:
-    return Within(replace(door.recipe, defaults=Defaults(priority=2)))
+    terms = Terms(Book(Defaults(priority=2)))
+    return Within(lambda: replace(door.recipe, terms=terms))
 
 
 def flow(**fields: Any) -> str:

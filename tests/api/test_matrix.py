@@ -10,6 +10,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any
 
 import aiohttp
@@ -29,6 +30,7 @@ Call = tuple[str, str]
 
 OWN, FOREIGN = "own-queue", "foreign-queue"
 SCOPE = ["own-*", "other"]
+UNKNOWN_ID = "01a1ee56-5e00-7b62-a3d1-5c2f9f1be0aa"
 
 ANYBODY = None  # also without a token
 ADMINS = frozenset({Role.ADMIN})
@@ -83,19 +85,20 @@ class Row:
     ended: bool = False  # the job that the path names must have ended
     dead: bool = False  # the job must be dead
     told: bool = False  # the path names a delivery that tells of the job
+    names_own: bool = False  # what is sent, or meant, has to do with the own queue in any case
     path: str | None = None  # to call, where what varies is neither a job nor a queue
 
 
 ROWS: Mapping[Call, Row] = {
     ("POST", "/v1/jobs"): Row(SUBMITTERS, 201, foreign=403, body=job),
-    ("POST", "/v1/jobs/batch"): Row(SUBMITTERS, 201, foreign=403, body=batch),
+    ("POST", "/v1/jobs/batch"): Row(SUBMITTERS, 201, foreign=403, body=batch, names_own=True),
     ("GET", "/v1/jobs"): Row(VIEWERS, lists=True),
     ("GET", "/v1/jobs/{id}"): Row(VIEWERS, foreign=404),
     ("GET", "/v1/jobs/{id}/attempts"): Row(VIEWERS, foreign=404),
     ("GET", "/v1/jobs/{id}/logs"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/jobs/{id}/cancel"): Row(SUBMITTERS, foreign=404),
     ("POST", "/v1/jobs/{id}/retry"): Row(OPERATORS, foreign=404, ended=True),
-    ("POST", "/v1/workflows"): Row(SUBMITTERS, 201, foreign=403, body=workflow),
+    ("POST", "/v1/workflows"): Row(SUBMITTERS, 201, foreign=403, body=workflow, names_own=True),
     ("GET", "/v1/workflows"): Row(VIEWERS, lists=True),
     ("GET", "/v1/workflows/{id}"): Row(VIEWERS, foreign=404),
     ("POST", "/v1/workflows/{id}/jobs"): Row(SUBMITTERS, 201, foreign=404, body=more),
@@ -118,6 +121,8 @@ ROWS: Mapping[Call, Row] = {
     ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=probe),
     ("GET", "/v1/audit"): Row(ADMINS),
     ("GET", "/v1/workers"): Row(VIEWERS),
+    ("GET", "/v1/config"): Row(ADMINS),
+    ("POST", "/v1/config/reload"): Row(ADMINS),
     ("GET", "/livez"): Row(ANYBODY),
     ("GET", "/readyz"): Row(ANYBODY),
     ("GET", "/metrics"): Row(ANYBODY),
@@ -152,8 +157,11 @@ class Asker:
             return 401
         if row.may.isdisjoint(self.roles):
             return 403
-        is_foreign = self.scope is not None and queue == FOREIGN
+        is_foreign = not self.opens(queue) or (row.names_own and not self.opens(OWN))
         return row.foreign if is_foreign and row.foreign is not None else row.answers
+
+    def opens(self, queue: str) -> bool:
+        return self.scope is None or any(fnmatchcase(queue, glob) for glob in self.scope)
 
 
 ASKERS = [
@@ -163,7 +171,11 @@ ASKERS = [
         for roles in ((), ("astronaut",), *((role.value,) for role in Role))
         for scope in (SCOPE, None)
     ),
+    *(Asker(("admin",), scope) for scope in ([], ["*"], ["[of]*-queue"])),
 ]
+
+
+FREE = Asker(("admin",))
 
 
 def gaps(routes: Iterable[Call], rows: Iterable[Call]) -> list[str]:
@@ -193,7 +205,7 @@ class Stage:
     async def check(self, call: Call, row: Row, asker: Asker, queue: str) -> str | None:
         """Makes one call; what is wrong about its answer, or None."""
         method, path = call
-        thing, place = await self._thing(path, row, queue)
+        thing, place = await self.thing(path, row, queue)
         before = await self._standing(thing)
         body = row.body(queue) if row.body else None
         async with self._session.request(
@@ -210,7 +222,7 @@ class Stage:
             return self._listed(told, asker, text)
         return None
 
-    async def _thing(self, path: str, row: Row, queue: str) -> tuple[str | None, str]:
+    async def thing(self, path: str, row: Row, queue: str) -> tuple[str | None, str]:
         """The path of what the call is about, and that of the call."""
         if "{name}" in path:
             return f"/v1/queues/{queue}", path.replace("{name}", queue)
@@ -245,7 +257,7 @@ class Stage:
     def _listed(self, told: str, asker: Asker, text: str) -> str | None:
         items = orjson.loads(text)["items"]
         found = {queue for queue in (OWN, FOREIGN) if any(queue in item.values() for item in items)}
-        wanted = {OWN} if asker.scope is not None else {OWN, FOREIGN}
+        wanted = {queue for queue in (OWN, FOREIGN) if asker.opens(queue)}
         return None if found == wanted else f"{told}: lists {found} instead of {wanted}"
 
 
@@ -262,6 +274,59 @@ async def test_every_role_gets_what_the_contract_says_of_every_call(
         cells = itertools.product(calls, ASKERS, (OWN, FOREIGN))
         wrong = [await stage.check(call, ROWS[call], asker, queue) for call, asker, queue in cells]
     assert not any(wrong), "\n".join(text for text in wrong if text)
+
+
+async def test_what_is_foreign_is_answered_as_what_is_unknown(
+    replica: Replica, api: Api, dsn: str
+) -> None:
+    """For every call with something in its path: else one could find out what others have."""
+    admin = Asker(("admin",), SCOPE).headers()
+    async with aiohttp.ClientSession() as session, opened(dsn) as box:
+        stage = Stage(replica.url, api, session, box)
+        await api.submit(**job(FOREIGN))
+        checked = 0
+        for (method, path), row in ROWS.items():
+            if row.foreign != 404:
+                continue
+            _, place = await stage.thing(path, row, FOREIGN)
+            unknown = path.replace("{id}", UNKNOWN_ID).replace("{name}", f"{FOREIGN}-unknown")
+            body = row.body(FOREIGN) if row.body else None
+            told = []
+            for one in (place, unknown):
+                async with session.request(
+                    method, replica.url + one, json=body, headers=admin
+                ) as answer:
+                    told.append((answer.status, await answer.read(), sorted(answer.headers)))
+            assert told[0] == told[1], (method, path)
+            assert told[0][0] == 404
+            checked += 1
+        assert checked > 15
+
+
+async def test_no_list_holds_anything_foreign(replica: Replica, api: Api, dsn: str) -> None:
+    async with aiohttp.ClientSession() as session, opened(dsn) as box:
+        held: dict[str, list[str]] = {}
+        for queue in (OWN, FOREIGN):
+            dead = await api.submit(**dying(queue))
+            await api.ended(dead)
+            alone = {"name": queue, "jobs": [{"name": "a", **job(queue)}]}
+            _, flow = await api.call("POST", "/v1/workflows", alone)
+            told = await box.over(job_id=ids.parse(dead))
+            held[queue] = [dead, flow["id"], ids.text(told), queue]
+        calls = [(r.method, r.path) for r in ROUTES if r.method == "GET" and "{" not in r.path]
+        seen = dict.fromkeys((OWN, FOREIGN), 0)
+        for asker, (_, path) in itertools.product((Asker(("admin",), SCOPE), FREE), calls):
+            if ROWS["GET", path].may is ANYBODY:
+                continue
+            url = f"{replica.url}{path}"
+            async with session.get(url, headers=asker.headers()) as answer:
+                text = await answer.text()
+                assert answer.status == 200, (path, text)
+            for queue in (OWN, FOREIGN):
+                found = [one for one in held[queue] if one in text]
+                seen[queue] += len(found) if asker is FREE else 0
+                assert asker.opens(queue) or not found, (path, text)
+        assert seen[FOREIGN] >= 4  # who may sees them, so there was something to hide
 
 
 async def test_a_refused_submission_leaves_nothing(replica: Replica, dsn: str) -> None:

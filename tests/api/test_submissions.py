@@ -8,11 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from penstock.api.door import Defaults, Door
+from penstock.api.door import Door
 from penstock.api.job_body import JobBody
 from penstock.api.submissions import Intake, Origin
+from penstock.domain.defaults import Book, Defaults, Layer
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.retry import Backoff, Curve, Jitter
+from penstock.domain.terms import ALL, BACKOFF, MAX_ATTEMPTS, TIMEOUT, Current, Terms
 from tests.api.conftest import NOW_MS
 
 NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
@@ -38,7 +40,8 @@ def faults(door: Door, value: Any) -> dict[str, str]:
 def test_a_bare_kind_gets_all_defaults(door: Door) -> None:
     job = take(door)
     assert len(job.id) == 16
-    assert job == NewJob(job.id, "default", "echo", traceparent="00-aa-bb-01", created_by="ada")
+    new = NewJob(job.id, "default", "echo", traceparent="00-aa-bb-01", created_by="ada")
+    assert job == replace(new, follows=ALL)
 
 
 def test_every_field_arrives(door: Door) -> None:
@@ -77,8 +80,51 @@ def test_a_part_of_a_backoff_leaves_the_rest_at_its_default(door: Door) -> None:
     assert take(door, backoff={}).backoff == Backoff()
 
 
+def test_what_is_left_of_a_backoff_is_as_its_kind_has_it(door: Door) -> None:
+    book = Book(kinds={"echo": Layer(backoff={"base_s": 9.0, "factor": 3.0})})
+    job = take(replace(door, current=Current(Terms(book))), backoff={"base_s": 7})
+    assert job.backoff == Backoff(base_s=7.0, factor=3.0)
+    assert job.follows == MAX_ATTEMPTS | TIMEOUT
+
+
+def test_what_a_job_states_does_not_follow(door: Door) -> None:
+    assert take(door, max_attempts=5).follows == BACKOFF | TIMEOUT
+    assert take(door, max_attempts=5, backoff={}, timeout_s=300).follows == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "expires_at_s", "ttl_s"),
+    [
+        ({}, None, 60.0),
+        ({"delay_s": 10}, None, 70.0),
+        ({"run_at": "2026-11-18T11:06:45Z"}, 65.0, 60.0),
+        ({"ttl_s": 5}, None, 5.0),
+        ({"expires_at": "2026-11-18T11:06:45Z"}, 5.0, None),
+    ],
+)
+def test_an_expiry_that_a_kind_gives_counts_from_when_the_job_may_run(
+    door: Door, asked: dict[str, Any], expires_at_s: float | None, ttl_s: float | None
+) -> None:
+    mine = replace(door, current=Current(Terms(Book(kinds={"echo": Layer({"ttl_s": 60.0})}))))
+    job = take(mine, **asked)
+    expires_at = None if expires_at_s is None else NOW + timedelta(seconds=expires_at_s)
+    assert (job.expires_at, job.ttl_s) == (expires_at, ttl_s)
+
+
+def test_unknown_kinds_are_refused_where_the_queue_is_strict(door: Door) -> None:
+    book = Book(kinds={"far": Layer()}, queues={"s*": Layer({"strict": True})})
+    mine = replace(door, current=Current(Terms(book, served=("echo",))))
+    told = faults(mine, {"kind": "other", "queue": "strict"})
+    assert told.keys() == {"/kind"}
+    assert told["/kind"].startswith("'other' is no kind that is known here, and strict takes no")
+    for kind in ("echo", "far"):
+        assert take(mine, kind=kind, queue="strict").kind == kind
+    assert take(mine, kind="other", queue="loose").kind == "other"
+
+
 def test_defaults_are_the_operators(door: Door) -> None:
-    mine = replace(door, defaults=Defaults("mail", 7, 2, 9.5))
+    book = Book(Defaults("mail", priority=7, max_attempts=2, timeout_s=9.5))
+    mine = replace(door, current=Current(Terms(book)))
     job = take(mine)
     assert (job.queue, job.priority, job.max_attempts, job.timeout_s) == ("mail", 7, 2, 9.5)
     assert take(mine, queue="other").queue == "other"

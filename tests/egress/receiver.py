@@ -1,6 +1,7 @@
 """Real receivers on 127.0.0.1: one that answers as told, one that only counts who knocks."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiver(answer: Answer) -> AsyncIterator[Receiver]:
+async def receiver(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
     """An HTTP server that remembers each request and answers with `answer`."""
     here = Receiver()
 
@@ -39,8 +40,8 @@ async def receiver(answer: Answer) -> AsyncIterator[Receiver]:
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        here.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        here.url = f"http{'s' if tls else ''}://127.0.0.1:{runner.addresses[0][1]}"
         yield here
     finally:
         await runner.cleanup()

@@ -21,6 +21,7 @@ from penstock.domain.checkup import Finding, Level
 from penstock.server import Replica
 from penstock.settings import Settings
 from penstock.store.checkup import session
+from penstock.store.grants import grant
 from penstock.store.postgres import Limits
 from tests.cli.command import penstock
 from tests.outlets.mailbox import mailbox
@@ -100,14 +101,13 @@ async def test_rights_that_lack_are_named(replica_settings: Settings, dsn: str) 
     con = await asyncpg.connect(dsn)
     try:
         await con.execute("CREATE ROLE clerk LOGIN PASSWORD 'clerk'")
-        await con.execute(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO clerk"
-        )
-        await con.execute("REVOKE DELETE ON job_due FROM clerk")
+        await grant(dsn, "clerk")
         parts = urlsplit(dsn)
         netloc = f"clerk:clerk@{parts.netloc.rpartition('@')[2]}"
         clerk = SecretStr(parts._replace(netloc=netloc).geturl())
         settings = changed(replica_settings, postgres={"dsn": clerk})
+        assert (await levels(Case(settings), "postgres"))["postgres.rights"] is OK
+        await con.execute("REVOKE DELETE ON job_due FROM clerk")
         findings = await examine(Case(settings), ["postgres"])
         assert "clerk lacks DELETE on job_due" in one_of(findings, "postgres.rights").found
         assert "pg_read_all_stats" in one_of(findings, "postgres.transactions").found

@@ -49,7 +49,9 @@ async def test_every_command_of_the_tour_answers_what_it_says(
 ) -> None:
     """One shell for all of it, as a reader has."""
     tour = "".join(blocks(README[TOUR_AT:]))
-    commands = [line for line in tour.splitlines() if line.startswith("api /") or "api '" in line]
+    commands = [
+        line for line in tour.splitlines() if line.startswith(("api /", 'api "')) or "api '" in line
+    ]
     assert len(commands) >= 20
     async with running(development) as replica:
         answers = await shell(tour, replica.url, workplace)

@@ -87,4 +87,4 @@ def _with(password: str, url: str) -> str:
 
 
 def _door(replica: Replica) -> Any:
-    return replica.engine._rooms.redis
+    return replica.engine.rooms.redis

@@ -29,7 +29,9 @@ def composer(still: Still) -> Composer:
 
 def composed_with(still: Still, extent: Extent) -> Composer:
     engine = still.engine
-    sources = Sources.of(still.rooms.postgres, engine.effects, engine.workflow_reads)
+    sources = Sources.of(
+        still.rooms.postgres, engine.effects, engine.workflow_reads, engine.current
+    )
     rules = Rules(engine.relays.sieve, engine.relays.digests)
     return Composer(sources.ends, sources.workflows, SHOW, rules, extent)
 

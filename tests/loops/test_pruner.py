@@ -89,7 +89,8 @@ async def test_kinds_and_queues_that_are_kept_for_less_go_before_others(still: S
     one = pruner(still)
     assert await one.step() > 10, "all are kept for longer"
     layers = {"mail": Layer(kept_s={State.DEAD: 3600.0, State.SUCCEEDED: 60.0})}
-    one.heed(Book(kinds={"fail": Layer(kept_s={State.DEAD: 86_400.0})}, queues=layers))
+    kinds = {"fail": Layer(kept_s={State.DEAD: 86_400.0})}
+    one.use(RetentionSettings(), Book(kinds=kinds, queues=layers))
     while await one.step() < 5:
         pass
     left = await still.db.session.fetch("SELECT queue, kind, count(*) FROM job_ended GROUP BY 1, 2")

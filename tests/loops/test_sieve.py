@@ -8,7 +8,7 @@ import pytest
 
 from penstock.domain.attempt import Ending
 from penstock.domain.effect import Channel, On
-from penstock.settings import Notifications, Settings
+from penstock.settings import Settings
 from penstock.settings.notifications import NotificationRule
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
@@ -157,9 +157,3 @@ async def test_an_effect_of_a_rule_that_is_gone_waits_a_while_and_is_dropped(
             await other.turn()
         assert other.types() == []
         assert await other.outbox.over() == [("dropped", "its rule is no longer configured")]
-
-
-def test_a_rule_reads_from_yaml_though_on_is_a_yes_there() -> None:
-    given = {"rules": [{"name": "a", True: ["dead"], "email": "ops@example.com"}]}
-    (rule,) = Notifications.model_validate(given).rules
-    assert rule.on == (On.DEAD,)

@@ -11,7 +11,9 @@ import redis
 from redis.asyncio.cluster import RedisCluster
 
 from penstock.dev.find import find_redis
+from penstock.domain.rate import Counts, RateRule
 from penstock.queue import keys
+from penstock.queue.rates import Rates
 from penstock.queue.redis import Arg, RedisDoor, load
 from penstock.queue.shelves import Off, Shelves
 from penstock.settings import environment
@@ -147,6 +149,7 @@ async def test_every_script_stays_in_one_slot_as_a_cluster_client_sees_it(
         cast(RedisDoor, cluster_door), lambda _: 60_000.0, lambda: plain.now_ms, lambda: 0, "me"
     )
     await walk(plain, shelves)
+    await Rates(cast(RedisDoor, cluster_door)).take(RateRule(Counts.JOBS, 1, 1, 1), "ada", 1)
     assert cluster_door.called == set(load()) - {"clear"}  # it has one key, and the door calls it
 
 

@@ -407,7 +407,7 @@ async def test_a_listener_of_a_redis_that_is_away_says_so() -> None:
 
 def test_every_script_is_known_by_the_name_of_its_file() -> None:
     assert set(door_module.load()) == {
-        *("claim", "clear", "enqueue", "expired", "mark", "promote", "renew", "restore"),
+        *("claim", "clear", "enqueue", "expired", "mark", "promote", "rate", "renew", "restore"),
     }
 
 

@@ -110,7 +110,9 @@ async def standing(settings: Settings, db_dsn: str, redis_url: str) -> AsyncIter
     door = RedisDoor(settings.redis.url.get_secret_value(), settings.redis.timeout_s)
     registry = Registry.load(settings.handlers.modules)
     hooks = Egress(settings.egress.allow)
-    rooms = Rooms(dsn, limits, postgres, health, door, Egress(), hooks, registry, Metrics())
+    rooms = Rooms(
+        dsn, limits, postgres, health, door, Egress(), Egress(), hooks, registry, Metrics()
+    )
     await postgres.open()
     engine = Engine(settings, rooms)
     runs = asyncio.create_task(_run(engine))

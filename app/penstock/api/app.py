@@ -10,7 +10,7 @@ import errno
 import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from aiohttp import web
 
@@ -33,13 +33,29 @@ class CannotListen(PenstockError):
     """The port is another's."""
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """The door that is open, on this port."""
+
+    port: int
+    porter: Porter
+    listener: Listener
+
+    def use(self, door: Door) -> None:
+        """This one counts from now on, in what can be exchanged: see `Porter.use`."""
+        connections_max = self.listener.limits.connections_max  # as many as files allow
+        self.listener.limits = replace(door.limits, connections_max=connections_max)
+        self.porter.use(door)
+
+
 @asynccontextmanager
 async def serve(
     door: Door, host: str, port: int, *, shutdown_s: float = _SHUTDOWN_S
-) -> AsyncIterator[int]:
-    """Listens while the context is open; gives the port. Port 0 takes a free one."""
+) -> AsyncIterator[Front]:
+    """Listens while the context is open. Port 0 takes a free one."""
     limits = replace(door.limits, connections_max=_connections_max(door.limits.connections_max))
-    listener = Listener(replace(door, limits=limits), Porter(door))
+    porter = Porter(door)
+    listener = Listener(replace(door, limits=limits), porter)
     runner = web.ServerRunner(listener, shutdown_timeout=shutdown_s)
     await runner.setup()
     try:
@@ -48,7 +64,7 @@ async def serve(
             await site.start()
         except OSError as error:
             raise _not_listening(error, host, port) from error
-        yield site.port
+        yield Front(site.port, porter, listener)
     finally:
         await runner.cleanup()
 

@@ -7,10 +7,11 @@ once and then known by its text until it expires; no token and no part of one is
 
 import base64
 import json
+import random
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import jwt
 from multidict import MultiMapping
@@ -18,12 +19,16 @@ from multidict import MultiMapping
 from penstock import clock
 from penstock.api.problems import Problem
 from penstock.domain.caller import Caller, Role, too_much
-from penstock.keys import PublicKey, PublicMaterial, is_kid
+from penstock.keys import Algorithm, PublicKey, PublicMaterial, is_kid
+from penstock.loops.published import Published
 
 _SEEN_MAX = 10_000  # tokens that we remember
 _SEEN_MAX_BYTES = 8 * 1024 * 1024  # what they weigh together
 _SUB_MAX = 255
 _ROLES_MAX = 100
+_RETRY_AFTER_MAX_S = 5  # while keys can't be fetched
+_NO_KEY = "the token's key is unknown, or not for its algorithm"
+_PUBLISHED = get_args(Algorithm)  # a secret is never published
 _ROLE_NAMES = frozenset(Role)
 
 # Headers by which a token would bring or point to its own key, or change what is signed.
@@ -46,8 +51,7 @@ class Key:
     material: str | PublicMaterial
 
 
-# Finds the key that a token asks for by its `kid` and `alg`. Where keys are fetched from afar, its
-# miss is the place to fetch again.
+# Finds the key that a token asks for by its `kid` and `alg`.
 FindKey = Callable[[str | None, str], Key | None]
 
 
@@ -86,20 +90,38 @@ class Refused(Exception):
     """Why a token is not accepted; the text is for the caller."""
 
 
+class KeyMissing(Exception):
+    """None of our keys is the token's, but it may have been published since we looked."""
+
+
 class Verifier:
-    """Turns bearer tokens into callers."""
+    """Turns bearer tokens into callers. `published`: keys that are fetched by themselves; whoever
+    hears of others there calls `change`."""
 
     def __init__(
-        self, find_key: FindKey, rules: TokenRules, now_s: Callable[[], float] = clock.wall_s
+        self,
+        find_key: FindKey,
+        rules: TokenRules,
+        now_s: Callable[[], float] = clock.wall_s,
+        published: Published | None = None,
     ) -> None:
+        self._published = published
         self._find_key = find_key
         self._rules = rules
         self._now_s = now_s
         self._seen: dict[str, tuple[Caller, int]] = {}
         self._seen_bytes = 0
 
+    def change(self, find_key: FindKey, rules: TokenRules | None = None) -> None:
+        """Other keys, or rules, from now on: every token is checked anew."""
+        self._find_key = find_key
+        self._rules = rules or self._rules
+        self._seen.clear()
+        self._seen_bytes = 0
+
     def caller(self, headers: MultiMapping[str]) -> Caller:
-        """The caller whom the one Authorization header names. Raises a 401 problem."""
+        """The caller whom the one Authorization header names. Raises a 401 problem, or KeyMissing:
+        then ask `caller_of_late`."""
         try:
             token = _bearer(headers)
             known = self._seen.get(token)
@@ -107,9 +129,24 @@ class Verifier:
                 return known[0]
             return self._check(token)
         except Refused as refused:
-            raise Problem(
-                "unauthenticated", str(refused), headers={"WWW-Authenticate": "Bearer"}
-            ) from None
+            raise _unauthenticated(str(refused)) from None
+
+    async def caller_of_late(self, headers: MultiMapping[str]) -> Caller:
+        """The same, once the published keys have been looked at again. Raises 401, or 503 where
+        nobody knows whether there is such a key."""
+        if self._published is not None:
+            await self._published.look_again()
+        try:
+            return self.caller(headers)
+        except KeyMissing:
+            if self._published is not None and self._published.is_uncertain:
+                raise Problem(
+                    "keys-unavailable",
+                    "the keys of tokens can't be fetched, and this token's is none of those that "
+                    "are known: try again",
+                    headers={"Retry-After": str(random.randint(1, _RETRY_AFTER_MAX_S))},
+                ) from None
+            raise _unauthenticated(_NO_KEY) from None
 
     def _check(self, token: str) -> Caller:
         self._forget(token)
@@ -135,7 +172,9 @@ class Verifier:
             raise Refused("the token's kid has not the right form")
         key = self._find_key(kid, algorithm) if isinstance(algorithm, str) else None
         if key is None:
-            raise Refused("the token's key is unknown, or not for its algorithm")
+            if algorithm in _PUBLISHED and self._published is not None and self._published.is_on:
+                raise KeyMissing
+            raise Refused(_NO_KEY)
         return key
 
     def _claims(self, token: str, key: Key) -> dict[str, Any]:
@@ -172,6 +211,10 @@ class Verifier:
         known = self._seen.pop(token, None)
         if known is not None:
             self._seen_bytes -= _weight(token, known[0])
+
+
+def _unauthenticated(why: str) -> Problem:
+    return Problem("unauthenticated", why, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _weight(token: str, caller: Caller) -> int:

@@ -10,14 +10,16 @@ from penstock.api.peers import Peers
 from penstock.commands.backlog import Backlog
 from penstock.commands.change import Changes
 from penstock.commands.letters import DeadLetters
+from penstock.commands.rate_limiter import RateLimiter
 from penstock.commands.refusals import Refusals
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
 from penstock.domain.effect import Channel
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
+from penstock.domain.terms import Current, Terms
+from penstock.loops.reloader import Reloader
 from penstock.loops.waiters import Waiters
-from penstock.settings import Jobs
 from penstock.store.audit_log import AuditLog
 from penstock.store.deliveries import Deliveries
 from penstock.store.letters import Letters
@@ -51,24 +53,6 @@ class Limits:
     submission_wait_max_s: float = 0.05  # from a submission to its answer, while there are many
 
 
-@dataclass(frozen=True, slots=True)
-class Defaults:
-    """What a submission gets that doesn't say otherwise."""
-
-    queue: str = "default"
-    priority: int = 5
-    max_attempts: int = 5
-    timeout_s: float = 300.0
-
-    @classmethod
-    def of(cls, settings: Jobs) -> "Defaults":
-        return cls(
-            priority=settings.priority,
-            max_attempts=settings.max_attempts,
-            timeout_s=settings.timeout_s,
-        )
-
-
 PayloadErrors = Callable[[str, Any], Sequence[tuple[str, str]]]  # of a kind: pointer, detail
 Reach = Callable[[Channel, str], str | None]  # why an endpoint can't be told of ends, or None
 
@@ -80,10 +64,10 @@ def no_reach(_channel: Channel, _endpoint: str) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a body needs to become a job: the defaults, an id, what is known of kinds and of those
-    who may be told."""
+    """What a body needs to become a job: what counts for its kind and queue, an id, what is known
+    of kinds and of those who may be told. One request is taken in by one recipe."""
 
-    defaults: Defaults
+    terms: Terms
     mint: Callable[[], bytes]
     payload_errors: PayloadErrors
     reach: Reach = no_reach
@@ -105,6 +89,7 @@ class Door:
     audit_log: AuditLog
     refusals: Refusals
     waiters: Waiters
+    reloader: Reloader
     minter: Minter
     verifier: Verifier
     now_ms: Callable[[], int]
@@ -114,13 +99,14 @@ class Door:
     backlog: Backlog = field(default_factory=Backlog)  # of submissions
     serves_api: bool = True  # else only health and metrics
     limits: Limits = field(default_factory=Limits)
-    defaults: Defaults = field(default_factory=Defaults)
+    current: Current = field(default_factory=Current)
     document: bytes = b"{}"  # /openapi.json; the porter, who has the routes, puts it here
     pace: Pace = field(default_factory=Pace)  # of large bodies
     reach: Reach = no_reach
     peers: Peers = field(default_factory=Peers)
     logs_submissions: bool = True  # in the audit log
+    limiter: RateLimiter | None = None
 
     @property
     def recipe(self) -> Recipe:
-        return Recipe(self.defaults, self.minter.mint, self.payload_errors, self.reach)
+        return Recipe(self.current.terms, self.minter.mint, self.payload_errors, self.reach)

@@ -7,7 +7,7 @@ expiry has passed is stored all the same, and expires.
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -29,13 +29,13 @@ _TOLD_MAX = 10  # faults in a message
 
 
 class Within:
-    """Makes submissions of what comes from within, from any thread. `recipe`: as the door has it,
-    but its `mint` must be nobody else's."""
+    """Makes submissions of what comes from within, from any thread. `recipe`: as the door has it
+    just now, but its `mint` must be nobody else's."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self._mint = recipe.mint
+    def __init__(self, recipe: Callable[[], Recipe]) -> None:
+        self._mint = recipe().mint
         self._lock = threading.Lock()
-        self._recipe = replace(recipe, mint=self._minted)
+        self._recipe = recipe
 
     def workflow(self, job: Started) -> Submission:
         """The workflow that a started job of kind `workflow` stands for, what its payload refers
@@ -76,7 +76,8 @@ class Within:
     ) -> list[NewJob]:
         origin = Origin(job.created_by, job.traceparent, suspect=True, workflow_id=workflow_id)
         form = JOB if workflow_id is None else MEMBER
-        intake = Intake(self._recipe, origin, None, form)
+        recipe = replace(self._recipe(), mint=self._minted)
+        intake = Intake(recipe, origin, None, form)
         jobs = []
         for i, value in enumerate(values):
             taken = intake.take(value, f"/jobs/{i}")

@@ -25,8 +25,10 @@ from penstock.api.problems import Fault, named, not_found
 from penstock.api.queries import Cursors, GroupsQuery, LettersQuery, instant_of, one_of, us_of
 from penstock.api.submissions import Intake, Origin
 from penstock.domain import ids
+from penstock.domain.defaults import Book
 from penstock.domain.ids import BYTES, JobId
 from penstock.domain.letter import Renewal, Which
+from penstock.domain.terms import Terms
 from penstock.domain.view import JobView
 from penstock.domain.workflow import KIND
 from penstock.store.letters import LetterFilter, Place
@@ -161,7 +163,8 @@ async def _payload(ask: Ask, job: JobView, body: Any) -> str:
     if job.workflow_id is not None:
         value["name"] = job.name
     origin = Origin(job.created_by, job.traceparent, ask.body.suspect, job.workflow_id)
-    intake = Intake(ask.door.recipe, origin, None, form)
+    recipe = replace(ask.door.recipe, terms=Terms(Book()))  # it is there: no kind is refused by now
+    intake = Intake(recipe, origin, None, form)
     taken = await take_one(intake, Body(value, ask.body.suspect, ask.body.size), ask.door.pace)
     return taken.payload
 

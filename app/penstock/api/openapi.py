@@ -141,6 +141,7 @@ class _Maker:
 
     def _given(self, gives: Gives, route: Route, call: Call) -> Json:
         headers = ["X-Request-Id", *gives.headers]
+        headers += parts.RATE_HEADERS if route.role is not None else ()
         headers += ["Link"] if openapi_problems.is_paged(route) else []
         headers += [parts.ANSWERED_BY[name] for name in call.sends if name in parts.ANSWERED_BY]
         made: Json = {"description": gives.says, "headers": parts.headers(headers)}

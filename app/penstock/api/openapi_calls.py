@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
 from penstock.api.openapi_audit_log import CALLS_OF_AUDIT_LOG
+from penstock.api.openapi_config import CALLS_OF_CONFIG
 from penstock.api.openapi_deliveries import CALLS_OF_DELIVERIES
 from penstock.api.openapi_letters import CALLS_OF_LETTERS
 from penstock.api.openapi_parts import Call, Gives
@@ -23,6 +24,7 @@ TAGS = {
     "queues": "The lines in which jobs stand.",
     "workers": "Who runs the jobs.",
     "audit log": "Who did what, when and from where.",
+    "settings": "What the server goes by.",
     "operations": "What machines and people ask of one replica. No token is needed.",
 }
 
@@ -159,6 +161,7 @@ CALLS: Mapping[Handler, Call] = {
     **CALLS_OF_LETTERS,
     **CALLS_OF_AUDIT_LOG,
     **CALLS_OF_DELIVERIES,
+    **CALLS_OF_CONFIG,
     queues.list_all: Call(
         "listQueues",
         "queues",

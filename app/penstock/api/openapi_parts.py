@@ -83,10 +83,20 @@ RESPONSE_HEADERS: Mapping[str, dict[str, Any]] = {
     "ETag": _header("What this version is called.", '"5c2f9f1be0aa"'),
     "WWW-Authenticate": _header("How to say who you are.", "Bearer"),
     "Allow": _header("The methods that this path takes.", "GET, POST"),
+    "RateLimit": _header(
+        "Where a rate limit counted this request: what is left (`r`), and seconds until all of it "
+        "is there again (`t`).",
+        '"jobs";r=999;t=1',
+    ),
+    "RateLimit-Policy": _header(
+        "That limit: `q` in each `w` seconds, of `jobs`, `changes` or `reads`.",
+        '"jobs";q=1000;w=60',
+    ),
     "Retry-After": _header("Seconds to wait before trying again.", "1", pattern="^[0-9]+$"),
 }
 # Those that some answers of a kind lack; all others always come.
-OPTIONAL = frozenset({"Preference-Applied", "Idempotent-Replayed", "Link"})
+RATE_HEADERS = ("RateLimit", "RateLimit-Policy")
+OPTIONAL = frozenset({"Preference-Applied", "Idempotent-Replayed", "Link", *RATE_HEADERS})
 # Which header of the answer belongs to a header of the request.
 ANSWERED_BY = {"Prefer": "Preference-Applied", "Idempotency-Key": "Idempotent-Replayed"}
 

@@ -53,7 +53,10 @@ _EXAMPLES: Mapping[str, Problem] = {
 
 # What a call can be refused for by what it is; the rest stands in the table of calls.
 ANY = ("bad-request", "internal-error", "overloaded")
-WITH_TOKEN = ("unknown-query-parameter", "unauthenticated", "forbidden", "store-unavailable")
+WITH_TOKEN = (
+    *("unknown-query-parameter", "unauthenticated", "forbidden", "store-unavailable"),
+    *("rate-limited", "keys-unavailable"),
+)
 WITH_QUERY = ("bad-query-parameter",)
 IN_PAGES = ("bad-cursor",)
 WITH_BODY = (
@@ -70,6 +73,8 @@ HEADERS: Mapping[str, str] = {
     "idempotency-key-in-progress": "Retry-After",
     "store-unavailable": "Retry-After",
     "overloaded": "Retry-After",
+    "keys-unavailable": "Retry-After",
+    "rate-limited": "Retry-After",
     "not-ready": "Retry-After",
 }
 
@@ -112,7 +117,7 @@ def response(status: int, slugs: list[str]) -> dict[str, Any]:
     return {
         "description": "\n\n".join(f"`{slug}`: {_row(slug)}" for slug in slugs),
         "headers": {
-            **parts.headers(["X-Request-Id"]),
+            **parts.headers(["X-Request-Id", *parts.RATE_HEADERS]),
             **{name: parts.header(name, required=always) for name, always in headers.items()},
         },
         "content": {

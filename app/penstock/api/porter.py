@@ -16,8 +16,9 @@ from http import HTTPStatus
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
-from penstock.api import entries, openapi, problems, queries, splitting
+from penstock.api import entries, openapi, problems, queries, rates, splitting
 from penstock.api.ask import NOBODY, Ask
+from penstock.api.auth import KeyMissing
 from penstock.api.bodies import (
     NOTHING,
     Terms,
@@ -60,13 +61,19 @@ class Porter:
     """Answers requests for one door."""
 
     def __init__(self, door: Door) -> None:
-        served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
-        self._door = replace(door, document=openapi.written(served, door.limits))
-        self._table = Table(served)
-        self._terms = _terms(door)
+        self._served = tuple(r for r in ROUTES if door.serves_api or r.role is None)
+        self._table = Table(self._served)
+        self.use(door)
         self.gate = Gate(door.limits, door.backlog, door.metrics)
         self._room = Room(door.limits.bodies_max_bytes)
+        self._limiter = door.limiter
         self._answers = Room(door.limits.answers_max_bytes, "sent")
+
+    def use(self, door: Door) -> None:
+        """This one counts for requests that come from now on, but for the limits of the gate and
+        of the rooms."""
+        self._door = replace(door, document=openapi.written(self._served, door.limits))
+        self._terms = _terms(door)
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
@@ -79,7 +86,9 @@ class Porter:
             place = route.path
             if PLACE not in request:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
-            caller = self._caller(request, route)
+            caller = await self._caller(request, route)
+            if self._limiter is not None and self._limiter.rules:
+                await rates.enter(self._door, request, route.traffic, caller)
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(
                 *(self._door, request, caller, key, NOTHING, room),
@@ -99,12 +108,21 @@ class Porter:
             if ANSWER in request:
                 request[ANSWER].give_back()
         self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
+        rates.tell(request, response)
         seal(response, request_id)
         return response
 
-    def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
-        """Who asks. Raises 401."""
-        return NOBODY if route.role is None else self._door.verifier.caller(request.headers)
+    async def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
+        """Who asks. Raises 401. Waits only where the token's key may have been published since."""
+        if route.role is None:
+            return NOBODY
+        try:
+            return self._door.verifier.caller(request.headers)
+        except KeyMissing:
+            if PLACE in request:  # else strangers could take the places of all others
+                request[PLACE].leave()
+                del request[PLACE]
+            return await self._door.verifier.caller_of_late(request.headers)
 
     async def _answer(self, ask: Ask, route: Route) -> web.Response:
         """Reads the body, while there is room for it, and calls the handler."""

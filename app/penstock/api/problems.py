@@ -96,6 +96,11 @@ PROBLEMS: Mapping[str, Slug] = {
         "Not with this method",
         "Use a method that `Allow` names.",
     ),
+    "rate-limited": Slug(
+        HTTPStatus.TOO_MANY_REQUESTS,
+        "More than you may ask",
+        "Wait as long as `Retry-After` says; `RateLimit` on every answer tells what is left.",
+    ),
     "request-timeout": Slug(
         HTTPStatus.REQUEST_TIMEOUT,
         "The body came too slowly",
@@ -176,6 +181,11 @@ PROBLEMS: Mapping[str, Slug] = {
         "Not supported yet",
         "Leave out what is named: the contract has it, this version has not.",
     ),
+    "settings-refused": Slug(
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        "The settings are wrong",
+        "Mend what `errors` names, each with its source; until then the old settings count.",
+    ),
     "internal-error": Slug(
         HTTPStatus.INTERNAL_SERVER_ERROR,
         "A fault of ours",
@@ -185,6 +195,11 @@ PROBLEMS: Mapping[str, Slug] = {
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Out of reach for now",
         "Try again; with `outcome: unknown` it may have been carried out.",
+    ),
+    "keys-unavailable": Slug(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "The token can't be checked for now",
+        "Try again: the keys of tokens can't be fetched from who publishes them.",
     ),
     "overloaded": Slug(
         HTTPStatus.SERVICE_UNAVAILABLE,

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from penstock.api import (
     audit_log,
+    config,
     deliveries,
     docs,
     health,
@@ -116,6 +117,7 @@ _ACTIONS: Mapping[Handler, Action] = {
     deliveries.resend: Action.DELIVERY_RESEND,
     deliveries.enable: Action.ENDPOINT_ENABLE,
     deliveries.test: Action.NOTIFICATION_TEST,
+    config.reload: Action.CONFIG_RELOAD,
 }
 _ANY = "{}"  # stands for a varying segment in the tree; matches itself, as it does all else
 
@@ -151,6 +153,8 @@ ROUTES = (
     Route("POST", "/v1/notifications/test", Role.OPERATOR, deliveries.test, Takes.TEST),
     Route("GET", "/v1/audit", Role.ADMIN, audit_log.list_all, asks=AuditQuery),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
+    Route("GET", "/v1/config", Role.ADMIN, config.show),
+    Route("POST", "/v1/config/reload", Role.ADMIN, config.reload),
     Route("GET", "/livez", None, health.livez),
     Route("GET", "/readyz", None, health.readyz),
     Route("GET", "/metrics", None, health.metrics),

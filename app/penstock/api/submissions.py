@@ -9,6 +9,7 @@ of kind `workflow` holds is looked at in the same way, at any depth.
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -29,13 +30,20 @@ from penstock.api.job_body import JOB, MEMBER, NAMES_MAX, BackoffBody, Form
 from penstock.api.problems import ERRORS_MAX, Fault, Problem, named
 from penstock.api.workflow_body import INNER_HEAD
 from penstock.domain import graph, ids, nesting
+from penstock.domain.effect import Wish, wishes_json
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, OnLost
 from penstock.domain.references import KEY, may_refer, references
-from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
+from penstock.domain.retry import Backoff, Curve, Jitter
+from penstock.domain.terms import ALL, FOLLOWED
 from penstock.domain.workflow import KIND, RunIf
 
 _RUN_IF = RunIf.ALL_SUCCEEDED.value
+_STRICT = (
+    "{kind!r} is no kind that is known here, and {queue} takes no others: give it a handler "
+    "(handlers.modules) or an entry in kinds, or take back queues.{queue}.strict or "
+    "jobs.strict_kinds"
+)
 _MISPLACED = "a reference may stand in the payloads of a workflow's jobs, nowhere else in it"
 
 
@@ -135,6 +143,8 @@ class Intake:
         wrong = [*contradictions(body, at), *self._too_late(body, at)]
         if self._form is JOB and "depends_on" in body:
             wrong += parents_twice([id_.lower() for id_ in body["depends_on"]], at)
+        if self._recipe.terms.may_refuse:
+            wrong += self._unknown(body, at)
         if "notify" in body:
             wrong += notices.faults(body["notify"], at, self._recipe.reach)
         if wrong or payload is None:
@@ -145,25 +155,29 @@ class Intake:
         return body, payload
 
     def _job(self, body: Mapping[str, Any], payload: str) -> NewJob:
-        recipe, defaults = self._recipe, self._recipe.defaults
+        recipe = self._recipe
+        defaults = recipe.terms.of(body["kind"], body.get("queue"))
+        expires_at, ttl_s = body.get("expires_at"), body.get("ttl_s")
+        if defaults.ttl_s is not None and expires_at is None and ttl_s is None:
+            expires_at, ttl_s = _expiry(body, defaults.ttl_s)
         parents = tuple(body["depends_on"]) if "depends_on" in body else ()
         is_loose = self._form is JOB
         return NewJob(
             id=JobId(recipe.mint()),
-            queue=self._queue(body),
+            queue=defaults.queue,
             kind=body["kind"],
             payload=payload,
             priority=body.get("priority", defaults.priority),
             run_at=body.get("run_at"),
             delay_s=body.get("delay_s"),
-            expires_at=body.get("expires_at"),
-            ttl_s=body.get("ttl_s"),
+            expires_at=expires_at,
+            ttl_s=ttl_s,
             unique_key=body.get("unique_key"),
             return_holder=body.get("on_conflict") == "return",
             max_attempts=body.get("max_attempts", defaults.max_attempts),
-            backoff=_backoff(body["backoff"]) if "backoff" in body else DEFAULT_BACKOFF,
+            backoff=_backoff(body, defaults.backoff) if "backoff" in body else defaults.backoff,
             timeout_s=body.get("timeout_s", defaults.timeout_s),
-            on_lost=OnLost(body["on_lost"]) if "on_lost" in body else OnLost.RETRY,
+            on_lost=OnLost(body["on_lost"]) if "on_lost" in body else defaults.on_lost,
             tags=tuple(body["tags"]) if "tags" in body else (),
             traceparent=self._origin.traceparent,
             created_by=self._origin.created_by,
@@ -172,12 +186,12 @@ class Intake:
             depends_on=tuple(map(str.lower, parents)) if is_loose and parents else parents,
             parents=tuple(map(_id, parents)) if is_loose and parents else (),
             run_if=body.get("run_if", _RUN_IF),
-            notify=notices.text(body["notify"]) if "notify" in body else None,
+            notify=notices.text(body["notify"]) if "notify" in body else _notice(defaults.notify),
+            follows=ALL if body.keys().isdisjoint(FOLLOWED) else _follows(body),
         )
 
     def _queue(self, body: Mapping[str, Any]) -> str:
-        queue: str = body.get("queue", self._recipe.defaults.queue)
-        return queue
+        return self._recipe.terms.of(body["kind"], body.get("queue")).queue
 
     def _payload(self, body: Mapping[str, Any], at: str) -> str | None:
         looked = self._seen or self._look(body)
@@ -268,6 +282,13 @@ class Intake:
         if expires <= runs:
             yield Fault(f"{at}/{name}", "must be later than when the job may run first")
 
+    def _unknown(self, body: Mapping[str, Any], at: str) -> Iterator[Fault]:
+        """A kind that nobody knows, where that isn't taken."""
+        terms, kind = self._recipe.terms, body["kind"]
+        defaults = terms.of(kind, body.get("queue"))
+        if defaults.strict and not terms.knows(kind):
+            yield Fault(f"{at}/kind", _STRICT.format(kind=kind, queue=defaults.queue))
+
     def _note_twin(self, key: tuple[str, str], at: str) -> None:
         first = self._places.setdefault(key, at)
         if first != at:
@@ -328,8 +349,27 @@ def _misplaced(payload: Any) -> list[Fault]:
     return [Fault(at, _MISPLACED) for at in islice(found, ERRORS_MAX + 1)]
 
 
-def _backoff(body: BackoffBody) -> Backoff:
-    default = DEFAULT_BACKOFF
+def _expiry(body: Mapping[str, Any], default_s: float) -> tuple[datetime | None, float]:
+    """`expires_at` and `ttl_s`, counted from when the job may run first. Where both are given, the
+    later counts."""
+    if "run_at" in body:
+        return body["run_at"] + timedelta(seconds=default_s), default_s
+    return None, body.get("delay_s", 0.0) + default_s
+
+
+def _follows(body: Mapping[str, Any]) -> int:
+    """What the settings say of the job as long as it lives."""
+    return sum(bit for name, bit in FOLLOWED.items() if name not in body)
+
+
+@lru_cache(maxsize=1024)
+def _notice(wishes: tuple[Wish, ...]) -> str | None:
+    return wishes_json(wishes)
+
+
+def _backoff(asked: Mapping[str, Any], default: Backoff) -> Backoff:
+    """What is asked for, field by field; from then on it is the job's own."""
+    body: BackoffBody = asked["backoff"]
     return Backoff(
         kind=Curve(body.get("kind", default.kind)),
         base_s=body.get("base_s", default.base_s),

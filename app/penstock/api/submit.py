@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import entries, prefer, views
+from penstock.api import entries, prefer, rates, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
@@ -61,6 +61,7 @@ async def one(ask: Ask) -> web.Response:
 async def batch(ask: Ask) -> web.Response:
     """Up to 10,000 jobs, all or none."""
     values = listed(ask.body.value, ask.door.limits.batch_jobs_max)
+    await rates.charge(ask, len(values))
     ask.room.foresee(len(values) * _BRIEF_BYTES)
     jobs, accepted = await _submit(ask, values, _BATCH)
     states = {**accepted.standing, **await _states(ask, _moved(jobs, accepted))}
@@ -128,6 +129,9 @@ async def _as_first(ask: Ask, job: NewJob, id_: JobId) -> NewJob:
         timeout_s=view.timeout_s,
         on_lost=OnLost(view.on_lost),
         traceparent=view.traceparent,
+        expires_at=view.expires_at,
+        ttl_s=None,
+        notify=view.notify,
     )
 
 

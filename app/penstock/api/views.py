@@ -137,7 +137,7 @@ def submitted(new: NewJob, at: datetime, stands: State | None = None) -> dict[st
             traceparent=new.traceparent,
             created_by=new.created_by,
             unique_key=new.unique_key,
-            expires_at=new.expires_at if new.ttl_s is None else at + timedelta(seconds=new.ttl_s),
+            expires_at=_expires_at(new, at),
             workflow_id=new.workflow_id,
             name=new.name,
             depends_on=new.depends_on,
@@ -145,6 +145,14 @@ def submitted(new: NewJob, at: datetime, stands: State | None = None) -> dict[st
             notify=new.notify,
         )
     )
+
+
+def _expires_at(new: NewJob, at: datetime) -> datetime | None:
+    """As submit_jobs has it."""
+    if new.ttl_s is None:
+        return new.expires_at
+    expires_at = at + timedelta(seconds=new.ttl_s)
+    return expires_at if new.expires_at is None else max(new.expires_at, expires_at)
 
 
 def workflow(view: WorkflowView) -> dict[str, Any]:

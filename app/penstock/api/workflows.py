@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import notices, prefer, views
+from penstock.api import notices, prefer, rates, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
@@ -56,6 +56,7 @@ async def create(ask: Ask) -> web.Response:
         notices.faults(body.get("notify", ()), "", ask.door.reach)
     )
     values = listed(body, graph.JOBS_MAX, wrong)
+    await rates.charge(ask, len(values))
     head = {name: value for name, value in body.items() if name != "jobs"}
     workflow = NewWorkflow(
         JobId(ask.door.minter.mint()),
@@ -88,6 +89,7 @@ async def add(ask: Ask) -> web.Response:
     """Jobs for a workflow that runs, all or none."""
     values = listed(ask.body.value, graph.JOBS_MAX)
     workflow = await _own(ask)
+    await rates.charge(ask, len(values))
     ask.room.foresee(ask.body.size + _BRIEF_BYTES * len(values))
     taken = await accept(ask, values, _PLACE, partial(_taken, ask, values, workflow.id))
     key, told = await request_key(ask, values), _told_of(ask, workflow.id, taken.jobs)

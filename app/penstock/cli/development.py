@@ -60,7 +60,8 @@ BANNER = """
 @click.pass_obj
 def dev(server: Serve) -> None:
     """Run everything on this machine: PostgreSQL, Redis and the server."""
-    from penstock.settings import Dev, environment, load, load_section
+    from penstock.settings import Dev, environment, load_section
+    from penstock.settings.watched import source_of
     from penstock.store.migrate import migrate
 
     given = {ENVIRONMENT: "development", **environment()}
@@ -76,12 +77,13 @@ def dev(server: Serve) -> None:
     _check(given)
     with ExitStack() as stack:
         found = _with_servers(given, directory, stack)
-        settings = load(found)
+        source = source_of(found)
+        settings = source.load()
         dsn = settings.postgres.address
         with explained(dsn):
             run(migrate(dsn))
         stack.enter_context(exported(found, directory))
-        start(server, settings, _banner(settings, directory))
+        start(server, settings, source, _banner(settings, directory))
         click.echo("penstock: stopping the embedded servers", err=True)
 
 

@@ -13,9 +13,11 @@ from penstock.cli.looping import run, run_with_handlers
 
 if TYPE_CHECKING:
     from penstock.settings import Settings
+    from penstock.settings.watched import Source
 
-# What `__main__` gives us: runs a server until SIGTERM or SIGINT, tells its URL when it is ready.
-Serve = Callable[["Settings", Callable[[str], None]], Coroutine[Any, Any, None]]
+# What `__main__` gives us: runs a server until SIGTERM or SIGINT, tells its URL when it is ready,
+# and reads its settings again from there.
+Serve = Callable[["Settings", Callable[[str], None], "Source"], Coroutine[Any, Any, None]]
 
 
 @click.command()
@@ -26,15 +28,18 @@ def serve(server: Serve, roles: str | None) -> None:
 
     The database must be migrated: `penstock migrate`.
     """
-    from penstock.settings import environment, load
+    from penstock.settings import environment
+    from penstock.settings.watched import source_of
 
-    settings = load(environment())
-    if roles is not None:
-        settings = settings.model_copy(update={"roles": _parsed(roles)})
-    start(server, settings, lambda url: click.echo(f"penstock: ready on {url}", err=True))
+    over = {} if roles is None else {"roles": _parsed(roles)}
+    source = source_of(environment(), over=over)
+    settings = source.load()
+    start(server, settings, source, lambda url: click.echo(f"penstock: ready on {url}", err=True))
 
 
-def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) -> None:
+def start(
+    server: Serve, settings: "Settings", source: "Source", on_ready: Callable[[str], None]
+) -> None:
     """Runs a server to its end, after a look at whether it can begin."""
     from penstock.settings import environment
 
@@ -44,7 +49,7 @@ def start(server: Serve, settings: "Settings", on_ready: Callable[[str], None]) 
     chaos.arm(environment().get(chaos.VARIABLE), settings.env)
     run(greet_redis(settings.redis))
     with explained(settings.postgres.address):
-        run_with_handlers(server(settings, on_ready))
+        run_with_handlers(server(settings, on_ready, source))
 
 
 def _parsed(text: str) -> tuple[str, ...]:

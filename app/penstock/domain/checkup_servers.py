@@ -215,12 +215,12 @@ def of_rights(lacking: Sequence[str], role: str) -> Finding:
     """`lacking`: "UPDATE on jobs", …"""
     check = "postgres.rights"
     if not lacking:
-        return ok(check, f"{role} may read and write all tables")
+        return ok(check, f"{role} has what a replica needs")
     more = f" and {len(lacking) - 3} more" if len(lacking) > 3 else ""
     return wrong(
         check,
         f"{role} lacks {', '.join(lacking[:3])}{more}",
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        f"run as the owner of the tables: penstock migrate --grant-to {role}",
     )
 
 

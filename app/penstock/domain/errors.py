@@ -32,6 +32,13 @@ class QueueUnavailable(Unavailable):
         super().__init__("Redis", why, unknown=unknown)
 
 
+class KeysUnavailable(Unavailable):
+    """The key set of tokens could not be fetched."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("the key set at auth.jwks_url", why)
+
+
 class Contended(PenstockError):
     """Others are changing the same thing just now; nothing has been done, so try again."""
 

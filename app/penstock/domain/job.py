@@ -57,6 +57,7 @@ class NewJob:
     parents: tuple[JobId, ...] = ()  # the same as ids
     run_if: str = "all_succeeded"  # a RunIf; counts where there are parents
     notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
+    follows: int = 0  # what of it the configuration says, then as it is now: see `terms`
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,4 +95,5 @@ class Started:
     traceparent: str | None = None
     created_by: str = ""
     notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
+    follows: int = 0  # what of it the configuration says: see `terms.followed`
     graph_id: JobId | None = None  # its workflow, or workflow.LOOSE: others depend on its end

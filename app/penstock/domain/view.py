@@ -54,6 +54,7 @@ class JobView:
     depends_on: tuple[str, ...] = ()
     run_if: str | None = None  # null where it depends on nothing
     notify: str | None = None  # JSON text of its wishes; null: none
+    follows: int = 0  # see `terms.followed`
 
     @property
     def size(self) -> int:

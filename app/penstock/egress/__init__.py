@@ -3,6 +3,7 @@
 from penstock.egress.client import Egress
 from penstock.egress.errors import EgressError, EgressRefused
 from penstock.egress.guard import Network, header_refusal, networks, refusal, url_refusal
+from penstock.egress.pinned import fetched, pinned
 from penstock.egress.response import Response
 from penstock.egress.retrying import is_transient, retry_after_s
 
@@ -12,9 +13,11 @@ __all__ = [
     "EgressRefused",
     "Network",
     "Response",
+    "fetched",
     "header_refusal",
     "is_transient",
     "networks",
+    "pinned",
     "refusal",
     "retry_after_s",
     "url_refusal",

@@ -8,13 +8,14 @@ would take the judging out of our hands, so none is supported.
 """
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 from aiohttp import (
     ClientError,
     ClientResponse,
     ClientSession,
+    ClientSSLError,
     ClientTimeout,
     DummyCookieJar,
     TCPConnector,
@@ -25,7 +26,7 @@ from yarl import URL
 
 from penstock import VERSION
 from penstock.egress.errors import AddressRefused, EgressError, EgressRefused
-from penstock.egress.guard import header_refusal, networks, parsed_url, refusal
+from penstock.egress.guard import Network, header_refusal, networks, parsed_url, refusal
 from penstock.egress.reading import read_body
 from penstock.egress.resolver import GuardedResolver
 from penstock.egress.response import Response
@@ -57,13 +58,17 @@ class Egress:
         connections_max: int = 200,
         connections_per_host_max: int = 20,
     ) -> None:
-        self._allow = networks(allow)
+        self._allow = list(networks(allow))  # shared with the resolver
         self._connect_timeout_s = connect_timeout_s
         self._response_max_bytes = response_max_bytes
         self._connections_max = connections_max
         self._connections_per_host_max = connections_per_host_max
         self._resolver: GuardedResolver | None = None
         self._session: ClientSession | None = None
+
+    def allow(self, networks: Sequence[Network]) -> None:
+        """These count from now on; connections that are open stay."""
+        self._allow[:] = networks
 
     async def __aenter__(self) -> Self:
         self._resolver = GuardedResolver(self._allow, self._connect_timeout_s)
@@ -181,6 +186,8 @@ def _headers(answer: ClientResponse) -> dict[str, str]:
 
 def _told(exc: Exception, timeout_s: float) -> EgressRefused | EgressError:
     """What went wrong, in our words."""
+    if isinstance(exc, ClientSSLError):  # before ValueError, which a bad certificate is, too
+        return EgressError(f"no answer by TLS: {exc}"[:500])
     if isinstance(exc, ValueError):  # aiohttp's InvalidURL, a name that no DNS can hold
         return EgressRefused("the URL can't be called as it is")
     cause: BaseException | None = exc

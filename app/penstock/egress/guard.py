@@ -72,6 +72,8 @@ _DENIED: tuple[tuple[Network, str], ...] = tuple(
     )
 )
 _INSIDE = frozenset({"a private address", "a carrier's shared address", "loopback"})
+# What may also be reached at a URL that the operator has pinned himself: his own networks.
+OWN_NETWORKS: tuple[str, ...] = tuple(str(cidr) for cidr, why in _DENIED if why in _INSIDE)
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _UNICAST_6 = IPv6Network("2000::/3")  # all that IANA has given out as global unicast
 _NAT64 = IPv6Network("64:ff9b::/96")  # RFC 6052: the last 32 bits are the IPv4 address

@@ -45,7 +45,7 @@ class Auditor:
         self._audit = audit
         self._lock = lock
         self._metrics = metrics
-        self._every_s = every_s
+        self.every_s = every_s
         self._began = self._ended = clock.monotonic()
         self._walks: list[Callable[[bytes], Awaitable[bytes | None]]] = [
             partial(self._walk, audit.places),
@@ -64,12 +64,12 @@ class Auditor:
 
     async def step(self) -> float:
         """One page of each walk, or the looks; the pause until the next step."""
-        if not self._every_s:
+        if not self.every_s:
             return _OFF_S
         began = clock.monotonic()
-        if not await self._lock("audit", max(_LOCK_S, 2 * self._every_s)):
+        if not await self._lock("audit", max(_LOCK_S, 2 * self.every_s)):
             self._stand_by()
-            return self._every_s
+            return self.every_s
         if not self._looked:
             await self._look()
             self._looked = True
@@ -79,7 +79,7 @@ class Auditor:
         if any(cursor is not None for cursor in self._cursors):
             return (_SHARE - 1) * (clock.monotonic() - began)
         self._end()
-        pause_s = max(self._every_s - (clock.monotonic() - self._began), 0.0)
+        pause_s = max(self.every_s - (clock.monotonic() - self._began), 0.0)
         self._begin()
         return max(pause_s, (_SHARE - 1) * (clock.monotonic() - began))
 
@@ -104,7 +104,7 @@ class Auditor:
         wrong, self._queue = await self._audit.counts(self._queue, _QUEUES, _ROWS)
         self._report("counts", wrong)
         self._report("orphaned", self._again("orphaned", await self._audit.orphans()))
-        waiting = await self._audit.waiting(self._every_s)
+        waiting = await self._audit.waiting(self.every_s)
         passed_over = [one.job for one in waiting if one.passed_over]
         self._report("stuck", self._again("stuck", passed_over))
 

@@ -97,7 +97,7 @@ class Children:
         metrics: Metrics,
         command: Sequence[str] = COMMAND,
     ) -> None:
-        self._setup = setup
+        self.setup = setup
         self._places = places
         self._start_max_s = start_max_s
         self._metrics = metrics
@@ -175,7 +175,7 @@ class Children:
         """Gives it setup and job. Raises CanNotStart."""
         try:
             async with asyncio.timeout(self._start_max_s):
-                born.writer.write(packed(asdict(self._setup)))
+                born.writer.write(packed(asdict(self.setup)))
                 message = await received(born.reader, SLACK_BYTES)
         except TimeoutError:
             raise CanNotStart(f"it wasn't ready within {self._start_max_s:g} s") from None
@@ -190,7 +190,7 @@ class Children:
 
     async def _converse(self, child: Child, born: Born) -> Ending | None:
         """Takes in what it tells; its ending, or None when it died without."""
-        texts = self._setup.result_max_bytes + self._setup.bounds.submit_max_bytes
+        texts = self.setup.result_max_bytes + self.setup.bounds.submit_max_bytes
         bytes_max = 2 * texts + SLACK_BYTES  # JSON texts within JSON
         try:
             while (message := await received(born.reader, bytes_max)) is not None:

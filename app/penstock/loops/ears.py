@@ -28,6 +28,7 @@ class Ears:
         self.on_due: Callable[[str, int], None] = lambda _queue, _due_ms: None
         self.on_cancel: Callable[[JobId], None] = lambda _id: None
         self.on_settings: Callable[[], None] = lambda: None
+        self.on_configuration: Callable[[], None] = lambda: None
         self.on_ended: Callable[[list[JobId]], None] = lambda _ids: None
         self.on_back: Callable[[], None] = lambda: None  # the line was broken: messages were missed
 
@@ -58,6 +59,8 @@ class Ears:
         elif channel == keys.CANCEL:
             for id_ in _ids(data):
                 self.on_cancel(id_)
+        elif channel == keys.SETTINGS and data == keys.CONFIGURATION:
+            self.on_configuration()
         elif channel == keys.SETTINGS:
             self.on_settings()
         elif channel == keys.ENDED:

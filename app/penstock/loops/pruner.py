@@ -45,6 +45,15 @@ class Pruner:
     ) -> None:
         self._retention = retention
         self._metrics = metrics
+        self._looked: dict[tuple[State, Lane], PrunedLane] = {}
+        self._since: dict[str, datetime] = {}
+        self._rows: dict[str, int] = {}  # of the next statement
+        self.use(settings, book)
+
+    def use(self, settings: RetentionSettings, book: Book) -> None:
+        """These ages count from the next step on, and those of their own of these kinds and
+        queues."""
+        retention = self._retention
         self._rows_max = settings.step_max
         self._keys_s = settings.idempotency_s
         self._workflows_s = settings.workflows_s
@@ -62,14 +71,7 @@ class Pruner:
         self._kept_s = {state: seconds for state, seconds in wanted.items() if seconds}
         self._book = book
         self._lanes: deque[KeptLess] | None = None
-        self._looked: dict[tuple[State, Lane], PrunedLane] = {}
-        self._since: dict[str, datetime] = {}
-        self._since_until = 0.0
-        self._rows: dict[str, int] = {}  # of the next statement
-
-    def heed(self, book: Book) -> None:
-        """From now on these kinds and queues have a time of their own."""
-        self._book, self._lanes = book, None
+        self._since_until = 0.0  # what was passed over may be old enough by now
 
     async def step(self) -> float:
         """One statement for each sort of thing; the pause until the next step."""
@@ -116,16 +118,16 @@ class Pruner:
         """Takes what goes before others of its state, lane by lane, for a while; whether there may
         be more."""
         if self._lanes is None:
-            lanes = await self._retention.lanes() if self._book.keeps else []
-            self._lanes = deque(self._kept_less(lanes))
-        more = False
-        for _ in range(len(self._lanes)):
+            found = await self._retention.lanes() if self._book.keeps else []
+            self._lanes = deque(self._kept_less(found))
+        more, lanes = False, self._lanes  # others may take their place meanwhile
+        for _ in range(len(lanes)):
             if clock.monotonic() - began > _LANES_S:
                 return True
-            state, lane, kept_s = self._lanes[0]
+            state, lane, kept_s = lanes[0]
             await self._bounded("lanes", partial(self._prune_lane, state, lane, kept_s))
             more |= not self._looked[state, lane].is_end
-            self._lanes.rotate(-1)
+            lanes.rotate(-1)
         return more
 
     def _kept_less(self, lanes: Sequence[Lane]) -> Iterator[KeptLess]:

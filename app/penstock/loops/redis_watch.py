@@ -5,9 +5,11 @@ an index, and a running replica that ends helps nobody. If we die here, nothing 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 
-from penstock.domain.safety import Fault, RedisState, redis_faults, refused
+from penstock.domain.safety import Fault, redis_faults, refused
+from penstock.queue.checkup import state_of
+from penstock.queue.redis import RedisDoor
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -19,20 +21,15 @@ log = get_logger(__name__)
 class RedisWatch:
     """`faults`: what was found last."""
 
-    def __init__(
-        self,
-        look: Callable[[], Awaitable[RedisState | None]],
-        accepted: Collection[str],
-        metrics: Metrics,
-    ) -> None:
-        self._look = look
+    def __init__(self, door: RedisDoor, accepted: Collection[str], metrics: Metrics) -> None:
+        self._door = door
         self._accepted = accepted
         self._metrics = metrics
         self.faults: list[Fault] = []
         self.wake = asyncio.Event()
 
     async def step(self) -> float:
-        state = await self._look()
+        state = await state_of(self._door)
         found = refused(redis_faults(state), self._accepted) if state is not None else []
         for fault in found:
             self._metrics.redis_faults(fault.risk).set(1)

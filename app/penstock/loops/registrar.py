@@ -6,8 +6,10 @@ running rows expires and is forgotten.
 """
 
 import asyncio
+import os
+import socket
 
-from penstock import clock
+from penstock import VERSION, clock
 from penstock.domain.attempt import Outcome
 from penstock.loops.held import Held
 from penstock.loops.identity import Me
@@ -18,6 +20,11 @@ from penstock.telemetry.logs import get_logger
 _REST_S = 60.0
 
 log = get_logger(__name__)
+
+
+def identity_of(queues: tuple[str, ...], kinds: tuple[str, ...], slots: int) -> Identity:
+    """How this process enters itself."""
+    return Identity(socket.gethostname(), os.getpid(), VERSION, queues, kinds, slots)
 
 
 class Registrar:

@@ -54,7 +54,7 @@ class Relay:
         metrics: Metrics,
     ) -> None:
         self._channel = channel
-        self._outlet = outlet
+        self.outlet = outlet
         self._effects = effects
         self._compose = compose
         self._metrics = metrics
@@ -81,8 +81,8 @@ class Relay:
         if self._draining or free <= 0 or self.is_shut():
             return _TICK_S
         lease = secrets.token_bytes(16)
-        count = min(max(self._outlet.at_once, free), _CLAIM_MAX)
-        share = (self._outlet.at_once, count, _LEASE_S)
+        count = min(max(self.outlet.at_once, free), _CLAIM_MAX)
+        share = (self.outlet.at_once, count, _LEASE_S)
         closed = [*self._busy, *self.rests.names()]
         after = self._after
         claimed = await self._effects.claim(self._channel, lease, closed, share, after)
@@ -108,7 +108,7 @@ class Relay:
         for task in self._busy.values():
             task.cancel()
         await asyncio.gather(*self._busy.values(), return_exceptions=True)
-        await self._outlet.close()
+        await self.outlet.close()
 
     async def _serve(self, endpoint: str, lease: bytes, batch: Sequence[Effect]) -> None:
         try:
@@ -179,7 +179,7 @@ class Relay:
         if not messages:
             return []
         try:
-            return await self._outlet.deliver(messages)
+            return await self.outlet.deliver(messages)
         except Exception as error:  # an outlet's bug must not lose a message
             log.exception("outlet_failed", channel=self._channel)
             told = traceback.format_exception_only(error)[-1].strip()

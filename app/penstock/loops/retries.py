@@ -24,6 +24,11 @@ class Retries:
         self._metrics = metrics
         self._budgets: dict[str, RetryBudget] = {}
 
+    def use(self, rules: BudgetRules) -> None:
+        """These count from now on; where they are others, each kind begins with a full budget."""
+        if rules != self._rules:
+            self._rules, self._budgets = rules, {}
+
     def count(self, kinds: Iterable[str]) -> None:
         """Attempts of these kinds have ended, one for each time that a kind is named."""
         now = clock.monotonic()

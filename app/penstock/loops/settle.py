@@ -101,7 +101,7 @@ class Settler:
         self._enqueuer = sequel.enqueuer
         self._metrics = metrics
         self._judge = judge
-        self._policy = policy
+        self.policy = policy
         self.refused: dict[JobId, None] = {}  # running rows that nothing settles, oldest first
         self._plain: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
         self._in_graphs: Batcher[Outgoing] = Batcher(self._flush, ROWS_MAX, weight)
@@ -265,8 +265,8 @@ class Settler:
         cancel_known = outgoing.cancel_requested or ending.outcome is Outcome.CANCELLED
         mark = _fingerprint(job, ending) if verdict.state is State.DEAD else None
         effects: Sequence[NewEffect] = ()
-        if verdict.state is not None and not self._policy.is_silent(verdict.state, job.notify):
-            effects = self._policy.of_job(_ended(job, verdict))
+        if verdict.state is not None and not self.policy.is_silent(verdict.state, job.notify):
+            effects = self.policy.of_job(_ended(job, verdict))
         return Settlement(job, ending, verdict, error, cancel_known, effects, mark)
 
     def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:

@@ -45,8 +45,12 @@ _ONLY_RECOVERY = Delivery(Fate.DROPPED, "the rule tells of the recovery only")
 
 class Sieve:
     def __init__(self, rules: Iterable[Rule], marks: RuleMarks) -> None:
-        self._rules = {rule.name: rule for rule in rules}
         self._marks = marks
+        self.use(rules)
+
+    def use(self, rules: Iterable[Rule]) -> None:
+        """These count from now on."""
+        self._rules = {rule.name: rule for rule in rules}
 
     def rule(self, name: str) -> Rule | None:
         return self._rules.get(name)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from penstock.domain import address
-from penstock.domain.effect import Channel, Rule
+from penstock.domain.effect import Channel, Rule, Wish
 from penstock.domain.errors import WrongSetting
 from penstock.egress import Network, url_refusal
 
@@ -48,13 +48,14 @@ class Reach:
         asked = ((Channel.WEBHOOK, self.hooks), (Channel.EMAIL, self.mails))
         return [channel for channel, is_there in asked if is_there]
 
-    def demand(self, rules: Iterable[Rule]) -> None:
-        """Raises WrongSetting for a rule that could tell nobody."""
-        for rule in rules:
-            why = self(rule.wish.channel, rule.wish.endpoint)
+    def demand(self, rules: Iterable[Rule], wishes: Iterable[tuple[str, Wish]] = ()) -> None:
+        """Raises WrongSetting for a rule that could tell nobody, or a wish of the settings, which
+        come with their keys."""
+        asked = [(f"notifications.rules: {rule.name}", rule.wish) for rule in rules]
+        for key, wish in [*asked, *wishes]:
+            why = self(wish.channel, wish.endpoint)
             if why is not None:
-                channel = rule.wish.channel
-                raise WrongSetting(f"notifications.rules: {rule.name}: its {channel} {why}")
+                raise WrongSetting(f"{key}: its {wish.channel} {why}")
 
     def _scheme_fault(self, url: str) -> str | None:
         if urlsplit(url).scheme.lower() in self.schemes:

@@ -1,12 +1,13 @@
 """Every setting, typed, with unit and limit; the only reader of YAML and of the environment."""
 
+from penstock.settings.auth import Auth
 from penstock.settings.brokers import AlertRule, Alerts, Kafka, RabbitMq
 from penstock.settings.loading import Setting, describe, given_keys, load, load_section, survey
 from penstock.settings.names import SettingsError, SourceUnavailable
 from penstock.settings.notifications import Notifications, Smtp, Webhook
+from penstock.settings.rate_limits import RateLimit, RateLimits
 from penstock.settings.section import Section
 from penstock.settings.sections import (
-    Auth,
     Dev,
     Egress,
     Handlers,
@@ -40,6 +41,8 @@ __all__ = [
     "Postgres",
     "Queue",
     "RabbitMq",
+    "RateLimit",
+    "RateLimits",
     "Redis",
     "Retention",
     "Role",

@@ -18,13 +18,10 @@ FILE_MAX_BYTES = 64 * 1024
 
 def put_secret_files(found: Found, environ: Mapping[str, str]) -> None:
     """Adds what the files set; one that is wrong doesn't keep the others from being read."""
-    given = environ.get(SECRETS_DIR)
-    directory = DIRECTORY if given is None else Path(given)
-    if given is None and not directory.is_dir():
-        return
     try:
-        files = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
+        files = files_in_directory(environ)
     except OSError as error:
+        directory = environ.get(SECRETS_DIR, DIRECTORY)
         found.blame(f"{SECRETS_DIR}, {directory}, can't be read: {error.strerror}")
         return
     seen: dict[str, Path] = {}
@@ -35,6 +32,15 @@ def put_secret_files(found: Found, environ: Mapping[str, str]) -> None:
         else:
             seen[key] = path
             _put(found, key, path)
+
+
+def files_in_directory(environ: Mapping[str, str]) -> list[Path]:
+    """By name. Raises OSError."""
+    given = environ.get(SECRETS_DIR)
+    directory = DIRECTORY if given is None else Path(given)
+    if given is None and not directory.is_dir():
+        return []
+    return sorted(path for path in directory.iterdir() if not path.name.startswith("."))
 
 
 def text_of(path: Path) -> str:

@@ -15,9 +15,11 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from penstock.domain.defaults import Book, Defaults
+from penstock.settings.auth import Auth
 from penstock.settings.brokers import Alerts, Broker, Kafka, RabbitMq
 from penstock.settings.kinds import Kinds, Queues
 from penstock.settings.notifications import Notifications, Smtp, Webhook
+from penstock.settings.rate_limits import RateLimits
 from penstock.settings.section import Section
 from penstock.settings.servers import Postgres, Redis
 from penstock.settings.values import (
@@ -29,8 +31,6 @@ from penstock.settings.values import (
     ImportName,
     Kept,
     KeptLong,
-    LongSecret,
-    PublicKeys,
     Roles,
 )
 from penstock.settings.worker import Worker
@@ -126,41 +126,6 @@ class Http(Section):
                 f"http.answers_max_bytes ({self.answers_max_bytes}) must be at least eight times "
                 f"http.body_max_bytes ({self.body_max_bytes}): a job with its result is told to "
                 "one caller, who gets half of it at most"
-            )
-        return self
-
-
-class Auth(Section):
-    """Who may ask."""
-
-    jwt_secret: LongSecret | None = Field(
-        None, description="key of the HS256 tokens, 32 bytes at least"
-    )
-    # Not repeated in errors: somebody may have put a private key there.
-    public_keys: PublicKeys = Field(
-        (),
-        max_length=20,
-        repr=False,
-        description="keys of RS256, ES256 and EdDSA tokens: {kid, pem} or {file} (PEM, JWK set)",
-    )
-    issuer: str | None = Field(None, description="the `iss` a token must have; none = any")
-    audience: str | None = Field(None, description="the `aud` a token must have; none = any")
-    token_type: Literal["JWT", "at+jwt"] | None = Field(
-        None, description="the `typ` a token must have; none = either, or none"
-    )
-    token_max_age_s: int = Field(
-        400 * DAY_S, ge=60, le=4000 * DAY_S, description="longest life of a token"
-    )
-    leeway_s: int = Field(30, ge=0, le=300, description="clock difference that is forgiven")
-
-    @model_validator(mode="after")
-    def _has_a_key(self) -> Self:
-        if self.jwt_secret is None and not self.public_keys:
-            raise PydanticCustomError(
-                "lacking",
-                "auth.jwt_secret is required, or auth.public_keys: set PENSTOCK_AUTH__JWT_SECRET, "
-                "or PENSTOCK_AUTH__JWT_SECRET_FILE to a file that holds it, "
-                "or PENSTOCK_AUTH__PUBLIC_KEYS",
             )
         return self
 
@@ -279,6 +244,14 @@ class Log(Section):
     )
 
 
+class Config(Section):
+    """The settings themselves."""
+
+    poll_s: float = Field(
+        30, ge=0.2, le=DAY_S, description="time between two looks for settings that changed"
+    )
+
+
 class Dev(Section):
     """The servers that `penstock dev` starts."""
 
@@ -303,6 +276,7 @@ class Settings(Section):
     postgres: Postgres
     redis: Redis
     auth: Auth
+    rate_limits: RateLimits = RateLimits()
     worker: Worker = Worker()
     queue: Queue = Queue()
     jobs: Jobs = Jobs()
@@ -320,6 +294,7 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     notifications: Notifications = Notifications()
     log: Log = Log()
+    config: Config = Config()
     dev: Dev = Dev()
 
     # Where each value came from, by dotted key; a key that is not in here has its default.
@@ -349,6 +324,11 @@ class Settings(Section):
                         f"{name}.retention.{field} ({own:g}) must be at most retention.{field} "
                         f"({of_all:g}), after which jobs of all kinds go: raise that"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _fetches_keys_safely(self) -> Self:
+        self.auth.demand_safe_url(self.env)
         return self
 
     @model_validator(mode="after")

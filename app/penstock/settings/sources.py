@@ -13,8 +13,8 @@ from penstock import places
 from penstock.settings import ssm, yaml_file
 from penstock.settings.found import Found
 from penstock.settings.names import SettingsError
-from penstock.settings.secret_files import put_secret_files
-from penstock.settings.variables import CONFIG_DIR, ENVIRONMENT, put_variables
+from penstock.settings.secret_files import files_in_directory, put_secret_files
+from penstock.settings.variables import CONFIG_DIR, ENVIRONMENT, files_named, put_variables
 
 
 def gather(
@@ -39,6 +39,14 @@ def gather(
     put_secret_files(found, environ)
     put_variables(found, environ)
     return found
+
+
+def files_of(environ: Mapping[str, str], config_dir: Path | None = None) -> list[Path]:
+    """The files that settings are read from, whether they are there or not. Raises
+    SettingsError."""
+    directory, environment = config_dir or _config_dir(environ), environ.get(ENVIRONMENT)
+    yaml = [directory / "base.yaml", directory / f"{environment or 'production'}.yaml"]
+    return [*yaml, *files_in_directory(environ), *files_named(environ)]
 
 
 def _config_dir(environ: Mapping[str, str]) -> Path:

@@ -70,6 +70,12 @@ def put_variables(found: Found, environ: Mapping[str, str]) -> None:
                 found.errors.append(error)
 
 
+def files_named(environ: Mapping[str, str]) -> list[Path]:
+    """The files that variables name for secrets."""
+    keys = {name: key_of_variable(name) for name in sorted(environ) if name.startswith(PREFIX)}
+    return [Path(environ[name]) for name, key in keys.items() if _key_of_file(key) is not None]
+
+
 def _put(found: Found, environ: Mapping[str, str], name: str) -> None:
     key, text = key_of_variable(name), environ[name]
     if (of_file := _key_of_file(key)) is not None:

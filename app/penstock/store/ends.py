@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
+from penstock.domain.terms import Current
 from penstock.domain.view import AttemptView, JobView
 from penstock.store.postgres import Postgres
 from penstock.store.reads import job_view
@@ -35,8 +36,9 @@ class EndView:
 
 
 class Ends:
-    def __init__(self, postgres: Postgres) -> None:
+    def __init__(self, postgres: Postgres, current: Current | None = None) -> None:
         self._pg = postgres
+        self._current = current or Current()
 
     async def jobs(self, ends: Sequence[End], part_max: int) -> dict[End, EndView]:
         """Those that are still there; payloads and results of `part_max` characters at most."""
@@ -45,7 +47,7 @@ class Ends:
         found = await self._pg.read("jobs_at_their_ends", ids, attempts, states, part_max)
         return {
             End(JobId(row["job_id"]), row["attempt"], State(row["state"])): EndView(
-                job_view(row), row["is_cut"]
+                self._current.followed(job_view(row)), row["is_cut"]
             )
             for row in found
         }

@@ -53,14 +53,14 @@ class Graphs:
 
     def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
-        self._policy = policy
+        self.policy = policy
 
     async def settle(self, batch: Sequence[Settlement]) -> tuple[Settlements, Moved]:
         """As `Jobs.settle`, for attempts of jobs whose `graph_id` is known."""
         async with self._pg.transaction(
             before="before_settle_graph", after="after_settle_graph"
         ) as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             await walk.lock(_graph(one.job) for one in batch)
             found = await transaction.rows("settle_attempts", *settlement(batch, is_locked=True))
             made = settlements(found)
@@ -93,7 +93,7 @@ class Graphs:
     ) -> Moved | None:
         """Ends a job of a graph that waits; None if it doesn't wait."""
         async with self._pg.transaction(after="after_cancel_graph") as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             await walk.lock([graph])
             ended = await walk.end_blocked([id_], State.CANCELLED, "requested")
             ended = ended or await walk.end_due([id_], "requested")
@@ -112,7 +112,7 @@ class Graphs:
         graph = found[0][1]
         here = [(JobId(id_), is_blocked) for id_, of, is_blocked in found if of == graph]
         async with self._pg.transaction(after="after_expire_graph") as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             await walk.lock([JobId(graph)])
             blocked = [id_ for id_, is_blocked in here if is_blocked]
             over = await walk.end_blocked(blocked, State.CANCELLED, "expired", expired=True)
@@ -124,7 +124,7 @@ class Graphs:
         """Lets nothing of it begin any more, and asks what runs to stop. WorkflowNotFound,
         WrongWorkflowState. `entry`: as the audit log tells of it."""
         async with self._pg.transaction(after="after_cancel_workflow") as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             found = await _locked(walk, id_)
             if found.state is not WorkflowState.RUNNING:
                 raise WrongWorkflowState(found.state, "only a running one can be cancelled")
@@ -144,7 +144,7 @@ class Graphs:
         async with self._pg.transaction(
             before="before_advance", after="after_advance"
         ) as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             await walk.lock([graph])
             await walk.resume(graph)
             return await walk.finish()
@@ -165,7 +165,7 @@ class Graphs:
         or of all. A dry run moves nothing, and nor does one whose plan is without `renewal.only`.
         WorkflowNotFound, WrongWorkflowState, DuplicateJob; Contended while it is unfinished."""
         async with self._pg.transaction(after="after_retry_workflow") as transaction:
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             found = await _locked(walk, id_)
             check_retry(found)
             nodes = await nodes_of(transaction, id_)
@@ -206,7 +206,7 @@ class Graphs:
     async def _retry_loose(self, id_: JobId, renewal: Renewal) -> Moved | None:
         try:
             async with self._pg.transaction(after="after_retry") as transaction:
-                walk = Walk(transaction, self._policy)
+                walk = Walk(transaction, self.policy)
                 homes = await homes_of_parents(transaction, id_)
                 await walk.lock({LOOSE, *homes.values()})
                 if not (await transaction.rows("has_edges", id_))[0][0]:

@@ -69,7 +69,7 @@ class Jobs:
 
     def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
-        self._policy = policy
+        self.policy = policy
 
     async def start(self, ids: Sequence[JobId], worker: WorkerId) -> list[Started]:
         """Moves what is due to running under this worker's name, in the order of `ids`."""
@@ -110,13 +110,13 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[21]) for row in found]
+        return [(rows.started(row), row[22]) for row in found]
 
     async def cancel_due(self, id_: JobId, entry: Entry | None = None) -> Due | None:
         async with self._pg.transaction(after="after_cancel") as transaction:
             found = await transaction.rows("cancel_due", id_)
             over = [_cancelled(id_, "requested", *row[:4]) for row in found]
-            await tell_ends(transaction, self._policy, over)
+            await tell_ends(transaction, self.policy, over)
             if found and entry is not None:
                 was = State.SCHEDULED if found[0][4] else State.READY
                 await note(transaction, entry.changed("state", was, State.CANCELLED))
@@ -127,7 +127,7 @@ class Jobs:
         async with self._pg.transaction(after="after_expire") as transaction:
             found = await transaction.rows("expire_due", limit)
             over = [_cancelled(JobId(row[0]), "expired", *row[1:]) for row in found]
-            await tell_ends(transaction, self._policy, over)
+            await tell_ends(transaction, self.policy, over)
         return [Due(JobId(row[0]), row[1], row[2], row[3], 0) for row in found]
 
     async def cancel_running(self, id_: JobId, entry: Entry | None = None) -> WorkerId | None:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from penstock import clock
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, State
+from penstock.domain.terms import Current
 from penstock.domain.view import JobView
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -68,8 +69,9 @@ class _Found:
 
 
 class Lists:
-    def __init__(self, postgres: Postgres, health: Health) -> None:
+    def __init__(self, postgres: Postgres, health: Health, current: Current | None = None) -> None:
         self._pg = postgres
+        self._current = current or Current()
         self._health = health
         self._common: set[_Tags] = set()
         self._common_until = 0.0
@@ -87,7 +89,7 @@ class Lists:
                 items = await _read_jobs(read, ids, whole=whole)
         if len(items) < len(ids):
             following = items[-1].id
-        return JobPage(items, following)
+        return JobPage([self._current.followed(item) for item in items], following)
 
     def _remembered(self) -> set[_Tags]:
         """Tags that were common a moment ago."""

@@ -39,7 +39,7 @@ class Nesting:
 class Nested:
     def __init__(self, postgres: Postgres, policy: Policy = TELLS_NOTHING) -> None:
         self._pg = postgres
-        self._policy = policy
+        self.policy = policy
 
     async def store(self, job: Started, submission: Submission) -> Nesting:
         """Makes the workflow of a submission the attempt of its holder, `job`. DuplicateJob,
@@ -50,7 +50,7 @@ class Nested:
             found = await transaction.rows("nested_in", job.id)
             existing = JobId(found[0][0]) if found else None
             outer = job.graph_id if job.graph_id != LOOSE else None
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             await walk.lock({one for one in (existing, outer) if one is not None})
             if existing not in walk.workflows:
                 existing = None  # that of a life long ago was pruned just now

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from penstock import clock
 from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
+from penstock.domain.terms import Current
 from penstock.domain.view import (
     AttemptView,
     JobView,
@@ -40,11 +41,13 @@ class _Counts:
 
 
 class Reads:
-    """Raises StoreUnavailable within a second when Postgres doesn't answer."""
+    """Raises StoreUnavailable within a second when Postgres doesn't answer. `current`: what jobs go
+    by that follow the configuration."""
 
-    def __init__(self, postgres: Postgres, health: Health) -> None:
+    def __init__(self, postgres: Postgres, health: Health, current: Current | None = None) -> None:
         self._pg = postgres
         self._health = health
+        self._current = current or Current()
         self._counting: asyncio.Future[_Counts] | None = None
         self._counts_until = 0.0
         self._last: _Counts | None = None
@@ -52,7 +55,7 @@ class Reads:
 
     async def job(self, id_: JobId) -> JobView | None:
         found = await self._read("jobs", [id_], True)
-        return job_view(found[0]) if found else None
+        return self._current.followed(job_view(found[0])) if found else None
 
     async def attempts(
         self, id_: JobId, after: int = 0, limit: int = LIMIT_MAX
@@ -166,6 +169,7 @@ def _counts(live: Sequence[Record], ended: Sequence[Record]) -> _Counts:
 
 
 def job_view(row: Record) -> JobView:
+    """A row of `jobs` or `jobs_at_their_ends`."""
     return JobView(
         id=JobId(row["job_id"]),
         queue=row["queue"],
@@ -199,4 +203,5 @@ def job_view(row: Record) -> JobView:
         depends_on=tuple(row["depends_on"] or ()),
         run_if=row["run_if"],
         notify=row["notify"],
+        follows=row["follows"] or 0,
     )

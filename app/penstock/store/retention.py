@@ -90,7 +90,7 @@ class Retention:
         is_end = len(found) < LOOKS_MAX and (not found or after == found[-1][0])
         if not old:
             return PrunedLane(0, after, is_end)
-        count = await self._pg.value("prune_these", state, older_s, old, point="after_prune")
+        count = await self._pg.value("prune_these", state, older_s, old)
         return PrunedLane(int(count), after, is_end)
 
     async def lanes(self) -> list[Lane]:

@@ -52,6 +52,7 @@ def started(row: Record) -> Started:
         created_by=row[17],
         graph_id=row[19],
         notify=row[20],
+        follows=row[21] or 0,
     )
 
 
@@ -100,6 +101,7 @@ def _specification(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.expires_at for j in jobs],
         [j.ttl_s for j in jobs],
         [j.notify for j in jobs],
+        [j.follows or None for j in jobs],
     ]
     return columns
 

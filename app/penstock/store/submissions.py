@@ -56,9 +56,9 @@ class Submissions:
         policy: Policy = TELLS_NOTHING,
     ) -> None:
         self._pg = postgres
-        self._policy = policy
+        self.policy = policy
         self._clock = clock
-        self._answers_kept_s = answers_kept_s
+        self.answers_kept_s = answers_kept_s
 
     async def store(self, jobs: Sequence[NewJob], entries: Sequence[Entry] = ()) -> datetime:
         """Stores jobs without keys, all or nothing; the time of it by Postgres. `entries`: what the
@@ -109,7 +109,7 @@ class Submissions:
             if again:
                 found.again, found.stored = True, await _stored(transaction, [one])
             (resolution,) = resolve([one], found)
-            walk = Walk(transaction, self._policy)
+            walk = Walk(transaction, self.policy)
             moved = walk.moved
             if isinstance(resolution, Store):
                 at, moved = await store_graph(transaction, walk, one, resolution.new)
@@ -136,7 +136,7 @@ class Submissions:
             busy_keys=frozenset(busy),
         )
         if requests:
-            stored = await transaction.rows("stored_answers", requests, self._answers_kept_s)
+            stored = await transaction.rows("stored_answers", requests, self.answers_kept_s)
             found.answers = {row[0]: _answer(row) for row in stored}
         if uniques:
             found.holders = await holders_of(transaction, uniques)
@@ -144,7 +144,7 @@ class Submissions:
 
     async def answer(self, key_id: bytes) -> Answer | None:
         """What a request with this key was answered, if it was and that still counts."""
-        found = await self._pg.read("stored_answers", [key_id], self._answers_kept_s)
+        found = await self._pg.read("stored_answers", [key_id], self.answers_kept_s)
         return _answer(found[0]) if found else None
 
 

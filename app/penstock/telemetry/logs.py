@@ -35,10 +35,15 @@ def set_up(level: str = "info", form: str = "auto", stream: TextIO | None = None
         processors=[*ahead, last],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
         logger_factory=structlog.WriteLoggerFactory(out),
-        cache_logger_on_first_use=True,
     )
     _take_over_stdlib(level, out, ahead, last)
     _take_over_python()
+
+
+def set_level(level: str) -> None:
+    """The least severe line that is written from now on."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]))
+    logging.getLogger().setLevel(max(_LEVELS[level], logging.INFO))
 
 
 def _processors(console: bool) -> list[Processor]:

@@ -79,6 +79,7 @@ class Metrics:
         self._count_requests(self.registry)
         self._measure_unruly_handlers(self.registry)
         self._measure_machine(self.registry)
+        self._measure_settings(self.registry)
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
 
@@ -241,6 +242,35 @@ class Metrics:
                 registry=r,
             )
         )
+        self.rate_limited = Family(
+            Counter(
+                "penstock_rate_limited",
+                "Requests refused by a rate limit, by what it counts: jobs, changes, reads.",
+                ["counts"],
+                registry=r,
+            )
+        )
+        self.rates_alone = Counter(
+            "penstock_rate_limits_alone",
+            "Times that a budget was not agreed on with other replicas, as Redis was away.",
+            registry=r,
+        )
+        self.jwks_fetches = Family(
+            Counter(
+                "penstock_jwks_fetches",
+                "Fetches of the key set: fetched, failed, unusable.",
+                ["outcome"],
+                registry=r,
+            )
+        )
+        self.jwks_age = Gauge(
+            "penstock_jwks_age_seconds",
+            "Since the key set was fetched; NaN: never, or there is none.",
+            registry=r,
+        )
+        self.jwks_keys = Gauge(
+            "penstock_jwks_keys", "Keys of the key set that tokens are checked with.", registry=r
+        )
         self.connections_refused = Counter(
             "penstock_connections_refused", "Connections beyond the limit.", registry=r
         )
@@ -266,6 +296,31 @@ class Metrics:
             "penstock_loop_stall_seconds",
             "How long the event loop stood still, each time that it did for more than a second.",
             buckets=(1, 2, 5, 10, 30, 60),
+            registry=r,
+        )
+
+    def _measure_settings(self, r: CollectorRegistry) -> None:
+        self.config_reloads = Family(
+            Counter(
+                "penstock_config_reloads",
+                "Times that the settings were read again: changed, unchanged, refused.",
+                ["outcome"],
+                registry=r,
+            )
+        )
+        self.config_loaded_at = Gauge(
+            "penstock_config_loaded_at_seconds",
+            "When the settings that count were read, in seconds since 1970.",
+            registry=r,
+        )
+        self.config_refused = Gauge(
+            "penstock_config_refused",
+            "Whether the settings that were read last were refused, so that older ones count.",
+            registry=r,
+        )
+        self.config_restart_needed = Gauge(
+            "penstock_config_restart_needed",
+            "Settings that were read and count only after a restart.",
             registry=r,
         )
 

@@ -12,7 +12,7 @@ CROSS JOIN LATERAL (
            CASE WHEN i.state <> 'succeeded' THEN coalesce(e.error, a.error) END AS error,
            i.attempt, coalesce(e.failures, c.failures, 0) AS failures,
            coalesce(e.crashes, c.crashes, 0) AS crashes,
-           j.max_attempts, j.on_lost, j.backoff, j.timeout_s,
+           j.max_attempts, j.on_lost, j.backoff, j.timeout_s, j.follows,
            least(j.run_at, a.started_at) AS run_at, a.started_at, e.finished_at, e.reason,
            a.worker_id, j.tags, j.traceparent, j.created_by, j.unique_key, j.expires_at,
            j.workflow_id, j.name, j.run_if, j.depends_on, j.notify, p.percent, p.message,

@@ -12,21 +12,21 @@ WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
                       timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at,
-                      notify)
+                      notify, follows)
     SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
            greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
            i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
            CASE WHEN i.tags IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.tags)) END,
            i.traceparent, i.created_by, i.unique_key,
-           coalesce(i.expires_at, t.now + make_interval(secs => i.ttl_s)), i.notify
+           greatest(i.expires_at, t.now + make_interval(secs => i.ttl_s)), i.notify, i.follows
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
                 $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
                 $11::text[], $12::json[], $13::text[], $14::text[], $15::text[],
-                $16::timestamptz[], $17::float8[], $18::json[])
+                $16::timestamptz[], $17::float8[], $18::json[], $19::smallint[])
          AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
               timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s,
-              notify), t
+              notify, follows), t
     ON CONFLICT (job_id) DO NOTHING
     RETURNING job_id, queue, kind, priority, run_at, unique_key, expires_at,
               job_unique_id(queue, unique_key) AS unique_id
@@ -45,8 +45,8 @@ l AS (
     INSERT INTO audit_log (audit_id, action, actor, roles, address, request_id, object_id, queue,
                            outcome, details)
     SELECT i.*
-    FROM unnest($19::uuid[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[],
-                $25::text[], $26::text[], $27::text[], $28::json[]) AS i
+    FROM unnest($20::uuid[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[],
+                $26::text[], $27::text[], $28::text[], $29::json[]) AS i
     ON CONFLICT (audit_id) DO NOTHING
 )
 SELECT now, (SELECT count(*) FROM j WHERE unique_id IS NOT NULL) - (SELECT count(*) FROM u)
@@ -121,13 +121,13 @@ r AS (
 ),
 j AS MATERIALIZED (
     SELECT job_id, payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
-           created_by, notify
+           created_by, notify, follows
     FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
 )
 SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
        d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
        (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes,
-       d.graph_id, j.notify
+       d.graph_id, j.notify, j.follows
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
@@ -237,13 +237,13 @@ WITH r AS MATERIALIZED (
 ),
 j AS MATERIALIZED (
     SELECT job_id, CASE WHEN $3 THEN payload ELSE 'null' END AS payload, max_attempts, backoff, timeout_s, on_lost, tags, traceparent,
-           created_by, notify
+           created_by, notify, follows
     FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM r))
 )
 SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
        r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
        j.tags, j.traceparent, j.created_by, r.crashes, r.graph_id,
-       j.notify, r.cancel_requested_at IS NOT NULL
+       j.notify, j.follows, r.cancel_requested_at IS NOT NULL
 FROM r JOIN j USING (job_id);
 
 -- name: cancel_due

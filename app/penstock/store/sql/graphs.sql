@@ -275,29 +275,29 @@ i AS MATERIALIZED (
     FROM unnest($1::uuid[], $2::text[], $3::text[], $4::smallint[], $5::json[],
                 $6::timestamptz[], $7::float8[], $8::smallint[], $9::json[], $10::float8[],
                 $11::text[], $12::json[], $13::text[], $14::text[], $15::text[],
-                $16::timestamptz[], $17::float8[], $18::json[], $19::uuid[], $20::uuid[],
-                $21::text[], $22::json[], $23::text[], $24::int[], $25::int[], $26::int[],
-                $27::int[], $28::int[])
+                $16::timestamptz[], $17::float8[], $18::json[], $19::smallint[], $20::uuid[],
+                $21::uuid[], $22::text[], $23::json[], $24::text[], $25::int[], $26::int[],
+                $27::int[], $28::int[], $29::int[])
          AS i(job_id, queue, kind, priority, payload, run_at, delay_s, max_attempts, backoff,
               timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at, ttl_s,
-              notify, graph_id, workflow_id, name, depends_on, run_if, parents, succeeded, dead, cancelled,
-              skipped)
+              notify, follows, graph_id, workflow_id, name, depends_on, run_if, parents, succeeded, dead,
+              cancelled, skipped)
 ),
 j AS (
     INSERT INTO jobs (job_id, queue, kind, priority, payload, run_at, max_attempts, backoff,
                       timeout_s, on_lost, tags, traceparent, created_by, unique_key, expires_at,
-                      workflow_id, name, depends_on, run_if, notify)
+                      workflow_id, name, depends_on, run_if, notify, follows)
     SELECT i.job_id, i.queue, i.kind, i.priority, i.payload,
            greatest(i.run_at, t.now + make_interval(secs => i.delay_s), t.now),
            i.max_attempts, i.backoff, i.timeout_s, i.on_lost,
            CASE WHEN i.tags IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.tags)) END,
            i.traceparent, i.created_by, i.unique_key,
-           coalesce(i.expires_at, t.now + make_interval(secs => i.ttl_s)),
+           greatest(i.expires_at, t.now + make_interval(secs => i.ttl_s)),
            i.workflow_id, i.name,
            CASE WHEN i.depends_on IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(i.depends_on)) END,
-           i.run_if, i.notify
+           i.run_if, i.notify, i.follows
     FROM i, t
     ON CONFLICT (job_id) DO NOTHING
     RETURNING job_id, queue, kind, priority, run_at, expires_at
