@@ -2,7 +2,8 @@
 
 import pytest
 
-from penstock.telemetry.metrics import NAMES_MAX, OTHER, Metrics
+from penstock.telemetry.families import NAMES_MAX, OTHER
+from penstock.telemetry.metrics import Metrics
 
 EXPECTED = """
 penstock_jobs_submitted penstock_attempts penstock_jobs_ended penstock_jobs_pruned
@@ -22,6 +23,14 @@ penstock_rate_limits_alone
 penstock_delivery_seconds penstock_effects penstock_effects_oldest_age_seconds
 penstock_effects_waiting penstock_effects_held
 penstock_jobs_unlocked penstock_workflows_ended penstock_workflows_pruned
+penstock_retries penstock_run_duration_seconds penstock_end_to_end_seconds
+penstock_schedule_lag_seconds penstock_unsettled penstock_workers_condemned
+penstock_leases_renewed penstock_leases_expired penstock_endpoints penstock_endpoints_disabled
+penstock_outlet_away penstock_http_request_duration_seconds penstock_redis_connections
+penstock_postgres_connections penstock_postgres_pool_size penstock_postgres_waiters
+penstock_build_info penstock_role penstock_leader penstock_cluster_told penstock_queue_depth
+penstock_queue_oldest_ready_age_seconds penstock_queue_paused penstock_workers
+penstock_workers_slots
 """
 
 
@@ -53,18 +62,18 @@ def test_a_family_is_called_with_its_labels() -> None:
 def test_names_beyond_the_200th_are_counted_as_other() -> None:
     metrics = Metrics()
     for i in range(NAMES_MAX + 50):
-        metrics.jobs_submitted(f"q{i}").inc()
+        metrics.jobs_submitted(f"q{i}", "api").inc()
         metrics.jobs_ended(f"q{i}", "dead").inc()
-    assert value(metrics, "penstock_jobs_submitted_total", queue="q199") == 1
-    assert value(metrics, "penstock_jobs_submitted_total", queue="q200") is None
-    assert value(metrics, "penstock_jobs_submitted_total", queue=OTHER) == 50
+    assert value(metrics, "penstock_jobs_submitted_total", queue="q199", source="api") == 1
+    assert value(metrics, "penstock_jobs_submitted_total", queue="q200", source="api") is None
+    assert value(metrics, "penstock_jobs_submitted_total", queue=OTHER, source="api") == 50
     assert value(metrics, "penstock_jobs_ended_total", queue=OTHER, state="dead") == 50
 
 
 def test_queues_and_kinds_have_their_room_apart() -> None:
     metrics = Metrics()
     for i in range(NAMES_MAX):
-        metrics.jobs_submitted(f"q{i}").inc()
+        metrics.jobs_submitted(f"q{i}", "api").inc()
     metrics.attempts("echo", "failed").inc()
     assert value(metrics, "penstock_attempts_total", kind="echo", outcome="failed") == 1
 

@@ -252,7 +252,7 @@ class Submitter:
             for job in jobs
         )
         for queue, count in Counter(job.queue for job in jobs).items():
-            self._metrics.jobs_submitted(queue).inc(count)
+            self._metrics.jobs_submitted(queue, "api").inc(count)
 
 
 def _due(job: NewJob, now: datetime) -> Due:

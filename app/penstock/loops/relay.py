@@ -207,7 +207,7 @@ class Relay:
     def _count(self, fates: Sequence[Delivery], seconds: float) -> None:
         for one in fates:
             self._metrics.effects(self._channel, one.fate).inc()
-        self._metrics.delivery_seconds(self._channel).observe(seconds)
+            self._metrics.delivery_seconds(self._channel, one.fate).observe(seconds)
 
 
 def _host(endpoint: str) -> str:
