@@ -16,6 +16,7 @@ from http import HTTPStatus
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
+from penstock import clock
 from penstock.api import entries, openapi, problems, queries, rates, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.auth import KeyMissing
@@ -36,6 +37,7 @@ from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain import graph
 from penstock.domain.caller import Caller
 from penstock.store.lists import PAGE_BYTES
+from penstock.telemetry.families import OTHER
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -49,6 +51,7 @@ _READ = {  # else read_object
     Takes.NOTHING: expect_nothing,
     **{takes: read_optional for takes in Takes if takes.is_optional},
 }
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -77,6 +80,7 @@ class Porter:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
+        began = clock.monotonic()
         request_id = _request_id(request)
         place, ask = _UNROUTED, None
         try:
@@ -107,10 +111,20 @@ class Porter:
                 self._door.refusals.put(entries.refusal(ask))
             if ANSWER in request:
                 request[ANSWER].give_back()
-        self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
+        self._count(place, request, response, clock.monotonic() - began)
         rates.tell(request, response)
         seal(response, request_id)
         return response
+
+    def _count(
+        self, place: str, request: web.BaseRequest, response: web.Response, took_s: float
+    ) -> None:
+        """A request that asked to wait says nothing of how quick we are."""
+        metrics, status = self._door.metrics, response.status
+        method = request.method if request.method in _METHODS else OTHER
+        metrics.http_requests(place, method, str(status)).inc()
+        if "wait" not in request.headers.get("Prefer", ""):
+            metrics.http_seconds(place, method, f"{status // 100}xx").observe(took_s)
 
     async def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
         """Who asks. Raises 401. Waits only where the token's key may have been published since."""

@@ -188,12 +188,14 @@ class Tally(Collector):
 
 
 class Told(Collector):
-    """Gauges that are asked for when they are scraped: `tell()` gives label values and a value."""
+    """Gauges that stand as they were told last, or as `tell()` says when they are scraped: label
+    values and a value each. What isn't told any more is gone."""
 
     def __init__(self, names: tuple[str, str], labels: Sequence[str]) -> None:
         self._name, self._help = names
         self._labels = labels
-        self.tell: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = tuple
+        self.now: Iterable[tuple[tuple[str, ...], float]] = ()
+        self.tell: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = lambda: self.now
 
     def describe(self) -> Iterable[Metric]:
         return [GaugeMetricFamily(self._name, self._help, labels=self._labels)]

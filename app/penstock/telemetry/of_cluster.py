@@ -34,3 +34,10 @@ class OfCluster:
             "penstock_workers", "Replicas that run jobs and renew their lease in PostgreSQL."
         )
         self.workers_slots = make.told("penstock_workers_slots", "The slots of all replicas.")
+        self.cluster = (
+            self.queue_depth,
+            self.queue_oldest,
+            self.queue_paused,
+            self.workers,
+            self.workers_slots,
+        )

@@ -1,5 +1,7 @@
 """What we count of jobs, workflows, and what mends them."""
 
+from collections.abc import Iterable
+
 from penstock.telemetry.families import Maker
 
 SOURCES = ("api", "batch", "workflow", "handler", "retry", "replay")
@@ -55,6 +57,11 @@ class OfJobs:
             "Retries moved out because too many of their kind were due.",
             kind=kinds,
         )
+
+    def foresee_kinds(self, kinds: Iterable[str]) -> None:
+        """These are there at 0 from now on."""
+        for kind in kinds:
+            self.attempts(kind, OUTCOMES[0])
 
     def _time_jobs(self, make: Maker) -> None:
         self.queue_wait = make.tally(
