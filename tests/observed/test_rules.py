@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from penstock.api.routes import ROUTES, Table
 from penstock.telemetry.metrics import Metrics
 from tests.observed.asking import known, labels
 from tests.observed.shipped import (
@@ -19,7 +20,7 @@ from tests.observed.shipped import (
     rules,
 )
 from tests.support.prometheus import PROMTOOL, needs_prometheus
-from tests.test_tidy import ROOT
+from tests.test_tidy import ROOT, SOURCES
 
 ALERTS = sorted(alerts())
 FUNCTIONS = {"humanize", "humanizeDuration", "humanizePercentage"}
@@ -54,6 +55,20 @@ def test_each_alert_has_its_section_in_the_runbooks_and_no_other_has() -> None:
     for name, said in sections.items():
         assert alerts()[name]["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
         assert "**Look at**" in said and "**Do**" in said, name
+
+
+def test_the_runbooks_name_calls_and_log_lines_that_there_are() -> None:
+    text = (ROOT / RUNBOOKS).read_text()
+    table = Table(ROUTES)
+    for path, words in re.findall(r"`api (/v1/[^ `]+)([^`]*)`", text):
+        method = re.search(r"-X (\w+)", words)
+        way = method[1] if method else "POST" if "-d " in words else "GET"
+        table.find(way, path.split("?")[0])  # raises what a caller would hear
+    sources = "".join(path.read_text() for path in SOURCES)
+    lines = re.findall(r"log (?:line |for |of the replicas for )`(\w+)`", text)
+    assert len(lines) >= 8
+    for line in lines:
+        assert f'"{line}"' in sources, line
 
 
 def test_each_alert_has_a_story_in_which_it_fires_and_one_in_which_it_does_not() -> None:
