@@ -16,11 +16,11 @@ import pytest
 from penstock.dev.process import tethered
 from tests.support.ports import free_port
 
-PROGRAM, PROMTOOL = "prometheus", "promtool"
+PROGRAM, PROMTOOL = shutil.which("prometheus") or "", shutil.which("promtool") or ""
 _START_S = 60.0
 
 needs_prometheus = pytest.mark.skipif(
-    shutil.which(PROGRAM) is None or shutil.which(PROMTOOL) is None,
+    not (PROGRAM and PROMTOOL),
     reason="no Prometheus (apt-get install prometheus): dashboards and rules are not tried",
 )
 
@@ -65,6 +65,12 @@ class Prometheus:
         if found["resultType"] == "scalar":
             return [({}, float(found["result"][1]))]
         return [(one["metric"], float(one["value"][1])) for one in found["result"]]
+
+    def values(self, expr: str, since: float, until: float) -> list[float]:
+        """All that a graph of this query would show, second by second."""
+        asked = {"query": expr, "start": f"{since:.3f}", "end": f"{until:.3f}", "step": "1"}
+        found = self._get("/api/v1/query_range?" + urllib.parse.urlencode(asked))["result"]
+        return [float(value) for one in found for _, value in one["values"]]
 
     def alerts(self) -> list[dict[str, Any]]:
         """Those that are pending or fire."""
