@@ -69,9 +69,11 @@ class Teller:
         (self._config / "base.yaml").write_text("")
         (self._config / "test.yaml").write_text((places.config_dir() / "test.yaml").read_text())
         nowhere = f"127.0.0.1:{free_port()}"
-        found = await self._fleet.start(
-            2, config_dir=self._config, kafka__bootstrap_servers=nowhere, **SETTINGS
-        )
+        own = {**SETTINGS, "config_dir": self._config, "kafka__bootstrap_servers": nowhere}
+        # The one that is killed must not hold the lock of those who audit: it would for a minute.
+        roles = ('["api", "scheduler", "worker", "relay"]', '["api", "worker", "relay"]')
+        started = (self._fleet.start(1, **own, roles=some) for some in roles)
+        found = [one for (one,) in await asyncio.gather(*started)]
         targets = [{"targets": [one.url.removeprefix("http://") for one in found]}]
         settings = {
             "global": {
@@ -98,6 +100,7 @@ class Teller:
             await self._hold()
             await self._warm_up()
             self.story.began_at = await self._soon()
+            await _lose_a_job(self._fleet.dsn)  # early: who audits rests for most of the time
             await self._work(good.url, bad.url, gone.url)
             await self._saturate(there)
             self.story.counted_at = await self._soon()
@@ -109,10 +112,10 @@ class Teller:
         return self.story
 
     async def _hold(self) -> None:
-        """A paused queue: 8 ready, 2 blocked, 4 scheduled."""
+        """A paused queue: 8 ready, 2 blocked, 5 scheduled (of which one gets lost)."""
         await self._call("/v1/queues/held/pause")
         held = {"kind": "echo", "queue": "held"}
-        await self._api.submit_many([held] * 7 + [{**held, "delay_s": 900}] * 4)
+        await self._api.submit_many([held] * 7 + [{**held, "delay_s": 900}] * 5)
         self.story.held_at = time.time()
         kin = [{**held, "name": "root"}]
         kin += [{**held, "name": name, "depends_on": ["root"]} for name in ("left", "right")]
@@ -192,14 +195,14 @@ class Teller:
         )
 
     async def _break(self, here: ReplicaProcess) -> None:
-        """What can be had no other way: a hand in the tables, wrong settings, servers away."""
-        (self._config / "base.yaml").write_text("worker: {concurrency: many}")
-        await _lose_a_job(self._fleet.dsn)
-        await self._fires("PenstockAuditViolation", "PenstockConfigRefused")
+        """What can be had no other way: wrong settings, a loop that stands, servers that are away."""
+        (self._config / "base.yaml").write_text("worker: {concurency: 9}")
+        await self._fires("PenstockConfigRefused")
         for _ in range(5):
             await self._api.submit("blocking", {"seconds": 1.3}, queue="orders")
         await self._fires("PenstockEventLoopStands")
         await self._fires("PenstockDeadLettersLate", "PenstockBrokerAway", "PenstockOutboxStuck")
+        await self._fires("PenstockAuditViolation")
         here.proxies["redis"].apply(AWAY)
         await self._fires("PenstockRedisAway")
         here.proxies["postgres"].apply(AWAY)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.observed.shipped import alerts, boards, filled, panels
-from tests.observed.story import Story, Teller
+from tests.observed.story import SLOTS, Story, Teller
 from tests.support.fleet import Fleet
 from tests.support.prometheus import Prometheus, needs_prometheus
 from tests.support.servers import Servers
@@ -102,3 +102,81 @@ def test_rules_are_evaluated_and_alerts_say_what_they_are_about(told: Told) -> N
         said = " ".join(alert["annotations"].values())
         assert "error" not in said.split("errors of ours")[0] or "<error" not in said
         assert "<no value>" not in said
+
+
+def numbers(story: Story) -> dict[tuple[str, str], dict[str, float]]:
+    """What the workload must give, by panel and legend. Counts began after the warm-up."""
+    lost, backlog = SLOTS + 1, story.backlog
+    orders = 12 + 1 + 3 + 4 + backlog  # succeeded
+    return {
+        ("flow", "Ready"): {"Ready": 8},
+        ("flow", "Running"): {"Running": 0},
+        ("flow", "Scheduled"): {"Scheduled": 4},
+        ("flow", "Blocked"): {"Blocked": 2},
+        ("flow", "Dead"): {"Dead": 5},
+        ("flow", "Oldest ready job"): {"Oldest ready job": story.counted_at - story.held_at},
+        ("flow", "Submitted by queue"): {"orders": orders + 2 * lost, "mail": 20 + 5 + 2},
+        ("flow", "Submitted by source"): {
+            "api": 12 + 3 + 5 + 1,
+            "batch": 20 + 2 * lost + backlog,
+            "workflow": 4,
+            "replay": 2,
+            "retry": 0,
+        },
+        ("flow", "Ended by state"): {
+            "succeeded": orders + 20,
+            "dead": 7,
+            "cancelled": 2 * lost,
+            "skipped": 0,
+        },
+        ("flow", "Attempts by outcome"): {
+            "succeeded": orders + 20,
+            "failed": 6 + 7,
+            "lost": lost,
+            "cancelled": lost,
+            "timed_out": 0,
+            "crashed": 0,
+        },
+        ("flow", "Retries by kind"): {"logged": 6},
+        ("flow", "Workflows ended by state"): {"succeeded": 1, "failed": 0, "cancelled": 0},
+        ("flow", "Unlocked, moved out, expired"): {"unlocked": 3, "moved out": 0, "expired": 0},
+        ("flow", "Ready by queue"): {"held": 8},
+        ("flow", "Depth by state"): {"ready": 8, "scheduled": 4, "blocked": 2, "dead": 5},
+        ("api", "Requests by route"): {"POST /v1/jobs": 12 + 3 + 5 + 1},
+        ("api", "Share of errors of ours"): {"5xx": 0},
+        ("api", "Submissions with a key"): {"stored": 0, "replayed": 0},
+        ("workers", "Replicas that answer"): {"Replicas that answer": 1},
+        ("workers", "Replicas that run jobs"): {"Replicas that run jobs": 1},
+        ("workers", "Slots"): {"Slots": lost},
+        ("workers", "Slots in use"): {"Slots in use": 0},
+        ("workers", "Slots that leak"): {"Slots that leak": 0},
+        ("workers", "Endings to be written"): {"Endings to be written": 0},
+        ("workers", "Workers and attempts lost"): {"workers": 1, "attempts": lost},
+        ("workers", "Stale and stray"): {"unsettleable": 0},
+        ("leaving", "Jobs that died by queue"): {"mail": 7, "orders": 0},
+        ("leaving", "Dead by queue"): {"mail": 5},
+        ("leaving", "Retried and replayed by hand"): {"replay": 2, "retry": 0},
+        ("leaving", "Waiting by channel"): {"dead-letter": 7, "webhook": 7, "email": 0},
+        ("leaving", "Tries by channel and fate"): {
+            "webhook: delivered": 6,
+            "webhook: gone": 1,
+            "email: delivered": 0,
+        },
+        ("leaving", "Endpoints given up"): {"webhook": 1},
+        ("leaving", "Broker or mail server away"): {"dead-letter": 1},
+        ("dependencies", "PostgreSQL answers"): {"PostgreSQL answers": 1},
+        ("dependencies", "Replicas without Redis"): {"Replicas without Redis": 0},
+        ("dependencies", "Faults of Redis"): {"Faults of Redis": 0},
+        ("dependencies", "Settings refused"): {"Settings refused": 0},
+    }
+
+
+def test_panels_show_the_numbers_of_the_workload(told: Told) -> None:
+    """To within what Prometheus makes of a rate: it guesses up to a second at both ends."""
+    wrong = []
+    for (uid, title), wanted in numbers(told.story).items():
+        shown = told.panel(f"penstock-{uid}", title, told.story.window)
+        for legend, number in wanted.items():
+            if shown.get(legend) != pytest.approx(number, rel=0.06, abs=0.3):
+                wrong.append((uid, title, legend, number, shown.get(legend)))
+    assert not wrong

@@ -38,8 +38,9 @@ class Prometheus:
     def __enter__(self) -> Self:
         log = self._directory / "prometheus.log"
         command = [
-            *(PROGRAM, f"--config.file={self._directory / 'prometheus.yml'}"),
-            *(f"--storage.tsdb.path={self._directory / 'data'}", "--storage.tsdb.no-lockfile"),
+            PROGRAM,
+            f"--config.file={self._directory / 'prometheus.yml'}",
+            f"--storage.tsdb.path={self._directory / 'data'}",
             f"--web.listen-address={self.url.removeprefix('http://')}",
         ]
         with log.open("ab") as out:
