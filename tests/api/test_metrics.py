@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -100,6 +101,17 @@ def test_the_series_are_bounded_whatever_callers_name() -> None:
     scrape = Scrape(full().exposition()[0].decode())
     assert 10_000 < len(scrape) < 25_000
     assert len(scrape.text) < 3_000_000
+
+
+def test_a_scrape_of_200_queues_and_kinds_holds_the_loop_for_a_moment_only() -> None:
+    metrics = full()
+
+    def took_s() -> float:
+        began = time.process_time()
+        metrics.exposition()
+        return time.process_time() - began
+
+    assert min(took_s() for _ in range(5)) < 0.06  # 19 ms; by the library it would be 156
 
 
 def test_promtool_finds_nothing_to_say() -> None:
