@@ -1,7 +1,17 @@
 """What is counted, and that a caller's names can't blow it up."""
 
+import re
+from typing import get_args
+
 import pytest
 
+from penstock.domain.attempt import Outcome
+from penstock.domain.effect import Channel, Fate
+from penstock.domain.job import TERMINAL, State
+from penstock.domain.submission import Source
+from penstock.domain.workflow import WorkflowState
+from penstock.settings import Role
+from penstock.telemetry import of_cluster, of_effects, of_jobs, of_replica
 from penstock.telemetry.families import NAMES_MAX, OTHER
 from penstock.telemetry.metrics import Metrics
 
@@ -81,6 +91,38 @@ def test_queues_and_kinds_have_their_room_apart() -> None:
 def test_the_wrong_number_of_labels_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="argument"):
         Metrics().attempts("echo")
+
+
+def test_what_labels_may_be_is_what_the_domain_says() -> None:
+    assert set(of_jobs.SOURCES) == set(Source)
+    assert set(of_jobs.OUTCOMES) == set(Outcome)
+    assert set(of_jobs.ENDS) == set(TERMINAL)
+    assert set(of_jobs.WORKFLOW_ENDS) == set(WorkflowState) - {WorkflowState.RUNNING}
+    assert set(of_effects.CHANNELS) == set(Channel)
+    assert set(of_effects.FATES) == set(Fate)
+    assert set(of_replica.ROLES) == set(get_args(Role))
+    assert set(of_cluster.STATES) == (set(State) - set(TERMINAL)) | {State.DEAD}
+
+
+def test_units_are_base_units_and_counters_say_so() -> None:
+    families = [one for one in Metrics().registry.collect() if one.name.startswith("penstock_")]
+    units = re.compile(r"_(ms|us|minutes|hours|days|kib|mib|kilobytes|percent)(_|$)")
+    assert [one.name for one in families if units.search(one.name)] == []
+    told = [one.name for one in families if one.type != "counter" and one.name.endswith("_total")]
+    assert told == []
+    histograms = {one.name for one in families if one.type == "histogram"}
+    assert {name for name in histograms if not name.endswith("_seconds")} == {"penstock_batch_rows"}
+
+
+def test_label_sets_that_are_known_are_there_at_0() -> None:
+    metrics = Metrics()
+    metrics.foresee_kinds(["echo"])
+    assert value(metrics, "penstock_effects_total", channel="webhook", fate="never") == 0
+    assert value(metrics, "penstock_workflows_ended_total", state="failed") == 0
+    assert value(metrics, "penstock_attempts_total", kind="echo", outcome="lost") == 0
+    metrics.jobs_ended("mail", "succeeded").inc()
+    assert value(metrics, "penstock_jobs_ended_total", queue="mail", state="dead") == 0
+    assert value(metrics, "penstock_batch_seconds_count", batch="settle") == 0
 
 
 def test_the_exposition_is_the_text_format() -> None:

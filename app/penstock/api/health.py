@@ -48,12 +48,12 @@ async def metrics(ask: Ask) -> web.Response:
         found = await ask.door.reads.cluster()
     except PenstockError:
         found = None
-    _tell(ask.door.metrics, found)
+    tell(ask.door.metrics, found)
     body, content_type = ask.door.metrics.exposition()
     return web.Response(body=body, headers={"Content-Type": content_type})
 
 
-def _tell(metrics: Metrics, found: Cluster | None) -> None:
+def tell(metrics: Metrics, found: Cluster | None) -> None:
     """Has the metrics of all replicas tell what was found; None: nothing."""
     metrics.cluster_told.set(found is not None)
     if found is None:

@@ -7,18 +7,22 @@ the start, and those of a queue or kind from its first count on: else `rate()` m
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import product
-from typing import Generic, TypeVar, cast
+from itertools import accumulate, product
+from typing import Generic, Protocol, TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics_core import GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from penstock.telemetry.writing import Lines, Values
 
 NAMES_MAX = 200
 OTHER = "other"
 _MANY = 32  # values from which on sorting them is cheaper than looking each one up
 
 M = TypeVar("M", bound=Counter | Gauge)
+C = TypeVar("C", bound=Counter | Gauge | Histogram)
+W = TypeVar("W", bound="Writes")
 
 
 class Names:
@@ -90,9 +94,10 @@ class Bounds:
 class Family(Generic[M]):
     """One metric with labels. Call it with the label values, in order, for the bound child."""
 
-    def __init__(self, metric: M, bounds: Bounds) -> None:
+    def __init__(self, metric: M, bounds: Bounds, lines: Lines) -> None:
         self._metric = metric
         self._bounds = bounds
+        self._lines = lines
         self._children: dict[tuple[str, ...], M] = {}
         for values in bounds.known():
             self._make(values)
@@ -100,6 +105,11 @@ class Family(Generic[M]):
     def __call__(self, *values: str) -> M:
         child = self._children.get(values)
         return child if child is not None else self._bind(values)
+
+    def written(self) -> str:
+        """Its lines of a scrape."""
+        samples = [(values, (one._value.get(),)) for values, one in list(self._children.items())]
+        return self._lines.written(samples, keep=True)
 
     def _bind(self, values: tuple[str, ...]) -> M:
         values = self._bounds.bound(values)
@@ -157,6 +167,11 @@ class Tally(Collector):
         self._labels = labels
         self._uppers = tuple(float(upper) for upper in uppers)
         self._bounds = bounds
+        shown = [*map(str, self._uppers), "+Inf"]
+        buckets = [("_bucket", (("le", upper),)) for upper in shown]
+        self._lines = Lines(
+            self._name, self._help, "histogram", labels, [*buckets, ("_count", ()), ("_sum", ())]
+        )
         self._children: dict[tuple[str, ...], Bins] = {}
         for values in bounds.known():
             self._children[values] = Bins(self._uppers)
@@ -164,6 +179,14 @@ class Tally(Collector):
     def __call__(self, *values: str) -> Bins:
         child = self._children.get(values)
         return child if child is not None else self._bind(values)
+
+    def written(self) -> str:
+        """Its lines of a scrape."""
+        samples: list[tuple[Values, Sequence[float]]] = []
+        for values, bins in list(self._children.items()):
+            so_far = list(map(float, accumulate(bins.counts)))
+            samples.append((values, (*so_far, so_far[-1], bins.sum)))
+        return self._lines.written(samples, keep=True)
 
     def _bind(self, values: tuple[str, ...]) -> Bins:
         values = self._bounds.bound(values)
@@ -194,8 +217,14 @@ class Told(Collector):
     def __init__(self, names: tuple[str, str], labels: Sequence[str]) -> None:
         self._name, self._help = names
         self._labels = labels
+        self._lines = Lines(self._name, self._help, "gauge", labels)
         self.now: Iterable[tuple[tuple[str, ...], float]] = ()
         self.tell: Callable[[], Iterable[tuple[tuple[str, ...], float]]] = lambda: self.now
+
+    def written(self) -> str:
+        """Its lines of a scrape."""
+        samples = [(values, (float(value),)) for values, value in self.tell()]
+        return self._lines.written(samples, keep=False)
 
     def describe(self) -> Iterable[Metric]:
         return [GaugeMetricFamily(self._name, self._help, labels=self._labels)]
@@ -207,11 +236,21 @@ class Told(Collector):
         return [family]
 
 
+class Writes(Protocol):
+    """A metric that writes its own lines."""
+
+    def written(self) -> str: ...
+
+
 class Maker:
-    """Makes the metrics of one registry; queues and kinds are the same names in all of them."""
+    """Makes the metrics of one registry; queues and kinds are the same names in all of them.
+
+    `registry` has them all; `rest` are those that don't write themselves.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
+        self.registry, self.rest = registry, CollectorRegistry()
+        self.writes: list[Writes] = []
         self.queues, self.kinds = Names(), Names()
         self.pairs = Pairs(self.queues, self.kinds)
 
@@ -219,11 +258,13 @@ class Maker:
         self, name: str, help_: str, *, pairs: Pairs | None = None, **labels: Label
     ) -> Family[Counter]:
         counter = Counter(name, help_, list(labels), registry=self.registry)
-        return Family(counter, Bounds(list(labels.values()), pairs))
+        lines = Lines(f"{name}_total", help_, "counter", list(labels))
+        return self._written(Family(counter, Bounds(list(labels.values()), pairs), lines))
 
     def gauges(self, name: str, help_: str, **labels: Label) -> Family[Gauge]:
         gauge = Gauge(name, help_, list(labels), registry=self.registry)
-        return Family(gauge, Bounds(list(labels.values())))
+        lines = Lines(name, help_, "gauge", list(labels))
+        return self._written(Family(gauge, Bounds(list(labels.values())), lines))
 
     def tally(
         self,
@@ -237,18 +278,26 @@ class Maker:
         bounds = Bounds(list(labels.values()), pairs)
         made = Tally((name, help_), list(labels), uppers, bounds)
         self.registry.register(made)
-        return made
+        return self._written(made)
 
     def told(self, name: str, help_: str, *labels: str) -> Told:
         made = Told((name, help_), labels)
         self.registry.register(made)
-        return made
+        return self._written(made)
 
     def count(self, name: str, help_: str) -> Counter:
-        return Counter(name, help_, registry=self.registry)
+        return self._rest(Counter(name, help_, registry=self.registry))
 
     def gauge(self, name: str, help_: str) -> Gauge:
-        return Gauge(name, help_, registry=self.registry)
+        return self._rest(Gauge(name, help_, registry=self.registry))
 
     def histogram(self, name: str, help_: str, uppers: Sequence[float]) -> Histogram:
-        return Histogram(name, help_, buckets=uppers, registry=self.registry)
+        return self._rest(Histogram(name, help_, buckets=uppers, registry=self.registry))
+
+    def _written(self, made: W) -> W:
+        self.writes.append(made)
+        return made
+
+    def _rest(self, made: C) -> C:
+        self.rest.register(made)
+        return made
