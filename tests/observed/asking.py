@@ -1,10 +1,12 @@
 """What a PromQL expression asks for, and which labels its answer has, without a Prometheus."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
 import promql_parser
+from prometheus_client import CollectorRegistry
+from prometheus_client.registry import Collector
 
 from penstock.telemetry.metrics import Metrics
 from tests.observed.shipped import records
@@ -24,14 +26,18 @@ class Unknown(Exception):
 def ours() -> Mapping[str, Labels]:
     """Each series that a replica exports, with its labels."""
     found: dict[str, Labels] = {"up": TARGET}
-    collectors = Metrics().registry._collector_to_names
-    for collector in collectors:
+    metrics = Metrics()
+    for collector in (*_collectors(metrics.registry), *_collectors(metrics._make.rest)):
         own = getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
         for metric in getattr(collector, "describe", collector.collect)() or collector.collect():
             for suffix in _SUFFIXES.get(metric.type, ("",)):
                 le = {"le"} if suffix == "_bucket" else set()
                 found[metric.name + suffix] = TARGET | set(own) | le
     return found
+
+
+def _collectors(registry: CollectorRegistry) -> Iterable[Collector]:
+    return registry._collector_to_names
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What lies in config/prometheus and config/grafana, as the tests and `make panels` want to see it."""
+"""What lies in config/prometheus and config/grafana, as tests and `make panels` see it."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The rules as they ship, but with a second where they say a minute: a test can't wait for hours."""
+"""The rules as they ship, with a second where they say a minute: a test can't wait for hours."""
 
 import re
 from pathlib import Path

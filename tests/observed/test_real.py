@@ -3,10 +3,8 @@ alerts fire. The rules are those that ship, with a second where they say a minut
 
 import asyncio
 import math
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -14,16 +12,21 @@ from tests.observed.shipped import alerts, boards, filled, panels
 from tests.observed.story import SLOTS, Story, Teller
 from tests.support.fleet import Fleet
 from tests.support.prometheus import Prometheus, needs_prometheus
+from tests.support.replica import ReplicaProcess
 from tests.support.servers import Servers
 
-pytestmark = needs_prometheus
+# The story takes a minute, on a busy machine two.
+pytestmark = [needs_prometheus, pytest.mark.timeout(300)]
 
 # No key set is fetched here.
 SILENT = {"penstock-api: Age of the key set"}
 FIRED = {
     *("PenstockAway", "PenstockTargetDown", "PenstockEventLoopStands"),
     *("PenstockOldestReadyAgeHigh", "PenstockBacklogGrows", "PenstockJobsDieFast"),
-    *("PenstockDeadLetters", "PenstockAttemptsLost", "PenstockAuditViolation"),
+    *(
+        "PenstockDeadLetters",
+        "PenstockAttemptsLost",
+    ),
     *("PenstockNoFreeSlots", "PenstockDeadLettersLate", "PenstockBrokerAway"),
     *("PenstockOutboxStuck", "PenstockDeliveriesFail", "PenstockDeliveriesGivenUp"),
     *("PenstockEndpointDisabled", "PenstockPostgresAway", "PenstockRedisAway"),
@@ -44,9 +47,9 @@ class Told:
         for target in panel["targets"]:
             found = self.prometheus.ask(filled(target["expr"], f"{window}s"), self.story.counted_at)
             for labels, value in found:
-                legend = re.sub(
-                    r"\{\{(\w+)\}\}", lambda name: labels[name[1]], target["legendFormat"]
-                )  # noqa: B023
+                legend = target["legendFormat"]
+                for name, said in labels.items():
+                    legend = legend.replace("{{%s}}" % name, said)  # noqa: UP031 - braces in braces
                 shown[legend] = value * window if is_rate else value
         return shown
 
@@ -55,7 +58,7 @@ class Told:
 def told(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
     directory = tmp_path_factory.mktemp("observed")
 
-    async def replicas() -> tuple[Fleet, Teller, list]:  # type: ignore[type-arg]
+    async def replicas() -> tuple[Fleet, Teller, list[ReplicaProcess]]:
         fleet = Fleet(
             await servers.fresh_database(), servers.fresh_redis(), directory, proxied=True
         )
@@ -100,8 +103,7 @@ def test_rules_are_evaluated_and_alerts_say_what_they_are_about(told: Told) -> N
     for alert in told.story.alerts:
         assert alert["labels"]["alertname"] in alerts()
         said = " ".join(alert["annotations"].values())
-        assert "error" not in said.split("errors of ours")[0] or "<error" not in said
-        assert "<no value>" not in said
+        assert "<" not in said, "a template that failed says <error …> or <no value>"
 
 
 def numbers(story: Story) -> dict[tuple[str, str], dict[str, float]]:

@@ -54,7 +54,8 @@ def test_each_alert_has_its_section_in_the_runbooks_and_no_other_has() -> None:
     assert sorted(sections) == ALERTS
     for name, said in sections.items():
         assert alerts()[name]["annotations"]["runbook_url"] == f"{RUNBOOKS}#{name.lower()}"
-        assert "**Look at**" in said and "**Do**" in said, name
+        assert "**Look at**" in said, name
+        assert "**Do**" in said, name
 
 
 def test_the_runbooks_name_calls_and_log_lines_that_there_are() -> None:

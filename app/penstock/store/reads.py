@@ -170,7 +170,7 @@ class Reads:
             self._last = counts
             return counts
         except BaseException:
-            self._counting = None  # a failure is nothing to remember
+            self._counting = self._last = None  # what was before must not be told for ever
             raise
         finally:
             spent = clock.monotonic() - began
