@@ -155,6 +155,7 @@ class Teller:
             )
             for n in range(5)
         ]
+        ids.append(await api.submit("echo", queue="orders", delay_s=0.2))
         leaves = [{"on": ["succeeded"], "webhook": gone}]
         ids.append(await api.submit("echo", queue="orders", notify=leaves))
         ids += await api.submit_many([{"kind": "echo", "queue": "mail"}] * 20)
@@ -177,10 +178,13 @@ class Teller:
         there.kill()
         await self._comes("sum(penstock_reaped_total) == 9", "what it ran is lost")
         await self._fires("PenstockTargetDown")
+        await self._call("/v1/queues/orders/pause")  # else what was lost would start, one by one
+        await self._soon()
         for id_ in ids:
             await self._call(f"/v1/jobs/{id_}/cancel")
         ended = f'sum(penstock_jobs_ended_total{{queue="orders", state="cancelled"}}) == {len(ids)}'
         await self._comes(ended, "they are cancelled")
+        await self._call("/v1/queues/orders/resume")
         await self._comes('sum(penstock_slots{state="busy"}) == 0', "nothing runs")
         await self._comes(
             'max(penstock_queue_depth{queue="orders", state="ready"}) == 0 or '
@@ -209,9 +213,9 @@ class Teller:
         return answer
 
     async def _soon(self) -> tuple[float, float]:
-        """Two times between which all that live were scraped, and nothing else happened."""
+        """Two times between which all that live were scraped twice, and nothing else happened."""
         now = time.time()
-        scraped = f"min(timestamp(up{{job='penstock'}} == 1)) > {now + 1}"
+        scraped = f"min(timestamp(up{{job='penstock'}} == 1)) > {now + 2}"
         await self._comes(scraped, "all were scraped")
         return now, time.time()
 
