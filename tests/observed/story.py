@@ -200,12 +200,13 @@ class Teller:
             await self._api.submit("blocking", {"seconds": 1.3}, queue="orders")
         await self._fires("PenstockEventLoopStands")
         await self._fires("PenstockDeadLettersLate", "PenstockBrokerAway", "PenstockOutboxStuck")
-        here.proxies["redis"].apply(AWAY)
-        await self._fires("PenstockRedisAway")
         here.proxies["postgres"].apply(AWAY)
         while not await self._ask(_firing("PenstockApiErrors")):
             await self._api.call("POST", "/v1/jobs", {"kind": "echo"})
         await self._fires("PenstockPostgresAway")
+        self._fleet.heal()
+        here.proxies["redis"].apply(AWAY)
+        await self._fires("PenstockRedisAway")
 
     async def _call(self, path: str, body: Any = None) -> Any:
         status, answer = await self._api.call("POST", path, body)
@@ -224,7 +225,7 @@ class Teller:
             await self._comes(_firing(alert), f"{alert} fires")
 
     async def _comes(self, expr: str, what: str) -> None:
-        await eventually(lambda: self._ask(expr), what, 30, 0.2)
+        await eventually(lambda: self._ask(expr), what, 60, 0.2)
 
     async def _ask(self, expr: str) -> Any:
         return await asyncio.to_thread(self._prometheus.ask, expr)

@@ -109,7 +109,9 @@ class Reads:
         return [WorkerView(*row) for row in await self._read("workers", below, limit)]
 
     async def cluster(self) -> Cluster:
-        """The figures of all replicas, no older than a second or two."""
+        """The figures of all replicas, some seconds old where counting takes long; none, not even
+        the last ones, while Postgres is away."""
+        self._health.check()
         counts = await self._counted()
         loads = [
             Load(
