@@ -277,9 +277,15 @@ def _tell_fault(name: str, fault: str | None, tell: Tell) -> None:
 async def _look_at_server(case: Case, tell: Tell) -> None:
     """A server that runs: the one that was named, or the one that these settings would start."""
     http = case.settings.http
+    if case.url is None and http.port == 0:
+        tell(checkup.skipped("server", "http.port is 0, any free one: name a server by --url"))
+        return
     url = case.url or f"http://{http.caller_host}:{http.port}"
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
+    if parts.scheme not in ("http", "https") or not place:
+        tell(checkup.wrong("server", "--url must be as http://127.0.0.1:8080"))
+        return
     async with Egress(_ANYWHERE) as egress:
         try:
             answer = await egress.request(
