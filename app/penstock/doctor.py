@@ -20,13 +20,13 @@ import orjson
 from penstock import places
 from penstock.domain import checkup, checkup_servers
 from penstock.domain.checkup import Finding
-from penstock.domain.errors import PenstockError
+from penstock.domain.errors import PenstockError, WrongSetting
 from penstock.egress import Egress, EgressError, EgressRefused
 from penstock.outlets import Mail
 from penstock.outlets.brokers import dead_letter_outlet
 from penstock.queue import checkup as redis_checkup
 from penstock.queue.redis import RedisDoor, greet
-from penstock.relays import server_of
+from penstock.relays import reach_of, server_of
 from penstock.settings import Settings, environment, without_settings
 from penstock.store import checkup as store_checkup
 from penstock.store import postgres
@@ -92,7 +92,12 @@ def _failed(name: str, error: Exception) -> Finding:
 async def _look_at_settings(case: Case, tell: Tell) -> None:
     settings = case.settings
     folder = places.config_dir()
-    tell(checkup.ok("settings", f"right, for {settings.env}"))
+    try:
+        reach_of(settings)
+    except WrongSetting as error:
+        tell(checkup.wrong("settings", str(error)))
+    else:
+        tell(checkup.ok("settings", f"right, for {settings.env}"))
     if not folder.is_dir():
         advice = "fine where all comes by the environment; else install it again"
         tell(checkup.warning("settings.files", f"there is no {folder}", advice))
