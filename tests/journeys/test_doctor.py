@@ -118,9 +118,7 @@ async def test_rights_that_lack_are_named(replica_settings: Settings, dsn: str) 
 
 async def test_a_schema_of_a_newer_version_is_told(replica_settings: Settings, dsn: str) -> None:
     con = await asyncpg.connect(dsn)
-    await con.execute(
-        "INSERT INTO schema_migrations VALUES (9999, '', '', now(), 1, '9.0', 9999)"
-    )
+    await con.execute("INSERT INTO schema_migrations VALUES (9999, '', '', now(), 1, '9.0', 9999)")
     await con.close()
     finding = one_of(await examine(Case(replica_settings), ["postgres"]), "postgres.schema")
     assert finding.level is ERROR

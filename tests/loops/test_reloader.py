@@ -136,6 +136,7 @@ async def test_a_file_that_never_rests_is_read_all_the_same(
         (b"jobs: {max_attempts: 101}", "jobs.max_attempts"),
         (b"jobs:\n  max_attemps: 2", "base.yaml:2: "),
         (b"jobs: [1]", "is a section"),
+        (b'jobs: {"\\ud800": 1}', r"jobs.\ud800 is not a setting"),
         (b"\xff\xfe\x00", "can't be read"),
         (b"notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}", "smtp.host"),
     ],
@@ -187,6 +188,7 @@ async def test_who_asks_gets_an_answer_in_the_log(place: Place) -> None:
         await _asked_again_and_again(place)
     told = [(line["event"], line["by"]) for line in lines]
     assert told == [("settings_reloaded", "signal")] * 2 + [("settings_refused", "signal")] * 2
+    assert "jobs.max_attempts = 0" in lines[-1]["mistakes"][0]
 
 
 async def _asked_again_and_again(place: Place) -> None:

@@ -213,7 +213,9 @@ class Reloader:
         if is_news:
             self.now = replace(self.now, refused=refused)
         if is_news or by not in _UNASKED:
-            log.warning("settings_refused", by=by, why=why, hint="the old ones still count")
+            mistakes = [one[:_TOLD_MAX] for one in ReloadRefused(why).mistakes[:_KEYS_MAX]]
+            hint = "the old ones still count"
+            log.warning("settings_refused", by=by, mistakes=mistakes, hint=hint)
         self._metrics.config_reloads("refused").inc()
         return refused
 
