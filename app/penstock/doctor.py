@@ -68,6 +68,12 @@ async def examine(case: Case, only: Collection[str] | None = None) -> list[Findi
     return [finding for findings in found for finding in findings]
 
 
+def demand_fit(settings: Settings) -> None:
+    """Raises WrongSetting, as a start does, for what is right by itself and not together: rules and
+    kinds that could tell nobody."""
+    reach_of(settings)
+
+
 async def _bounded(
     name: str, check: Callable[[Case, Tell], Awaitable[None]], case: Case
 ) -> list[Finding]:
@@ -93,7 +99,7 @@ async def _look_at_settings(case: Case, tell: Tell) -> None:
     settings = case.settings
     folder = places.config_dir()
     try:
-        reach_of(settings)
+        demand_fit(settings)
     except WrongSetting as error:
         tell(checkup.wrong("settings", str(error)))
     else:
