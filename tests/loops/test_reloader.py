@@ -199,14 +199,18 @@ async def _asked_again_and_again(place: Place) -> None:
             await place.look(1)
 
 
-async def test_a_rule_whose_way_out_waits_for_a_restart_is_refused_with_that(place: Place) -> None:
+async def test_a_rule_whose_way_out_waits_for_a_restart_waits_too_and_the_rest_counts(
+    place: Place,
+) -> None:
     place.reloader.swaps.append(_refusing_rules)
     place.file.write_text(
         "smtp: {host: mail.example, from_address: a@b.example}\n"
-        "notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}"
+        "notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}\n"
+        "jobs: {max_attempts: 9}"
     )
-    with pytest.raises(ReloadRefused, match=r"smtp\.host was read, but counts after a restart"):
-        await place.reloader.reload("ada")
+    done = await place.reloader.reload("ada")
+    assert done.changed == ("jobs.max_attempts",)
+    assert set(done.restart_needed) == {"smtp.host", "smtp.from_address", "notifications.rules"}
 
 
 async def test_the_same_refusal_is_told_once(place: Place) -> None:
