@@ -119,6 +119,42 @@ async def test_a_file_that_is_being_written_is_left_alone(place: Place) -> None:
     assert place.counts == 77
 
 
+async def test_a_file_that_is_being_written_is_left_alone_by_who_asks_from_afar(
+    place: Place,
+) -> None:
+    """It was cut to nothing, which is right by itself, and is about to be filled."""
+    for by in ("signal", "replica"):
+        place.file.write_text("")
+        place.reloader.ask(by)
+        await place.look(1)
+        assert place.counts == 1
+        place.file.write_text("jobs: {max_attempts: 1, priority: 2}")
+        await place.look()
+    assert (place.told[-1].by, place.told[-1].changed) == ("signal", ("jobs.priority",))
+    assert place.reloader.now.settings.jobs.priority == 2
+
+
+@pytest.mark.parametrize("half", ["", "jobs: {max_attempts: 2, prio"])
+async def test_what_changes_while_it_is_read_for_a_caller_is_read_again(
+    place: Place, half: str
+) -> None:
+    source = place.reloader._source
+
+    def load() -> Settings:
+        """Reads half of what somebody writes, who ends meanwhile."""
+        try:
+            return source.load()
+        finally:
+            if place.file.read_text() == half:
+                place.file.write_text("jobs: {max_attempts: 2, priority: 3}")
+
+    place.reloader._source = replace(source, load=load)
+    place.file.write_text(half)
+    done = await place.reloader.reload("ada")
+    assert done.changed == ("jobs.max_attempts", "jobs.priority")
+    assert place.reloader.now.settings.jobs.priority == 3
+
+
 async def test_a_file_that_never_rests_is_read_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
