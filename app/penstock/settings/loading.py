@@ -31,6 +31,7 @@ from penstock.settings.ssm import Parameters
 from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
+_TOLD_MAX = 200  # characters of a wrong value
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -224,6 +225,10 @@ def _places(text: str, loc: list[str], found: Found) -> str:
     return "; ".join(sorted(places_of)) or "the defaults"
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _TOLD_MAX else f"{text[:_TOLD_MAX]}…"
+
+
 def _said(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should", "it should")
 
@@ -231,6 +236,6 @@ def _said(message: str) -> str:
 def _wrong(key: str, text: str, found: Found) -> str:
     info = field_of(key)
     assert info is not None  # nobody calls it for another
-    given = f" = {found.values.get(key)!r}" if is_told(info) else ""
+    given = f" = {_cut(repr(found.values.get(key)))}" if is_told(info) else ""
     source = found.origins.get(key, "default")
     return f"{source}: {key}{given}: {text} ({info.description})"
