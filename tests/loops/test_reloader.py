@@ -1,6 +1,7 @@
 """The reloader with real files: what counts when, and what is refused."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -252,6 +253,18 @@ async def test_a_bug_in_reading_does_not_end_the_loop(place: Place) -> None:
     place.reloader.ask("poll")
     await place.look(1)
     assert "RecursionError" in str(place.told[-1].refusal)
+
+
+async def test_a_file_whose_name_is_no_text_is_refused_in_text(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    place = Place(tmp_path)
+    source = source_of({**place.environ, "PENSTOCK_SECRETS_DIR": str(secrets)})
+    place.reloader = place.made(source)
+    (secrets / os.fsdecode(b"\xff")).write_text("x")
+    with pytest.raises(ReloadRefused, match=r"/\?: .* is not a setting") as told:
+        await place.reloader.reload("ada")
+    assert str(told.value).encode()
 
 
 async def test_what_has_no_stamp_is_polled(place: Place) -> None:

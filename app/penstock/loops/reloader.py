@@ -65,6 +65,11 @@ def details_of(reload: Reload) -> dict[str, Any]:
     }
 
 
+def _tellable(text: str) -> str:
+    """Names of files needn't be UTF-8; what is answered and stored must."""
+    return text.encode(errors="replace").decode()
+
+
 async def _unheard(_reload: Reload) -> None:
     """Of a reloader that nobody listens to."""
 
@@ -147,7 +152,7 @@ class Reloader:
                 stamps, read = await self._whole()
                 done = self._take(by, stamps, read)
             except PenstockError as error:
-                done = self._refused(by, str(error))
+                done = self._refused(by, _tellable(str(error)))
             except Exception as error:  # whatever stands in a file mustn't end the process
                 log.exception("settings_unreadable")
                 told = f"the settings can't be read: {type(error).__name__}: {error}"
