@@ -1,6 +1,7 @@
 """The reloader with real files: what counts when, and what is refused."""
 
 import asyncio
+import gc
 import os
 import threading
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from penstock.domain.errors import WrongSetting
 from penstock.loops import reloader as module
 from penstock.loops.reloader import Reload, Reloader, ReloadRefused
-from penstock.settings import Settings
+from penstock.settings import Settings, SourceUnavailable
 from penstock.settings.watched import Source, source_of
 from penstock.telemetry.metrics import Metrics
 from tests.test_settings import SECRETS
@@ -306,6 +307,27 @@ async def test_a_reading_that_hangs_is_given_up_and_not_begun_twice(
     monkeypatch.setattr(module, "_READ_MAX_S", 10)
     await place.reloader.reload("ada")
     assert place.reloader.now.refused is None
+
+
+async def test_a_reading_that_fails_when_nobody_waits_any_more_is_no_fault_of_ours(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on, source = threading.Event(), place.reloader._source
+
+    def hangs() -> Settings:
+        goes_on.wait(10)
+        raise SourceUnavailable("it is away")
+
+    place.reloader._source = replace(source, load=hangs)
+    monkeypatch.setattr(module, "_READ_MAX_S", 0.05)
+    with pytest.raises(ReloadRefused, match="could not be read within"):
+        await place.reloader.reload("ada")
+    monkeypatch.setattr(module, "_READ_MAX_S", 10)
+    place.reloader._source = source
+    goes_on.set()
+    await place.reloader.reload("ada")
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 async def test_what_waits_for_a_restart_is_said_until_then(place: Place) -> None:

@@ -70,6 +70,12 @@ def _tellable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
+def _heed(reading: "asyncio.Task[tuple[Stamps, Settings]]") -> None:
+    """Whoever waited for it may have given up; asyncio would log its failure as forgotten."""
+    if not reading.cancelled():
+        reading.exception()
+
+
 async def _unheard(_reload: Reload) -> None:
     """Of a reloader that nobody listens to."""
 
@@ -174,6 +180,7 @@ class Reloader:
                 if self._reading is not None:  # what it finds may be old by now
                     await asyncio.wait([self._reading])
                 self._reading = asyncio.create_task(asyncio.to_thread(self._load))
+                self._reading.add_done_callback(_heed)
                 return await asyncio.shield(self._reading)
         except TimeoutError:
             told = f"the settings could not be read within {_READ_MAX_S:g} s"
