@@ -61,6 +61,24 @@ def test_a_caller_cannot_make_lines_of_his_own(form: str) -> None:
     assert "\x1b[31m" not in out.getvalue()
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_has_no_utf8_or_is_too_large_a_number_is_written_all_the_same(form: str) -> None:
+    raw = io.BytesIO()
+    logs.set_up("info", form, io.TextIOWrapper(raw, "utf-8", write_through=True))
+    try:
+        raise ValueError("of a file called \udcff")
+    except ValueError as error:
+        logs.get_logger("m").warning(
+            "odd", name="\udcff", names=["\ud800"], count=10**30, exc_info=error
+        )
+    said = raw.getvalue().decode()
+    assert "of a file called ?" in said
+    assert str(10**30) in said
+    if form == "json":
+        (line,) = said.splitlines()
+        assert orjson.loads(line)["names"] == ["?"]
+
+
 def test_long_values_are_cut() -> None:
     out = io.StringIO()
     logs.set_up("info", "json", out)

@@ -6,6 +6,7 @@ what Python would print by itself of threads, finalisers and warnings. Out: line
 at 1 KiB, a traceback at 16 KiB; nothing is written per request or per job at `info`.
 """
 
+import json
 import logging
 import sys
 import threading
@@ -124,13 +125,23 @@ def _cut(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """JSON escapes control characters by itself; a terminal would obey them."""
     for key, value in event.items():
-        if isinstance(value, str) and key != "exception" and not value.isprintable():
+        if isinstance(value, str) and key == "exception":
+            event[key] = _encodable(value)
+        elif isinstance(value, str) and not value.isprintable():
             event[key] = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in value)
     return event
 
 
 def _json(_: WrappedLogger, __: str, event: EventDict) -> str:
-    return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    try:
+        return orjson.dumps(event, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except TypeError:  # a lone surrogate, as in a file's name that isn't UTF-8; a huge number
+        return _encodable(json.dumps(event, default=str, skipkeys=True, ensure_ascii=False))
+
+
+def _encodable(text: str) -> str:
+    """With ? for each lone surrogate, which no reader of ours could take."""
+    return text.encode(errors="replace").decode()
 
 
 def _console(out: TextIO) -> Processor:
