@@ -87,8 +87,6 @@ class Porter:
             if PLACE not in request:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
             caller = await self._caller(request, route)
-            if self._limiter is not None and self._limiter.rules:
-                await rates.enter(self._door, request, route.traffic, caller)
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(
                 *(self._door, request, caller, key, NOTHING, room),
@@ -97,6 +95,8 @@ class Porter:
             )
             if route.role is not None and not caller.may(route.role):
                 raise Problem("forbidden", f"this needs the role {route.role}")
+            if self._limiter is not None and self._limiter.rules:
+                await rates.enter(self._door, request, route.traffic, caller)
             if (asked := _asked(route, query)) is not None:
                 ask = replace(ask, query=asked)
             response = await self._answer(ask, route)
