@@ -3,8 +3,8 @@
 import pytest
 from multidict import CIMultiDict
 
-from penstock.api.prefer import applied, wait_s
 from penstock.api import traces
+from penstock.api.prefer import applied, wait_s
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.api import Api
-from tests.support.collector import Collector, Told, collector
+from tests.support.collector import Collector, collector
 from tests.support.replica import ReplicaProcess
 from tests.support.waiting import eventually
 
@@ -60,14 +60,6 @@ def lines(process: ReplicaProcess, event: str) -> list[dict[str, object]]:
     return [line for line in told if line["event"] == event]
 
 
-def is_child(span: Told, parent: Told) -> bool:
-    return (span.trace, span.parent) == (parent.trace, parent.id)
-
-
-def is_linked(span: Told, to: Told) -> bool:
-    return span.links == [(to.trace, to.id)]
-
-
 async def test_one_trace_from_the_submission_to_the_webhook(
     process: ReplicaProcess, taken: Collector, there: Receiver
 ) -> None:
@@ -88,37 +80,44 @@ async def test_one_trace_from_the_submission_to_the_webhook(
         (child,) = await taken.named("process in-a-thread")
         (inner,) = await taken.named("own-in-thread")
         (hook,) = await taken.named("send webhook")
-        assert (request.kind, request.trace, request.parent) == ("SERVER", TRACE, CALLER[36:52])
-        assert request.attributes["http.response.status_code"] == 201
-        assert job["traceparent"] == request.traceparent
-        assert run.kind == "CONSUMER" and is_child(run, request) and is_linked(run, request)
-        assert run.attributes["messaging.message.id"] == job["id"]
-        assert run.attributes["messaging.destination.name"] == "default"
-        assert run.attributes["penstock.job.attempt"] == 1
-        assert run.attributes["penstock.job.outcome"] == "succeeded"
-        assert ended["result"] == {"traceparent": run.traceparent, "tracestate": STATE}
-        assert is_child(own, run) and is_child(call, own)
-        assert child.kind == "CONSUMER" and is_child(child, run) and is_linked(child, run)
-        assert is_child(inner, child)
-        assert hook.kind == "CLIENT" and is_child(hook, request) and is_linked(hook, request)
-        by_path = {seen.path: seen.headers for seen in there.seen}
-        assert by_path["/called"]["traceparent"] == call.traceparent
-        assert by_path["/hook"]["traceparent"] == hook.traceparent
-        assert {by_path[path]["tracestate"] for path in by_path} == {STATE}
-        assert {span.trace for span in (run, own, call, child, inner, hook)} == {TRACE}
+    assert (request.kind, request.trace, request.parent) == ("SERVER", TRACE, CALLER[36:52])
+    assert request.attributes["http.response.status_code"] == 201
+    assert job["traceparent"] == request.traceparent
+    for span, parent in ((run, request), (child, run), (hook, request)):
+        assert (span.parent, span.links) == (parent.id, [(TRACE, parent.id)])
+    for span, parent in ((own, run), (call, own), (inner, child)):
+        assert (span.parent, span.links) == (parent.id, [])
+    assert {span.trace for span in (run, own, call, child, inner, hook)} == {TRACE}
+    assert [one.kind for one in (run, child, hook)] == ["CONSUMER", "CONSUMER", "CLIENT"]
+    assert run.attributes["messaging.message.id"] == job["id"]
+    assert run.attributes["messaging.destination.name"] == "default"
+    assert run.attributes["penstock.job.attempt"] == 1
+    assert run.attributes["penstock.job.outcome"] == "succeeded"
+    assert ended["result"] == {"traceparent": run.traceparent, "tracestate": STATE}
+    by_path = {seen.path: seen.headers for seen in there.seen}
+    assert by_path["/called"]["traceparent"] == call.traceparent
+    assert by_path["/hook"]["traceparent"] == hook.traceparent
+    assert {by_path[path]["tracestate"] for path in by_path} == {STATE}
+    assert_collector_is_asked_rightly(taken)
+    await assert_lines_are_about_it(process, job["id"], child.attributes["messaging.message.id"])
+
+
+def assert_collector_is_asked_rightly(taken: Collector) -> None:
     assert taken.resource()["service.name"] == "jobs"
     asked = {seen.headers["Authorization"] for seen in taken.receiver.seen}
     assert asked == {"Bearer canary-of-spans"}
     assert {seen.path for seen in taken.receiver.seen} == {"/v1/traces"}
+
+
+async def assert_lines_are_about_it(process: ReplicaProcess, job: str, child: str) -> None:
     (said,) = lines(process, "said in a thread")
-    told = child.attributes["messaging.message.id"]
-    assert (said["job_id"], said["attempt"], said["trace_id"]) == (told, 1, TRACE)
+    assert (said["job_id"], said["attempt"], said["trace_id"]) == (child, 1, TRACE)
 
     async def shown() -> list[dict[str, object]]:
         return lines(process, "handler_said")
 
     (line,) = await eventually(shown, "what the handler logged is in the log")
-    assert (line["message"], line["job_id"], line["trace_id"]) == ("calling", job["id"], TRACE)
+    assert (line["message"], line["job_id"], line["trace_id"]) == ("calling", job, TRACE)
     assert "canary-of-spans" not in process.log_file.read_text()
 
 
@@ -132,7 +131,8 @@ async def test_a_failure_is_told_and_one_who_asks_for_none_is_not_sampled(
         assert (await api.ended(unseen["id"]))["result"][:35] == CALLER[:35]
         job = await api.submit("fails-traced", max_attempts=1)
         (run,) = await taken.named("process fails-traced")
-        assert run.is_error and run.attributes["error.type"] == "ValueError"
+        assert run.is_error
+        assert run.attributes["error.type"] == "ValueError"
         assert run.attributes["messaging.message.id"] == job
         assert run.events == [
             {"exception.type": "ValueError", "exception.message": "as asked"},
@@ -154,7 +154,7 @@ async def test_a_handler_in_a_child_process_is_in_its_attempt(
         await api.ended(id_)
         (run,) = await taken.named("process in-a-thread")
         (inner,) = await taken.named("own-in-thread")
-    assert is_child(inner, run)
+    assert (inner.trace, inner.parent) == (run.trace, run.id)
     assert run.attributes["messaging.message.id"] == id_
     (said,) = lines(process, "said in a thread")
     assert (said["job_id"], said["trace_id"]) == (id_, run.trace)

@@ -65,7 +65,8 @@ async def collector(status: int = 200) -> AsyncIterator[Collector]:
 
 def _request(headers: Any, body: bytes) -> ExportTraceServiceRequest:
     raw = gzip.decompress(body) if headers.get("Content-Encoding") == "gzip" else body
-    return ExportTraceServiceRequest.FromString(raw)
+    decoded: ExportTraceServiceRequest = ExportTraceServiceRequest.FromString(raw)
+    return decoded
 
 
 def _spans(headers: Any, body: bytes) -> list[Told]:
