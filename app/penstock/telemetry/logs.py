@@ -157,7 +157,7 @@ def _write(level: str, module: str, event: str, fields: dict[str, Any]) -> None:
 def _processors(console: bool) -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
-        _scoped,
+        scoped,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.processors.format_exc_info,
@@ -220,7 +220,7 @@ def _passes(record: logging.LogRecord) -> bool:
     return not record.name.startswith(_CHATTY) or _now.share.passes(record.name)
 
 
-def _scoped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def scoped(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """What the line is about, where it doesn't say so itself."""
     for name, value in scope.fields().items():
         event.setdefault(name, value)
