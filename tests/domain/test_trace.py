@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.domain.trace import headers_of, id_of, parent_of, state_of, trace_of
+from penstock.domain.trace import headers_of, id_of, is_kept, parent_of, state_of, trace_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -45,6 +45,13 @@ def test_it_goes_on_as_it_came() -> None:
     assert headers_of(None) == {}
     assert headers_of(PARENT) == {"traceparent": PARENT}
     assert headers_of(f"{PARENT} a=1,b=2") == {"traceparent": PARENT, "tracestate": "a=1,b=2"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "kept"), [("00", False), ("01", True), ("02", False), ("03", True), ("ff", True)]
+)
+def test_who_began_it_says_whether_it_is_kept(flags: str, kept: bool) -> None:
+    assert is_kept(f"{PARENT[:-2]}{flags} a=1") is kept
 
 
 def test_its_id_is_what_all_its_spans_share() -> None:

@@ -43,6 +43,11 @@ def id_of(trace: str | None) -> str | None:
     return None if trace is None else trace[3:35]
 
 
+def is_kept(trace: str) -> bool:
+    """Whether who began it wants its spans: the flag `sampled`."""
+    return bool(int(trace[54], 16) & 1)
+
+
 def headers_of(trace: str | None) -> dict[str, str]:
     """How it is sent on."""
     if trace is None:

@@ -16,6 +16,7 @@ from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.effect import Channel, Delivery, Fate, Message
 from penstock.domain.errors import WrongSetting
 from penstock.domain.job import Started
+from penstock.domain.trace import is_kept
 from penstock.domain.workflow import LOOSE
 from penstock.handlers.context import Context
 from penstock.settings.tracing import Tracing
@@ -32,6 +33,8 @@ _FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.LOST)
 def begun(context: Context) -> Begun:
     """An attempt begins here; what its handler sends on from now on is this span."""
     job = context.job
+    if job.traceparent is not None and not is_kept(job.traceparent):
+        return tracing.passed_through(job.traceparent)
     within = Within(job.traceparent, is_linked=True, enters=True)
     span = tracing.begin(f"process {job.kind}", CONSUMER, _attributes(job), within)
     context.job = replace(job, traceparent=span.trace)
@@ -42,6 +45,9 @@ def ended(span: Begun, ending: Ending | None) -> None:
     """The type of a failure is told, and its text: as the API does. None: we end amid it."""
     if ending is None:
         span.give_up()
+        return
+    if not span.is_kept:
+        span.end()
         return
     span.told({"penstock.job.outcome": ending.outcome.value})
     failure = ending.failure
