@@ -16,7 +16,7 @@ from penstock.api.door import Door, Limits
 from penstock.api.peers import Peers
 from penstock.domain.audit_log import Action, Entry
 from penstock.domain.effect import Policy
-from penstock.domain.errors import Unavailable
+from penstock.domain.errors import PenstockError
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
 from penstock.domain.verdict import Patience
@@ -104,7 +104,7 @@ async def _noted(engine: "Engine", reload: Reload) -> None:
     entry = Entry(engine.minter.mint(), Action.CONFIG_RELOAD, reload.by, details=details_of(reload))
     try:
         await engine.audit_log.add([entry if reload.refusal is None else entry.refused()])
-    except Unavailable as error:
+    except PenstockError as error:
         log.warning("reload_not_in_audit_log", why=str(error))
 
 

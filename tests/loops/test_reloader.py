@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.domain.errors import WrongSetting
 from penstock.loops import reloader as module
@@ -135,6 +136,7 @@ async def test_a_file_that_never_rests_is_read_all_the_same(
         (b"jobs: {max_attempts: 101}", "jobs.max_attempts"),
         (b"jobs:\n  max_attemps: 2", "base.yaml:2: "),
         (b"jobs: [1]", "is a section"),
+        (b'jobs: {"\\ud800": 1}', r"jobs.\ud800 is not a setting"),
         (b"\xff\xfe\x00", "can't be read"),
         (b"notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}", "smtp.host"),
     ],
@@ -171,6 +173,40 @@ async def test_all_mistakes_are_told_one_by_one(place: Place) -> None:
     assert "base.yaml:2: " in first
     assert "jobs.priority" in second
     assert "base.yaml:3: " in second
+
+
+async def test_a_poll_that_finds_nothing_new_touches_nothing(place: Place) -> None:
+    place.reloader.ask("poll")
+    await place.look(1)
+    assert (place.reads, place.seen) == (2, [])  # at the start, and now
+    await place.reloader.reload("ada")
+    assert len(place.seen) == 1, "who asks has everything made anew: a certificate may be another"
+
+
+async def test_who_asks_gets_an_answer_in_the_log(place: Place) -> None:
+    with capture_logs() as lines:
+        await _asked_again_and_again(place)
+    told = [(line["event"], line["by"]) for line in lines]
+    assert told == [("settings_reloaded", "signal")] * 2 + [("settings_refused", "signal")] * 2
+    assert "jobs.max_attempts = 0" in lines[-1]["mistakes"][0]
+
+
+async def _asked_again_and_again(place: Place) -> None:
+    for text in ("jobs: {max_attempts: 1}", "jobs: {max_attempts: 0}"):
+        place.file.write_text(text)
+        for by in ("signal", "signal", "poll"):
+            place.reloader.ask(by)
+            await place.look(1)
+
+
+async def test_a_rule_whose_way_out_waits_for_a_restart_is_refused_with_that(place: Place) -> None:
+    place.reloader.swaps.append(_refusing_rules)
+    place.file.write_text(
+        "smtp: {host: mail.example, from_address: a@b.example}\n"
+        "notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}"
+    )
+    with pytest.raises(ReloadRefused, match=r"smtp\.host was read, but counts after a restart"):
+        await place.reloader.reload("ada")
 
 
 async def test_the_same_refusal_is_told_once(place: Place) -> None:

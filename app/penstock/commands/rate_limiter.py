@@ -81,9 +81,10 @@ class RateLimiter:
         self._budgets: dict[tuple[Counts, str], _Budget] = {}
 
     def change(self, rules: Sequence[RateRule]) -> None:
-        """Other rules from now on. What was spent by the old ones stays spent."""
-        self.rules = tuple(rules)
-        self._budgets.clear()
+        """These rules from now on. What was spent by the old ones stays spent."""
+        if tuple(rules) != self.rules:  # else all budgets would be whole while Redis is away
+            self.rules = tuple(rules)
+            self._budgets.clear()
 
     def rule(self, counts: Counts, caller: Caller) -> RateRule | None:
         return rate.rule_for(self.rules, counts, caller) if self.rules else None

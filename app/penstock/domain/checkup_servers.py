@@ -288,7 +288,7 @@ def of_backlog(there: Backlog) -> list[Finding]:
         ),
         _late(
             "work.effects",
-            f"{there.effects} effects wait to be delivered",
+            f"{there.effects} deliveries wait",
             there.effects_oldest_s,
             "see which endpoints fail: GET /v1/endpoints",
         ),

@@ -21,6 +21,7 @@ from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 FILE, POLL, SIGNAL, REPLICA = "file", "poll", "signal", "replica"  # by what, if by no caller
+_UNASKED = (FILE, POLL)
 
 _LOOK_S = 0.5
 _WRITING_MAX_S = 5.0  # files that don't come to rest are read all the same
@@ -181,19 +182,29 @@ class Reloader:
         return stamps, self._source.load()
 
     def _take(self, by: str, stamps: Stamps, read: Settings) -> Reload:
-        change = live.change(self.now.settings, read)
-        commits = [swap(change.settings) for swap in self.swaps]
-        for commit in commits:
-            commit()
+        change, is_asked = live.change(self.now.settings, read), by not in _UNASKED
+        if change.changed or is_asked:  # else caches and budgets would begin anew with each poll
+            self._swap(change)
         before, self._accepted = self.now, stamps
         changed, waits = change.changed, change.restart_needed
         is_news = bool(changed) or waits != before.restart_needed or before.refused is not None
         done = Reload(by, clock.wall_s(), changed, waits, is_news=is_news)
         self.now = Standing(change.settings, live.version(change.settings), done.at, waits)
-        if is_news:
+        if is_news or is_asked:  # who asked looks for an answer
             log.info("settings_reloaded", by=by, **details_of(done))
         self._metrics.config_reloads("changed" if changed else "unchanged").inc()
         return done
+
+    def _swap(self, change: live.Change) -> None:
+        try:
+            commits = [swap(change.settings) for swap in self.swaps]
+        except PenstockError as error:
+            if waits := live.ways_out(change.restart_needed):
+                told = f"{error} ({', '.join(waits)} was read, but counts after a restart only)"
+                raise ReloadRefused(told) from None
+            raise
+        for commit in commits:
+            commit()
 
     def _refused(self, by: str, why: str) -> Reload:
         before, waits = self.now.refused, self.now.restart_needed
@@ -201,7 +212,10 @@ class Reloader:
         refused = Reload(by, clock.wall_s(), (), waits, why, is_news)
         if is_news:
             self.now = replace(self.now, refused=refused)
-            log.warning("settings_refused", by=by, why=why, hint="the old ones still count")
+        if is_news or by not in _UNASKED:
+            mistakes = [one[:_TOLD_MAX] for one in ReloadRefused(why).mistakes[:_KEYS_MAX]]
+            hint = "the old ones still count"
+            log.warning("settings_refused", by=by, mistakes=mistakes, hint=hint)
         self._metrics.config_reloads("refused").inc()
         return refused
 

@@ -8,7 +8,7 @@ waits as a whole.
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel, SecretStr, ValidationError
@@ -74,6 +74,11 @@ def change(now: Settings, read: Settings) -> Change:
     opened = {key.partition(".")[0] for key in _WAYS_OUT if _is_opened(key, now, read)}
     settings = _merged(now, read, opened)
     return Change(settings, differences(now, settings), differences(settings, read))
+
+
+def ways_out(keys: Iterable[str]) -> tuple[str, ...]:
+    """Those of the keys that open a way out."""
+    return tuple(key for key in keys if key in _WAYS_OUT)
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ In: what `sources` gathers. Out: `Settings`, or one section of them, or `Setting
 everything that is wrong at once. Nothing but the defaults comes from here.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from penstock.settings.ssm import Parameters
 from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
+_SHOULD = re.compile(r"^[A-Z]\w* should ")  # "Input should be …", "String should match …"
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -225,7 +227,9 @@ def _places(text: str, loc: list[str], found: Found) -> str:
 
 
 def _said(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should", "it should")
+    if message == "Extra inputs are not permitted":
+        return "is not a setting"
+    return _SHOULD.sub("it should ", message.removeprefix("Value error, "))
 
 
 def _wrong(key: str, text: str, found: Found) -> str:
