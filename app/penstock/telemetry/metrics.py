@@ -19,6 +19,8 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from penstock.telemetry.drops import Drops
+
 NAMES_MAX = 200
 OTHER = "other"
 
@@ -72,6 +74,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(Drops())
         self._count_jobs(self.registry)
         self._count_effects(self.registry)
         self._count_workflows(self.registry)
