@@ -15,6 +15,7 @@ from penstock.api.app import Front
 from penstock.api.door import Door, Limits
 from penstock.api.peers import Peers
 from penstock.domain.audit_log import Action, Entry
+from penstock.domain.autoscale import Rule
 from penstock.domain.effect import Policy
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
@@ -77,6 +78,7 @@ def swap_of_door(
         reach=reach_of(settings),
         peers=Peers(settings.http.trusted_proxies),
         logs_submissions=settings.audit_log.submissions,
+        scaling=scaling_of(settings),
     )
 
     def swap() -> None:
@@ -84,6 +86,18 @@ def swap_of_door(
         front.use(new)
 
     return swap
+
+
+def scaling_of(settings: Settings) -> Rule:
+    """What `GET /v1/autoscale` goes by."""
+    asked = settings.autoscale
+    return Rule(
+        asked.target_age_s,
+        asked.slots_per_replica,
+        settings.worker.concurrency,
+        asked.replicas_min,
+        asked.replicas_max,
+    )
 
 
 def wire_reloader(engine: "Engine") -> None:

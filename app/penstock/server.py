@@ -37,7 +37,7 @@ from penstock.loops import forks, supervise, traced
 from penstock.loops.reloader import SIGNAL
 from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
-from penstock.reloading import limits_of, swap_of_door, use_log
+from penstock.reloading import limits_of, scaling_of, swap_of_door, use_log
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source
@@ -368,6 +368,7 @@ def _door(
         reach=engine.reach,
         peers=Peers(settings.http.trusted_proxies),
         logs_submissions=settings.audit_log.submissions,
+        scaling=scaling_of(settings),
     )
 
 

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
+from penstock import clock
 from penstock.api import entries, openapi, problems, queries, rates, requests, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.auth import KeyMissing
@@ -37,6 +38,7 @@ from penstock.domain import graph
 from penstock.domain.caller import Caller
 from penstock.store.lists import PAGE_BYTES
 from penstock.telemetry import scope, tracing
+from penstock.telemetry.families import OTHER
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -50,6 +52,7 @@ _READ = {  # else read_object
     Takes.NOTHING: expect_nothing,
     **{takes: read_optional for takes in Takes if takes.is_optional},
 }
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -92,6 +95,7 @@ class Porter:
             scope.leave(entered)
 
     async def _served_by(self, request: web.BaseRequest, about: scope.Request) -> web.Response:
+        began = clock.monotonic()
         ask: Ask | None = None
         try:
             _check_framing(request)
@@ -122,10 +126,20 @@ class Porter:
                 self._door.refusals.put(entries.refusal(ask))
             if ANSWER in request:
                 request[ANSWER].give_back()
-        self._door.metrics.http_requests(about.route, request.method, str(response.status)).inc()
+        self._count(about.route, request, response, clock.monotonic() - began)
         rates.tell(request, response)
         seal(response, about.request_id)
         return response
+
+    def _count(
+        self, place: str, request: web.BaseRequest, response: web.Response, took_s: float
+    ) -> None:
+        """A request that asked to wait says nothing of how quick we are."""
+        metrics, status = self._door.metrics, response.status
+        method = request.method if request.method in _METHODS else OTHER
+        metrics.http_requests(place, method, str(status)).inc()
+        if "wait" not in request.headers.get("Prefer", ""):
+            metrics.http_seconds(place, method, f"{status // 100}xx").observe(took_s)
 
     async def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
         """Who asks. Raises 401. Waits only where the token's key may have been published since."""

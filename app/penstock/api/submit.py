@@ -26,7 +26,7 @@ from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, ParentNotFound, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, OnLost, State
-from penstock.domain.submission import Accepted, Submission
+from penstock.domain.submission import Accepted, Source, Submission
 from penstock.domain.view import JobView
 
 _BRIEF_BYTES = 80  # of a job in the answer to a batch, at most
@@ -74,7 +74,8 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
     taken = await accept(ask, values, place, partial(_taken, ask, values))
     ask.request[PLACE].holds(len(taken.jobs))
     told = _entry(ask, taken.jobs, is_one=not place)
-    submission = Submission(taken.jobs, await request_key(ask, values), entry=told)
+    source = Source.BATCH if place else Source.API
+    submission = Submission(taken.jobs, await request_key(ask, values), entry=told, source=source)
     ask.body.drop()
     try:
         return taken.jobs, await ask.door.submitter.submit(submission)

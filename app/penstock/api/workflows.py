@@ -35,7 +35,7 @@ from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.letter import Renewal
-from penstock.domain.submission import Accepted, Submission
+from penstock.domain.submission import Accepted, Source, Submission
 from penstock.domain.view import WorkflowView
 from penstock.domain.workflow import NewWorkflow, OnFailure, RetryPlan, WorkflowState
 from penstock.store.workflow_reads import Member, WorkflowFilter
@@ -69,7 +69,8 @@ async def create(ask: Ask) -> web.Response:
     taken = await accept(ask, [head, *values], _PLACE, partial(_taken, ask, values, workflow.id))
     key = await request_key(ask, [head, *values])
     told = _told_of(ask, workflow.id, taken.jobs)
-    accepted = await _store(ask, Submission(taken.jobs, key, workflow=workflow, entry=told))
+    submission = Submission(taken.jobs, key, workflow, entry=told, source=Source.WORKFLOW)
+    accepted = await _store(ask, submission)
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     if wait_s and not ask.request[PLACE].gate.may_wait:
         wait_s = None  # it is accepted: that many wait already is no reason to refuse
@@ -92,7 +93,9 @@ async def add(ask: Ask) -> web.Response:
     ask.room.foresee(ask.body.size + _BRIEF_BYTES * len(values))
     taken = await accept(ask, values, _PLACE, partial(_taken, ask, values, workflow.id))
     key, told = await request_key(ask, values), _told_of(ask, workflow.id, taken.jobs)
-    accepted = await _store(ask, Submission(taken.jobs, key, into=workflow.id, entry=told))
+    into, source = workflow.id, Source.WORKFLOW
+    submission = Submission(taken.jobs, key, into=into, entry=told, source=source)
+    accepted = await _store(ask, submission)
     states = accepted.standing
     if accepted.replayed:
         states = await _states(ask, accepted.ids)

@@ -36,6 +36,7 @@ class Held:
             run.progress_row(),
             children=submitted if ending.outcome is Outcome.SUCCEEDED else (),
             done=lambda: self.drop(run),
+            ran_s=run.ran_s(),
         )
 
     def drop(self, run: Run) -> None:

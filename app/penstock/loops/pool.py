@@ -8,6 +8,7 @@ Tasks that a handler left behind are not ours: they live on, and nobody waits fo
 
 import asyncio
 import contextvars
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,12 @@ class Run:
     stopped_at: float = 0.0
     ended: bool = False
     leaked: bool = False  # it was told to stop and didn't: settled without it, slot still taken
+
+    def ran_s(self) -> float | None:
+        """For how long it has run until now; None: it has not begun."""
+        if self.deadline == math.inf:
+            return None
+        return clock.monotonic() - self.deadline + self.job.timeout_s
 
     def log_rows(self) -> list[LogRow]:
         """The lines that the handler has logged since the last call."""

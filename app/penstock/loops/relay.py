@@ -214,6 +214,7 @@ class Relay:
                 endpoint, self._channel, why, gone=gone, patience_s=self.patience_s
             )
             if disabled:
+                self._metrics.endpoints_disabled(self._channel).inc()
                 log.warning("endpoint_disabled", channel=self._channel, at=_host(endpoint), why=why)
             elif self._channel is not Channel.DEAD_LETTER:  # a broker says itself when it is away
                 self.rests.failed(endpoint, max(one.after_s or 0.0 for one in bad))
@@ -221,7 +222,7 @@ class Relay:
     def _count(self, fates: Sequence[Delivery], seconds: float) -> None:
         for one in fates:
             self._metrics.effects(self._channel, one.fate).inc()
-        self._metrics.delivery_seconds(self._channel).observe(seconds)
+            self._metrics.delivery_seconds(self._channel, one.fate).observe(seconds)
 
 
 def _host(endpoint: str) -> str:

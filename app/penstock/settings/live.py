@@ -21,7 +21,7 @@ from penstock.settings.sections import Settings
 LIVE = frozenset(
     {
         *("jobs", "kinds", "queues", "notifications", "retention", "audit", "config"),
-        *("auth", "rate_limits", "smtp", "webhook"),
+        *("auth", "rate_limits", "smtp", "webhook", "autoscale"),
         *("egress.allow", "log.level", "log.burst", "log.per_s", "log.handlers"),
         *("http.body_max_bytes", "http.batch_body_max_bytes", "http.batch_jobs_max"),
         *("http.containers_max", "http.head_timeout_s", "http.body_timeout_s"),
