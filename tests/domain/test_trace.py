@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.domain.trace import headers_of, id_of, is_kept, parent_of, state_of, trace_of
+from penstock.domain.trace import headers_of, id_of, is_kept, parent_of, sound, state_of, trace_of
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -52,6 +52,12 @@ def test_it_goes_on_as_it_came() -> None:
 )
 def test_who_began_it_says_whether_it_is_kept(flags: str, kept: bool) -> None:
     assert is_kept(f"{PARENT[:-2]}{flags} a=1") is kept
+
+
+@pytest.mark.parametrize("stored", [None, "", "00", "00-1-2-01", PARENT + "x", " " + PARENT])
+def test_a_stored_one_that_is_none_is_none(stored: str | None) -> None:
+    assert sound(stored) is None
+    assert sound(f"{PARENT} a=1") == f"{PARENT} a=1"
 
 
 def test_its_id_is_what_all_its_spans_share() -> None:

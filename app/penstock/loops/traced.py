@@ -16,7 +16,7 @@ from penstock.domain.attempt import Ending, Outcome
 from penstock.domain.effect import Channel, Delivery, Fate, Message
 from penstock.domain.errors import WrongSetting
 from penstock.domain.job import Started
-from penstock.domain.trace import is_kept
+from penstock.domain.trace import is_kept, sound
 from penstock.domain.workflow import LOOSE
 from penstock.handlers.context import Context
 from penstock.settings.tracing import Tracing
@@ -33,9 +33,10 @@ _FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.LOST)
 def begun(context: Context) -> Begun:
     """An attempt begins here; what its handler sends on from now on is this span."""
     job = context.job
-    if job.traceparent is not None and not is_kept(job.traceparent):
-        return tracing.passed_through(job.traceparent)
-    within = Within(job.traceparent, is_linked=True, enters=True)
+    trace = sound(job.traceparent)
+    if trace is not None and not is_kept(trace):
+        return tracing.passed_through(trace)
+    within = Within(trace, is_linked=True, enters=True)
     span = tracing.begin(f"process {job.kind}", CONSUMER, _attributes(job), within)
     context.job = replace(job, traceparent=span.trace)
     return span
@@ -137,5 +138,5 @@ def _delivery(channel: Channel, message: Message) -> Begun:
     if effect.job is not None:
         attributes["penstock.job.id"] = ids.text(effect.job)
     kind = CLIENT if channel is Channel.WEBHOOK else PRODUCER
-    within = Within(message.traceparent, is_linked=True)
+    within = Within(sound(message.traceparent), is_linked=True)
     return tracing.begin(f"send {channel.value}", kind, attributes, within)
