@@ -2,6 +2,7 @@
 # Another Python: make setup PYTHON=/path/to/python3
 
 PY := .venv/bin/python
+SIDE_BY_SIDE := 3
 
 .PHONY: help setup run test lint bench chaos lock clean
 
@@ -26,7 +27,8 @@ lint: setup
 	$(PY) -m mypy app/penstock tests
 
 test: lint
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(SIDE_BY_SIDE) --dist loadfile -m "not alone"
+	$(PY) -m pytest -m alone
 
 bench: setup
 	$(PY) -m tests.bench

@@ -19,6 +19,24 @@ from tests.support.servers import Servers
 hypothesis.settings.register_profile("same", derandomize=True, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
+# What measures time, or breaks and kills for minutes, has the machine to itself: `make test` runs
+# the others first, some of them side by side, and then these.
+ALONE = (
+    "bench/",
+    "chaos/",
+    "properties/",
+    "egress/test_client.py",
+    "api/test_stalls.py",
+    "store/test_hot_statements.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if str(item.path.relative_to(here)).startswith(ALONE):
+            item.add_marker(pytest.mark.alone)
+
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:

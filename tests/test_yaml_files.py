@@ -50,7 +50,7 @@ def test_every_mistake_of_every_file_is_told_with_its_line(
             f"{base}:2: http.port = 99999: it should be less than or equal to 65535 (port to",
             f"{base}:6: kinds.fail.max_attempts = 0: it should be greater than or equal to 1",
             f"{base}:7: kinds.fail.backoff.kind = 'cubic': it should be 'exponential', 'linear'",
-            f"{base}:8: kinds Fail can't be a name: ",
+            f"{base}:8: kinds Fail can't be a name: it should match ",
         ],
         1,
     ):

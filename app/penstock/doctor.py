@@ -20,13 +20,13 @@ import orjson
 from penstock import places
 from penstock.domain import checkup, checkup_servers
 from penstock.domain.checkup import Finding
-from penstock.domain.errors import PenstockError
+from penstock.domain.errors import PenstockError, WrongSetting
 from penstock.egress import Egress, EgressError, EgressRefused
 from penstock.outlets import Mail
 from penstock.outlets.brokers import dead_letter_outlet
 from penstock.queue import checkup as redis_checkup
 from penstock.queue.redis import RedisDoor, greet
-from penstock.relays import server_of
+from penstock.relays import reach_of, server_of
 from penstock.settings import Settings, environment, without_settings
 from penstock.store import checkup as store_checkup
 from penstock.store import postgres
@@ -68,6 +68,12 @@ async def examine(case: Case, only: Collection[str] | None = None) -> list[Findi
     return [finding for findings in found for finding in findings]
 
 
+def demand_fit(settings: Settings) -> None:
+    """Raises WrongSetting, as a start does, for what is right by itself and not together: rules and
+    kinds that could tell nobody."""
+    reach_of(settings)
+
+
 async def _bounded(
     name: str, check: Callable[[Case, Tell], Awaitable[None]], case: Case
 ) -> list[Finding]:
@@ -92,7 +98,12 @@ def _failed(name: str, error: Exception) -> Finding:
 async def _look_at_settings(case: Case, tell: Tell) -> None:
     settings = case.settings
     folder = places.config_dir()
-    tell(checkup.ok("settings", f"right, for {settings.env}"))
+    try:
+        demand_fit(settings)
+    except WrongSetting as error:
+        tell(checkup.wrong("settings", str(error)))
+    else:
+        tell(checkup.ok("settings", f"right, for {settings.env}"))
     if not folder.is_dir():
         advice = "fine where all comes by the environment; else install it again"
         tell(checkup.warning("settings.files", f"there is no {folder}", advice))
@@ -277,9 +288,15 @@ def _tell_fault(name: str, fault: str | None, tell: Tell) -> None:
 async def _look_at_server(case: Case, tell: Tell) -> None:
     """A server that runs: the one that was named, or the one that these settings would start."""
     http = case.settings.http
+    if case.url is None and http.port == 0:
+        tell(checkup.skipped("server", "http.port is 0, any free one: name a server by --url"))
+        return
     url = case.url or f"http://{http.caller_host}:{http.port}"
     parts = urlsplit(url)
     place = parts.netloc.rpartition("@")[2]
+    if parts.scheme not in ("http", "https") or not place:
+        tell(checkup.wrong("server", "--url must be as http://127.0.0.1:8080"))
+        return
     async with Egress(_ANYWHERE) as egress:
         try:
             answer = await egress.request(

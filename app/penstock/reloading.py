@@ -16,14 +16,13 @@ from penstock.api.door import Door, Limits
 from penstock.api.peers import Peers
 from penstock.domain.audit_log import Action, Entry
 from penstock.domain.effect import Policy
-from penstock.domain.errors import Unavailable
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
 from penstock.domain.verdict import Patience
 from penstock.egress import networks
 from penstock.handlers.registry import Registry
 from penstock.loops.children import setup_of
-from penstock.loops.reloader import FILE, POLL, REPLICA, SIGNAL, Reload, details_of
+from penstock.loops.reloader import REPLICA, Reload, details_of
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
@@ -93,12 +92,12 @@ def wire_reloader(engine: "Engine") -> None:
 async def _noted(engine: "Engine", reload: Reload) -> None:
     """Into the audit log, what no caller asked for: his entry is made where he asks. A reload is
     memory: nothing is held up or undone where the entry can't be stored."""
-    if reload.by not in (FILE, POLL, SIGNAL):
+    if reload.of_caller or reload.by == REPLICA:  # whose own replica tells of it
         return
     entry = Entry(engine.minter.mint(), Action.CONFIG_RELOAD, reload.by, details=details_of(reload))
     try:
         await engine.audit_log.add([entry if reload.refusal is None else entry.refused()])
-    except Unavailable as error:
+    except Exception as error:  # no right to add to it, for one
         log.warning("reload_not_in_audit_log", why=str(error))
 
 

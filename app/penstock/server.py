@@ -130,7 +130,7 @@ async def serve(
             await replica.drain()
     failed = replica.failed.is_set()
     status = EXIT_FAILED if failed else EXIT_LEAKY if leaves else 0
-    if leaves or _is_held(replica) or await _is_clung_to():
+    if leaves or await _is_held(replica) or await _is_clung_to():
         os._exit(status)
     if failed:
         replica.loops.result()
@@ -168,8 +168,10 @@ async def _wait(event: asyncio.Event) -> None:
     await event.wait()
 
 
-def _is_held(replica: Replica) -> bool:
+async def _is_held(replica: Replica) -> bool:
     """Whether a handler or a name look-up that nobody can stop would keep the process alive."""
+    with suppress(TimeoutError):  # idle threads of the loop's own are no such thing
+        await asyncio.wait_for(asyncio.get_running_loop().shutdown_default_executor(), _LOOPS_END_S)
     others = set(threading.enumerate()) - {threading.main_thread()}
     return any(not thread.daemon for thread in others) or not replica.loops.done()
 

@@ -88,6 +88,23 @@ def test_all_mistakes_are_told_at_once_with_their_places(
     assert CANARY not in done.stderr
 
 
+def test_a_rule_that_could_tell_nobody_is_found_before_a_start(
+    places: dict[str, str], directory: Path
+) -> None:
+    rule = "{name: night, on: [dead], email: ops@example.com}"
+    (directory / "config" / "base.yaml").write_text(f"notifications: {{rules: [{rule}]}}")
+    given = {
+        **places,
+        "PENSTOCK_POSTGRES__DSN": "postgresql://127.0.0.1:1/none",
+        "PENSTOCK_REDIS__URL": "redis://127.0.0.1:1/0",
+        "PENSTOCK_AUTH__JWT_SECRET": JWT,
+    }
+    for command, stream in ((("config", "check"), "stderr"), (("doctor",), "stdout")):
+        done = penstock(*command, environ=given)
+        assert done.returncode == (2 if stream == "stderr" else 1)
+        assert "night: its email can't be served" in getattr(done, stream)
+
+
 def test_parameters_that_can_not_be_had_are_one_line() -> None:
     environ = {"PENSTOCK_SSM_PATH": "/penstock", "AWS_REGION": ""}
     done = penstock("config", "check", environ=environ)

@@ -166,8 +166,8 @@ async def test_a_cancel_catches_a_job_that_keeps_moving(
     answers = [None, None, None]
     cancel_due = still.engine.jobs.cancel_due
 
-    async def elusive(id_: JobId) -> object:
-        return answers.pop() if answers else await cancel_due(id_)
+    async def elusive(id_: JobId, entry: None) -> object:
+        return answers.pop() if answers else await cancel_due(id_, entry)
 
     monkeypatch.setattr(still.engine.jobs, "cancel_due", elusive)
     await still.engine.changes.cancel(id_)
@@ -184,11 +184,11 @@ async def test_a_flood_of_cancels_leaves_connections_for_others(
     ids = await still.submit(30)
     cancel_due, at_once, most = still.engine.jobs.cancel_due, 0, 0
 
-    async def watched(id_: JobId) -> object:
+    async def watched(id_: JobId, entry: None) -> object:
         nonlocal at_once, most
         at_once, most = at_once + 1, max(most, at_once + 1)
         try:
-            return await cancel_due(id_)
+            return await cancel_due(id_, entry)
         finally:
             at_once -= 1
 

@@ -195,6 +195,14 @@ async def test_what_is_remembered_is_bounded(
     assert (await limiter.take(rule(), "s0", 1)).wait_s > 0  # Redis remembers
 
 
+async def test_the_same_rules_again_leave_what_is_remembered(replicas: Replicas) -> None:
+    ((limiter, _),) = replicas(1)
+    limiter.change([rule(burst=5)])
+    await limiter.take(rule(burst=5), "ada", 5)
+    limiter.change([rule(burst=5)])
+    assert [sub for _, sub in limiter._budgets] == ["ada"]
+
+
 async def test_other_rules_count_at_once_and_what_was_spent_stays_spent(
     replicas: Replicas,
 ) -> None:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from penstock import clock
+from penstock.domain.audit_log import Entry
 from penstock.domain.errors import BadRow, Contended, StoreUnavailable, TooManyQueues
 from penstock.domain.job import NewJob
 from penstock.queue.shelves import member
@@ -186,10 +187,10 @@ async def test_after_three_sendings_the_caller_hears_that_nobody_knows(
 ) -> None:
     calls, submit = 0, still.engine.submissions.store
 
-    async def unheard(jobs: list[NewJob]) -> datetime:
+    async def unheard(jobs: list[NewJob], entries: list[Entry]) -> datetime:
         nonlocal calls
         calls += 1
-        await submit(jobs)
+        await submit(jobs, entries)
         raise StoreUnavailable("as asked", unknown=True)
 
     monkeypatch.setattr(still.engine.submissions, "store", unheard)
@@ -210,9 +211,9 @@ async def test_a_sending_that_fails_after_one_that_was_not_answered_says_that_no
     """A crash of Postgres: the first is committed, its answer lost, the next finds nobody."""
     submit, errors = still.engine.submissions.store, [StoreUnavailable("lost", unknown=True)]
 
-    async def unheard(jobs: list[NewJob]) -> datetime:
+    async def unheard(jobs: list[NewJob], entries: list[Entry]) -> datetime:
         if errors:
-            await submit(jobs)
+            await submit(jobs, entries)
             raise errors.pop()
         raise fails
 

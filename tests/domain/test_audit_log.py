@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.domain.audit_log import SUBMISSIONS, Action, Entry, EntryOutcome, Object
+from penstock.domain.audit_log import SUBMISSIONS, Action, Entry, EntryOutcome, Object, object_of
 
 ENTRY = Entry(b"id", Action.QUEUE_PAUSE, "ada", details={"why": "rest"})
 
@@ -39,3 +39,7 @@ def test_what_is_added_to_an_entry_leaves_the_rest_of_it() -> None:
         None,
         {"why": "rest"},
     )
+
+
+def test_an_action_of_a_later_version_has_an_object_too() -> None:
+    assert object_of("schedule.create") == "schedule"

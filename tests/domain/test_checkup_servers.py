@@ -157,6 +157,7 @@ def test_replicas(crew: Crew, levels: list[Level]) -> None:
         ({"ready": 5, "ready_oldest_s": 61.0}, {"work.backlog": WARNING}),
         ({"ready": 5, "ready_oldest_s": 3601.0}, {"work.backlog": ERROR}),
         ({"effects": 5, "effects_oldest_s": 61.0}, {"work.effects": WARNING}),
+        ({"effects": 5, "effects_oldest_s": 3601.0}, {"work.effects": WARNING}),
         ({"letters": 999}, {}),
         ({"letters": 1000}, {"work.dead_letters": WARNING}),
     ],

@@ -147,14 +147,18 @@ async def test_the_first_answer_stands_though_the_job_has_moved_on(api: Api) -> 
 async def test_the_first_answer_stands_though_the_defaults_are_others_by_now(
     api: Api, replica_settings: Settings
 ) -> None:
-    first = await send(api, JOB, {"kind": "echo", "delay_s": 3600}, "k")
-    jobs = replica_settings.jobs.model_copy(update={"priority": 2, "max_attempts": 9})
+    strange = {"kind": "nobodys", "delay_s": 3600}
+    first = await send(api, JOB, waiting(), "k"), await send(api, JOB, strange, "s")
+    update = {"priority": 2, "max_attempts": 9, "strict_kinds": True}
+    jobs = replica_settings.jobs.model_copy(update=update)
     others = replica_settings.model_copy(update={"jobs": jobs})
     async with running(others) as other, Api(other.url) as there:
-        again = await send(there, JOB, {"kind": "echo", "delay_s": 3600}, "k")
-        fresh = await send(there, JOB, {"kind": "echo", "delay_s": 3600}, "l")
-    assert again[:2] == first[:2]
+        again = await send(there, JOB, waiting(), "k"), await send(there, JOB, strange, "s")
+        fresh = await send(there, JOB, waiting(), "l")
+        refused = await send(there, JOB, strange, "t")
+    assert [one[:2] for one in again] == [one[:2] for one in first]
     assert fresh[1]["priority"] == 2
+    assert (refused[0], refused[1]["errors"][0]["pointer"]) == (422, "/kind")
 
 
 async def test_run_at_is_never_after_the_start(api: Api) -> None:

@@ -118,7 +118,7 @@ async def test_rights_that_lack_are_named(replica_settings: Settings, dsn: str) 
 
 async def test_a_schema_of_a_newer_version_is_told(replica_settings: Settings, dsn: str) -> None:
     con = await asyncpg.connect(dsn)
-    await con.execute("INSERT INTO schema_migrations VALUES (9999, 'later', '', now(), 1, '9.0.0')")
+    await con.execute("INSERT INTO schema_migrations VALUES (9999, '', '', now(), 1, '9.0', 9999)")
     await con.close()
     finding = one_of(await examine(Case(replica_settings), ["postgres"]), "postgres.schema")
     assert finding.level is ERROR
@@ -149,6 +149,38 @@ async def test_work_that_waits_and_replicas_that_are_gone(
     )
     told = [one.found for one in findings if one.check == "work.replicas"]
     assert told == ["1 have gone silent", "none is alive"]
+
+
+@pytest.mark.parametrize(
+    ("port", "url", "level", "told"),
+    [
+        (0, None, SKIPPED, "--url"),
+        (8080, "localhost:8080", ERROR, "must be as http://"),
+        (8080, "ftp://localhost", ERROR, "must be as http://"),
+    ],
+)
+async def test_a_server_without_an_address_is_not_asked(
+    replica_settings: Settings, port: int, url: str | None, level: Level, told: str
+) -> None:
+    settings = changed(replica_settings, http={"port": port})
+    finding = one_of(await examine(Case(settings, url), ["server"]), "server")
+    assert finding.level is level
+    assert told in finding.found
+
+
+async def test_what_a_rule_holds_is_not_late(replica_settings: Settings, dsn: str) -> None:
+    con = await asyncpg.connect(dsn)
+    await con.execute(
+        "INSERT INTO effects (effect_id, channel, endpoint, event, at, due_at, waits_for, dedupe,"
+        "                     tries, state, attempt)"
+        "  SELECT gen_random_uuid(), 'webhook', 'http://h/', 'penstock.job.dead.v1',"
+        "         now() - interval '2 h', now() + interval '8 h', w, w, 0, 'dead', 1"
+        "  FROM unnest(ARRAY['quiet', 'group', 'retry']) w"
+    )
+    await con.close()
+    effects = one_of(await examine(Case(replica_settings), ["postgres"]), "work.effects")
+    assert effects.found.startswith("1 ")  # what failed and is tried again
+    assert effects.level is ERROR
 
 
 async def test_a_transaction_that_is_open_is_found(replica_settings: Settings, dsn: str) -> None:

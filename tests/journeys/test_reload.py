@@ -204,6 +204,18 @@ async def test_wrong_settings_are_refused_with_every_mistake_and_the_old_ones_co
         assert (await api.get(f"/v1/jobs/{await api.submit('echo')}"))["priority"] == 8
 
 
+async def test_names_that_nobody_can_write_down_end_no_replica(config: Config) -> None:
+    async with config.served() as api:
+        config.base.write_text('jobs: {"\\ud800": 1, "\\0": 2}')
+
+        async def look() -> Any:
+            return (await api.get("/v1/audit?action=config.reload&actor=file"))["items"]
+
+        (entry,) = await eventually(look, "the file was read and refused")
+        assert r"jobs.\ud800 is not a setting" in entry["details"]["why"]
+        assert (await api.get("/v1/config"))["refused"]["by"] == "file"
+
+
 async def test_what_is_shown_hides_secrets(config: Config) -> None:
     async with config.served() as api:
         shown = await api.get("/v1/config")

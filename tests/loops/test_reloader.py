@@ -2,13 +2,13 @@
 
 import asyncio
 import gc
-import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.domain.errors import WrongSetting
 from penstock.loops import reloader as module
@@ -173,6 +173,7 @@ async def test_a_file_that_never_rests_is_read_all_the_same(
         (b"jobs: {max_attempts: 101}", "jobs.max_attempts"),
         (b"jobs:\n  max_attemps: 2", "base.yaml:2: "),
         (b"jobs: [1]", "is a section"),
+        (b'jobs: {"\\ud800": 1}', r"jobs.\ud800 is not a setting"),
         (b"\xff\xfe\x00", "can't be read"),
         (b"notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}", "smtp.host"),
     ],
@@ -209,6 +210,45 @@ async def test_all_mistakes_are_told_one_by_one(place: Place) -> None:
     assert "base.yaml:2: " in first
     assert "jobs.priority" in second
     assert "base.yaml:3: " in second
+
+
+async def test_a_poll_that_finds_nothing_new_touches_nothing(place: Place) -> None:
+    place.reloader.ask("poll")
+    await place.look(1)
+    assert (place.reads, place.seen) == (2, [])  # at the start, and now
+    await place.reloader.reload("ada")
+    assert len(place.seen) == 1, "who asks has everything made anew: a certificate may be another"
+
+
+async def test_who_asks_gets_an_answer_in_the_log(place: Place) -> None:
+    with capture_logs() as lines:
+        await _asked_again_and_again(place)
+    told = [(line["event"], line["by"]) for line in lines]
+    assert told == [("settings_reloaded", "signal")] * 2 + [("settings_refused", "signal")] * 2
+    assert "jobs.max_attempts = 0" in lines[-1]["mistakes"][0]
+
+
+async def _asked_again_and_again(place: Place) -> None:
+    for text in ("jobs: {max_attempts: 1}", "jobs: {max_attempts: 0}"):
+        place.file.write_text(text)
+        await place.look(1)  # it is seen, and has come to rest by the next one
+        for by in ("signal", "signal", "poll"):
+            place.reloader.ask(by)
+            await place.look(1)
+
+
+async def test_a_rule_whose_way_out_waits_for_a_restart_waits_too_and_the_rest_counts(
+    place: Place,
+) -> None:
+    place.reloader.swaps.append(_refusing_rules)
+    place.file.write_text(
+        "smtp: {host: mail.example, from_address: a@b.example}\n"
+        "notifications: {rules: [{name: a, on: [dead], email: a@b.example}]}\n"
+        "jobs: {max_attempts: 9}"
+    )
+    done = await place.reloader.reload("ada")
+    assert done.changed == ("jobs.max_attempts",)
+    assert set(done.restart_needed) == {"smtp.host", "smtp.from_address", "notifications.rules"}
 
 
 async def test_the_same_refusal_is_told_once(place: Place) -> None:
@@ -254,18 +294,6 @@ async def test_a_bug_in_reading_does_not_end_the_loop(place: Place) -> None:
     place.reloader.ask("poll")
     await place.look(1)
     assert "RecursionError" in str(place.told[-1].refusal)
-
-
-async def test_a_file_whose_name_is_no_text_is_refused_in_text(tmp_path: Path) -> None:
-    secrets = tmp_path / "secrets"
-    secrets.mkdir()
-    place = Place(tmp_path)
-    source = source_of({**place.environ, "PENSTOCK_SECRETS_DIR": str(secrets)})
-    place.reloader = place.made(source)
-    (secrets / os.fsdecode(b"\xff")).write_text("x")
-    with pytest.raises(ReloadRefused, match=r"/\?: .* is not a setting") as told:
-        await place.reloader.reload("ada")
-    assert str(told.value).encode()
 
 
 async def test_what_has_no_stamp_is_polled(place: Place) -> None:

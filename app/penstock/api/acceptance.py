@@ -2,7 +2,7 @@
 
 In: how a request's jobs are taken in. Out: the jobs, or a Problem. Always holds: a request that
 repeats one that was accepted (Idempotency-Key) isn't refused for what was good then: what was to
-come may have passed, and parents may have been pruned.
+come may have passed, parents may have been pruned, a kind may be refused since.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -54,7 +54,7 @@ def replayed(accepted: Accepted) -> dict[str, str]:
 def _was_good(problem: Problem) -> bool:
     """Whether the same request may have been good earlier."""
     return any(
-        fault.pointer.endswith("/expires_at") or "/depends_on/" in fault.pointer
+        fault.pointer.endswith(("/expires_at", "/kind")) or "/depends_on/" in fault.pointer
         for fault in problem.faults
     )
 

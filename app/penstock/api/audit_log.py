@@ -17,7 +17,7 @@ from penstock.api.lists import page, queues_among
 from penstock.api.queries import AuditQuery, Cursors, instant_of, one_of, us_of
 from penstock.clock import rfc3339
 from penstock.domain import ids
-from penstock.domain.audit_log import Action, EntryView
+from penstock.domain.audit_log import Action, EntryView, object_of
 from penstock.domain.ids import BYTES
 from penstock.store.audit_log import EntryFilter
 from penstock.store.lists import LOWEST
@@ -77,7 +77,7 @@ def _told(view: EntryView) -> dict[str, Any]:
         "actor": view.actor,
         "roles": view.roles.split(",") if view.roles else [],
         "action": view.action,
-        "object": Action(view.action).object,
+        "object": object_of(view.action),
         "object_id": view.object_id,
         "queue": view.queue,
         "outcome": view.outcome,

@@ -82,7 +82,8 @@ class Intake:
     the jobs that have the unique key of another of the same request; `inner_queues` the queues
     that workflows in payloads name, with the place of the first of each.
 
-    `now_ms` is Postgres' time; without it, instants may lie anywhere.
+    `now_ms` is Postgres' time; without it, for a request that was good once, instants may lie
+    anywhere and kinds are taken that are refused by now.
     """
 
     def __init__(
@@ -143,7 +144,7 @@ class Intake:
         wrong = [*contradictions(body, at), *self._too_late(body, at)]
         if self._form is JOB and "depends_on" in body:
             wrong += parents_twice([id_.lower() for id_ in body["depends_on"]], at)
-        if self._recipe.terms.may_refuse:
+        if self._recipe.terms.may_refuse and self._now_ms is not None:
             wrong += self._unknown(body, at)
         if "notify" in body:
             wrong += notices.faults(body["notify"], at, self._recipe.reach)

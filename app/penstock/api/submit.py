@@ -117,7 +117,7 @@ async def _holder(ask: Ask, id_: JobId) -> JobView:
 async def _as_first(ask: Ask, job: NewJob, id_: JobId) -> NewJob:
     """The job of a repeated request with what only the first one knew: the defaults of then, its
     trace. As it is, where that job has been pruned."""
-    view = await ask.door.reads.job(id_)
+    view = await ask.door.reads.job_as_asked(id_)
     if view is None:
         return replace(job, traceparent=None)
     return replace(

@@ -35,9 +35,11 @@ def show(form: str) -> None:
 def check() -> None:
     """Exit with 0 if the settings are right, else tell what is wrong and exit with 2."""
     from penstock.cli.development import with_kept_secret
+    from penstock.doctor import demand_fit
     from penstock.settings import environment, load
 
     settings = load(with_kept_secret(environment()))
+    demand_fit(settings)
     click.echo(f"penstock: the settings for {settings.env} are right", err=True)
 
 

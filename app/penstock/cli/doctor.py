@@ -23,9 +23,23 @@ _COLOURS = {"ok": "green", "warning": "yellow", "error": "red", "skipped": "brig
 
 @click.command()
 @click.option("--url", metavar="URL", help="A server to ask, else the one of the settings.")
-@click.option("--timeout", "timeout_s", default=10.0, help="Longest time of a check, in seconds.")
+@click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(0.1, 600),
+    default=10.0,
+    show_default=True,
+    help="Longest time of a check, in seconds.",
+)
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings, too.")
-@click.option("-o", "form", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For whom: people or machines.",
+)
 def doctor(url: str | None, timeout_s: float, strict: bool, form: str) -> None:
     """Look at the settings, the servers and the work in them, and say what to do."""
     from penstock.cli.development import with_kept_secret

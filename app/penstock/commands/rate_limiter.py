@@ -86,11 +86,11 @@ class RateLimiter:
         self._budgets: dict[tuple[Counts, str], _Budget] = {}
 
     def change(self, rules: Sequence[RateRule]) -> None:
-        """Other rules from now on, or the same, as after each look at the settings. What was spent
-        by the old ones stays spent, also while Redis is away."""
-        if self.rules == (given := tuple(rules)):
+        """These rules from now on. What was spent by the old ones stays spent, also while Redis is
+        away."""
+        if tuple(rules) == self.rules:
             return
-        self.rules = given
+        self.rules = tuple(rules)
         for budget in self._budgets.values():
             budget.start_over()
 

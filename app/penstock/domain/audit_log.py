@@ -50,7 +50,12 @@ class Action(StrEnum):
     @property
     def object(self) -> Object:
         """The sort of thing that it is done to."""
-        return Object(self.value.partition(".")[0])
+        return Object(object_of(self.value))
+
+
+def object_of(action: str) -> str:
+    """The same of an action that may be of a later version: its entries are read here, too."""
+    return action.partition(".")[0]
 
 
 # What there may be thousands of a second: `audit_log.submissions` leaves them out, and an index of
@@ -68,7 +73,7 @@ class EntryOutcome(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One row. `id`: a UUIDv7, by which an entry that is stored twice is stored once. `actor`: a
-    token's `sub`, or what acts by itself: `signal`, `file`, `ssm`. `details`: small, JSON, and
+    token's `sub`, or what acts by itself: `signal`, `file`, `poll`. `details`: small, JSON, and
     never what may be secret. The time is that of Postgres when it is stored."""
 
     id: bytes

@@ -3,7 +3,7 @@
 In: what they tell of themselves. Out: findings.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from penstock.domain.checkup import Finding, ok, warning, wrong
@@ -288,9 +288,10 @@ def of_backlog(there: Backlog) -> list[Finding]:
         ),
         _late(
             "work.effects",
-            f"{there.effects} effects wait to be delivered",
+            f"{there.effects} deliveries wait",
             there.effects_oldest_s,
             "see which endpoints fail: GET /v1/endpoints",
+            worst=warning,  # one receiver that is away says nothing of us
         ),
         ok("work.dead_letters", letters)
         if there.letters < _LETTERS_MANY
@@ -298,13 +299,15 @@ def of_backlog(there: Backlog) -> list[Finding]:
     ]
 
 
-def _late(check: str, found: str, oldest_s: float, advice: str) -> Finding:
+def _late(
+    check: str, found: str, oldest_s: float, advice: str, worst: Callable[..., Finding] = wrong
+) -> Finding:
     if oldest_s <= 0:
         return ok(check, found)
     text = f"{found}, the oldest for {_span(oldest_s)}"
     if oldest_s <= _LATE_S:
         return ok(check, text)
-    return (wrong if oldest_s > _VERY_LATE_S else warning)(check, text, advice)
+    return (worst if oldest_s > _VERY_LATE_S else warning)(check, text, advice)
 
 
 def _span(seconds: float) -> str:

@@ -21,6 +21,7 @@ from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
 FILE, POLL, SIGNAL, REPLICA = "file", "poll", "signal", "replica"  # by what, if by no caller
+_UNASKED = (FILE, POLL)
 
 _LOOK_S = 0.5
 _WRITING_MAX_S = 5.0  # files that don't come to rest are read all the same
@@ -44,10 +45,11 @@ class ReloadRefused(PenstockError):
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """What came of reading the settings again, and by what they were read: a caller's `sub`, or one
-    of the words above. `at`: seconds since 1970. `refusal`: why they don't count."""
+    """What came of reading the settings again, and by what they were read: one of the words above,
+    or a caller's `sub`. `at`: seconds since 1970. `refusal`: why they don't count."""
 
     by: str
+    of_caller: bool  # who may call himself by those words
     at: float
     changed: tuple[str, ...] = ()
     restart_needed: tuple[str, ...] = ()
@@ -63,11 +65,6 @@ def details_of(reload: Reload) -> dict[str, Any]:
         "changed": list(reload.changed[:_KEYS_MAX]),
         "restart_needed": list(reload.restart_needed[:_KEYS_MAX]),
     }
-
-
-def _tellable(text: str) -> str:
-    """Names of files needn't be UTF-8; what is answered and stored must."""
-    return text.encode(errors="replace").decode()
 
 
 def _heed(reading: "asyncio.Task[tuple[Stamps, Settings]]") -> None:
@@ -124,7 +121,7 @@ class Reloader:
         if by is not None:
             self._asked = None
             with suppress(ReloadRefused):  # which is told of already
-                await self.reload(by)
+                await self._reload(by, of_caller=False)
         return _LOOK_S
 
     async def _due(self) -> str | None:
@@ -145,24 +142,28 @@ class Reloader:
         return POLL if now >= self._poll_at else None
 
     async def reload_all(self, by: str) -> Reload:
-        """The same on all replicas: what came of it here. Raises ReloadRefused."""
+        """Has all replicas do what `reload` does: what came of it here. Raises ReloadRefused."""
         try:
             return await self.reload(by)
         finally:
             await self.tell_others()
 
     async def reload(self, by: str) -> Reload:
-        """Reads the settings, and has them count. Raises ReloadRefused: the old ones stay."""
+        """Reads the settings for a caller, and has them count. Raises ReloadRefused: the old ones
+        stay."""
+        return await self._reload(by, of_caller=True)
+
+    async def _reload(self, by: str, *, of_caller: bool) -> Reload:
         async with self._one_at_a_time:
             try:
                 stamps, read = await self._whole()
-                done = self._take(by, stamps, read)
+                done = self._take(by, of_caller, stamps, read)
             except PenstockError as error:
-                done = self._refused(by, _tellable(str(error)))
+                done = self._refused(by, of_caller, str(error))
             except Exception as error:  # whatever stands in a file mustn't end the process
                 log.exception("settings_unreadable")
                 told = f"the settings can't be read: {type(error).__name__}: {error}"
-                done = self._refused(by, told)
+                done = self._refused(by, of_caller, told)
             self._changing_since = None
             self._poll_at = clock.monotonic() + self.now.settings.config.poll_s
             self._measure()
@@ -212,28 +213,35 @@ class Reloader:
             )
         return self._source.load()
 
-    def _take(self, by: str, stamps: Stamps, read: Settings) -> Reload:
-        change = live.change(self.now.settings, read)
-        commits = [swap(change.settings) for swap in self.swaps]
-        for commit in commits:
-            commit()
+    def _take(self, by: str, of_caller: bool, stamps: Stamps, read: Settings) -> Reload:
+        change, is_asked = live.change(self.now.settings, read), of_caller or by not in _UNASKED
+        if change.changed or is_asked:  # else caches and budgets would begin anew with each poll
+            self._swap(change)
         before, self._accepted = self.now, stamps
         changed, waits = change.changed, change.restart_needed
         is_news = bool(changed) or waits != before.restart_needed or before.refused is not None
-        done = Reload(by, clock.wall_s(), changed, waits, is_news=is_news)
+        done = Reload(by, of_caller, clock.wall_s(), changed, waits, is_news=is_news)
         self.now = Standing(change.settings, live.version(change.settings), done.at, waits)
-        if is_news:
+        if is_news or is_asked:  # who asked looks for an answer
             log.info("settings_reloaded", by=by, **details_of(done))
         self._metrics.config_reloads("changed" if changed else "unchanged").inc()
         return done
 
-    def _refused(self, by: str, why: str) -> Reload:
+    def _swap(self, change: live.Change) -> None:
+        commits = [swap(change.settings) for swap in self.swaps]  # all are made before one counts
+        for commit in commits:
+            commit()
+
+    def _refused(self, by: str, of_caller: bool, why: str) -> Reload:
         before, waits = self.now.refused, self.now.restart_needed
         is_news = before is None or before.refusal != why  # else a poll found the same again
-        refused = Reload(by, clock.wall_s(), (), waits, why, is_news)
+        refused = Reload(by, of_caller, clock.wall_s(), (), waits, why, is_news)
         if is_news:
             self.now = replace(self.now, refused=refused)
-            log.warning("settings_refused", by=by, why=why, hint="the old ones still count")
+        if is_news or of_caller or by not in _UNASKED:
+            mistakes = [one[:_TOLD_MAX] for one in ReloadRefused(why).mistakes[:_KEYS_MAX]]
+            hint = "the old ones still count"
+            log.warning("settings_refused", by=by, mistakes=mistakes, hint=hint)
         self._metrics.config_reloads("refused").inc()
         return refused
 

@@ -62,7 +62,7 @@ class Auth(Section):
     )
     jwks_keys_max: int = Field(100, ge=1, le=1000, description="most keys in a key set")
     jwks_allow_http: bool = Field(
-        False, description="whether auth.jwks_url may be http: whoever can change it on its way in"
+        False, description="whether auth.jwks_url may be http, which others can change on its way"
     )
     issuer: str | None = Field(None, description="the `iss` a token must have; none = any")
     audience: str | None = Field(None, description="the `aud` a token must have; none = any")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from penstock.settings.notifications import Addressed
 from penstock.settings.section import Section
 from penstock.settings.sections import Settings
 
@@ -51,6 +52,7 @@ AT_START = frozenset(
 )
 # A way out is there from the start on or not at all; where it is, all of its section is live.
 _WAYS_OUT = ("webhook.secrets", "smtp.host")
+_ADDRESSED = ("notifications", "kinds", "queues")  # wait too, for a way out that they use
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +72,19 @@ def is_live(key: str) -> bool:
 
 def change(now: Settings, read: Settings) -> Change:
     """What becomes of the settings that count `now` when others are `read`."""
-    opened = {key.partition(".")[0] for key in _WAYS_OUT if _is_opened(key, now, read)}
-    settings = _merged(now, read, opened)
+    waiting = {key.partition(".")[0] for key in _WAYS_OUT if _is_opened(key, now, read)}
+    waiting |= {name for name in _ADDRESSED if waiting & _ways_of(getattr(read, name))}
+    settings = _merged(now, read, waiting)
     return Change(settings, differences(now, settings), differences(settings, read))
+
+
+def _ways_of(section: object) -> set[str]:
+    """The sections of the ways out that are used there."""
+    if isinstance(section, Addressed):
+        return {"smtp" if section.webhook is None else "webhook"}
+    if isinstance(section, tuple):
+        return set().union(*map(_ways_of, section))
+    return set().union(*(_ways_of(one) for _, one in _members(section)))
 
 
 def differences(one: Settings, other: Settings) -> tuple[str, ...]:

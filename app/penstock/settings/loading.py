@@ -4,6 +4,7 @@ In: what `sources` gathers. Out: `Settings`, or one section of them, or `Setting
 everything that is wrong at once. Nothing but the defaults comes from here.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
 _TOLD_MAX = 200  # characters of a wrong value
+_SHOULD = re.compile(r"^[A-Z]\w* should ")  # "Input should be …", "String should match …"
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -230,7 +232,9 @@ def _cut(text: str) -> str:
 
 
 def _said(message: str) -> str:
-    return message.removeprefix("Value error, ").replace("Input should", "it should")
+    if message == "Extra inputs are not permitted":
+        return "is not a setting"
+    return _SHOULD.sub("it should ", message.removeprefix("Value error, "))
 
 
 def _wrong(key: str, text: str, found: Found) -> str:

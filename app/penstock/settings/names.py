@@ -27,10 +27,11 @@ Path = tuple[str, ...]  # of a value in the tree: ("kinds", "mail.send", "backof
 
 
 class SettingsError(PenstockError):
-    """The settings can't be used; the text names the key, its source and the way out."""
+    """The settings can't be used; the text names the key, its source and the way out, and can be
+    told everywhere: YAML can write halves of characters, which no JSON or database takes."""
 
     def __init__(self, text: str, key: str | None = None) -> None:
-        super().__init__(text)
+        super().__init__(text.encode(errors="backslashreplace").decode())
         self.key = key  # of the one setting that is wrong, where it is known
 
 

@@ -304,4 +304,4 @@ async def resolve(transaction: Transaction, moved: Mapping[JobId, State], renewa
 
 def no_letter(state: str) -> WrongState:
     """A job whose last death is dealt with."""
-    return WrongState(state, "it has no dead letter that is open: retry the job instead")
+    return WrongState(state, "it has no dead letter that is open; to run it again, retry it")

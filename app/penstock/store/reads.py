@@ -54,8 +54,13 @@ class Reads:
         self._last_until = 0.0
 
     async def job(self, id_: JobId) -> JobView | None:
+        view = await self.job_as_asked(id_)
+        return None if view is None else self._current.followed(view)
+
+    async def job_as_asked(self, id_: JobId) -> JobView | None:
+        """With what the configuration said of it when it was submitted."""
         found = await self._read("jobs", [id_], True)
-        return self._current.followed(job_view(found[0])) if found else None
+        return job_view(found[0]) if found else None
 
     async def attempts(
         self, id_: JobId, after: int = 0, limit: int = LIMIT_MAX

@@ -79,7 +79,9 @@ FROM job_due d JOIN queues q ON q.queue = d.queue
 WHERE d.ready_at <= now() AND NOT q.paused;
 
 -- name: effects_backlog
-SELECT count(*)::int, coalesce(extract(epoch FROM now() - min(at)), 0)::float8 FROM effects;
+-- But for those that their rule holds, in quiet hours or a group: nothing is wrong with those.
+SELECT count(*)::int, coalesce(extract(epoch FROM now() - min(at)), 0)::float8
+FROM effects WHERE waits_for IS NULL OR waits_for IN ('retry', 'asked');
 
 -- name: open_letter_count
 -- At most $1 are counted.
