@@ -88,6 +88,7 @@ from penstock.store.submissions import Submissions
 from penstock.store.workers import KeeperLine, Workers
 from penstock.store.workflow_reads import WorkflowReads
 from penstock.telemetry.logs import get_logger
+from penstock.telling import wire_metrics
 
 log = get_logger(__name__)
 
@@ -229,7 +230,7 @@ class Engine:
         self.pool = Pool(mine, self.threads, limits, self._on_run_ended, self._on_slot_free)
         parents = Parents(self.rooms.postgres, limits.parents_max_bytes)
         self.fanout = Fanout(self.submitter, self.jobs, parents.ids_of)
-        self.settler.fanout = self.fanout
+        self.settler.fanout, self.settler.now_ms = self.fanout, self.pg_clock.now_ms
         self.fanout.on_stored = self.settler.pass_on
         self.hands = Hands(self.pool, self.held, self.settler, self.nester, parents, self._run_of)
 
@@ -256,7 +257,7 @@ class Engine:
         self.registrar = Registrar(self.workers, self.me, who, self.held, self.pool)
         self.renewer = Renewer(self.parts, self.held, self.redis_clock)
         self.reconciler = Reconciler(self.parts, self.missing, self.pg_clock.now_ms)
-        self.promoter = Promoter(self.shelves)
+        self.promoter = Promoter(self.shelves, self.metrics)
         self.surveyor = Surveyor(self.parts, self._lanes, self.missing)
         self.reaper = Reaper(
             self.workers, self.jobs, self.settler, self.metrics, settings.worker.ttl_s
@@ -303,6 +304,7 @@ class Engine:
         self.ears.on_cancel = self._on_cancel
         self.ears.on_settings = self.book.wake.set
         wire_reloader(self)
+        wire_metrics(self, self._settings)
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = self.worker.heat

@@ -178,12 +178,15 @@ class Relays:
 
     def away(self) -> list[str]:
         """The brokers and mail servers that are known to be out of reach."""
-        servers = [cast(Broker | Mail, relay.outlet) for relay in self._to_servers()]
-        return [server.name for server in servers if server.why is not None]
+        return [server.name for _, server in self._to_servers() if server.why is not None]
 
-    def _to_servers(self) -> Iterable[Relay]:
+    def _to_servers(self) -> Iterable[tuple[Channel, Broker | Mail]]:
         to = (Channel.DEAD_LETTER, Channel.EMAIL)
-        return [relay for channel, relay in self.by_channel.items() if channel in to]
+        return [
+            (channel, cast(Broker | Mail, relay.outlet))
+            for channel, relay in self.by_channel.items()
+            if channel in to
+        ]
 
     def wake(self) -> None:
         for relay in self.by_channel.values():
@@ -200,7 +203,15 @@ class Relays:
             self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
             self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
             self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
+        self._gauge_endpoints()
         return _GAUGES_S
+
+    def _gauge_endpoints(self) -> None:
+        for channel, relay in self.by_channel.items():
+            self._metrics.endpoints(channel, "busy").set(relay.busy)
+            self._metrics.endpoints(channel, "resting").set(len(relay.rests.names()))
+        for channel, outlet in self._to_servers():
+            self._metrics.outlet_away(channel).set(outlet.why is not None)
 
     async def _give_up(self, channel: Channel) -> None:
         """Here the channel isn't configured; where it still is, what is due is tried."""

@@ -15,6 +15,7 @@ from penstock.api.app import Front
 from penstock.api.door import Door, Limits
 from penstock.api.peers import Peers
 from penstock.domain.audit_log import Action, Entry
+from penstock.domain.autoscale import Rule
 from penstock.domain.effect import Policy
 from penstock.domain.retry_budget import BudgetRules
 from penstock.domain.terms import Terms
@@ -26,7 +27,7 @@ from penstock.loops.reloader import REPLICA, Reload, details_of
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
-from penstock.settings import Http, Settings, Worker
+from penstock.settings import Http, Log, Settings, Worker
 from penstock.telemetry import logs
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ def limits_of(http: Http) -> Limits:
     return Limits(**{field.name: getattr(http, field.name) for field in fields(Limits)})
 
 
+def use_log(settings: Log) -> None:
+    logs.set_level(settings.level)
+    logs.set_share(settings.burst, settings.per_s)
+    logs.show_handlers(settings.handlers)
+
+
 def swap_of_door(
     door: Door, front: Front, access: Access, settings: Settings
 ) -> Callable[[], None]:
@@ -71,6 +78,7 @@ def swap_of_door(
         reach=reach_of(settings),
         peers=Peers(settings.http.trusted_proxies),
         logs_submissions=settings.audit_log.submissions,
+        scaling=scaling_of(settings),
     )
 
     def swap() -> None:
@@ -78,6 +86,18 @@ def swap_of_door(
         front.use(new)
 
     return swap
+
+
+def scaling_of(settings: Settings) -> Rule:
+    """What `GET /v1/autoscale` goes by."""
+    asked = settings.autoscale
+    return Rule(
+        asked.target_age_s,
+        asked.slots_per_replica,
+        settings.worker.concurrency,
+        asked.replicas_min,
+        asked.replicas_max,
+    )
 
 
 def wire_reloader(engine: "Engine") -> None:
@@ -110,7 +130,7 @@ def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
     setup = setup_of(settings, engine.bounds)
 
     def swap() -> None:
-        logs.set_level(settings.log.level)
+        use_log(settings.log)
         engine.current.terms = terms
         for teller in (
             engine.submissions,

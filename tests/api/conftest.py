@@ -14,6 +14,8 @@ from penstock.api.app import serve
 from penstock.api.auth import TokenRules, Verifier, key_set
 from penstock.api.door import Door, Limits
 from penstock.commands.refusals import Refusals
+from penstock.domain.autoscale import Cluster
+from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
 from penstock.telemetry.metrics import Metrics
@@ -29,13 +31,20 @@ def payload_errors(kind: str, payload: Any) -> list[tuple[str, str]]:
     return [("/url", "is required")]
 
 
+class Away:
+    """Reads of a PostgreSQL that doesn't answer."""
+
+    async def cluster(self) -> Cluster:
+        raise StoreUnavailable("it is away")
+
+
 @pytest.fixture
 def door() -> Door:
     nothing = cast(Any, None)
     return Door(
         submitter=nothing,
         changes=nothing,
-        reads=nothing,
+        reads=cast(Any, Away()),
         lists=nothing,
         workflows=nothing,
         workflow_reads=nothing,

@@ -221,7 +221,7 @@ async def test_payloads_come_back_as_they_were_sent(api: Api) -> None:
 async def test_submissions_are_counted(api: Api) -> None:
     await api.submit_many([{"kind": "echo", "queue": "counted"}] * 7)
     _, text = await api.call("GET", "/metrics")
-    assert 'penstock_jobs_submitted_total{queue="counted"} 7.0' in text
+    assert 'penstock_jobs_submitted_total{queue="counted",source="batch"} 7.0' in text
 
 
 async def test_it_says_that_it_is_ready(api: Api) -> None:

@@ -121,6 +121,7 @@ ROWS: Mapping[Call, Row] = {
     ("POST", "/v1/notifications/test"): Row(OPERATORS, 202, body=probe),
     ("GET", "/v1/audit"): Row(ADMINS),
     ("GET", "/v1/workers"): Row(VIEWERS),
+    ("GET", "/v1/autoscale"): Row(VIEWERS),
     ("GET", "/v1/config"): Row(ADMINS),
     ("POST", "/v1/config/reload"): Row(ADMINS),
     ("GET", "/livez"): Row(ANYBODY),

@@ -54,7 +54,7 @@ async def test_a_job_is_stored_and_in_line(still: Still) -> None:
         f"{Q}ready:echo": {now_ish.id: ms(committed_at) - 7 * 60_000},
         f"{Q}scheduled": scheduled,
     }
-    assert still.metric("jobs_submitted_total", queue="default") == 3
+    assert still.metric("jobs_submitted_total", queue="default", source="api") == 3
     assert still.engine.worker.wake.is_set()
     assert await still.engine.promoter.step() < 6, (
         "nothing was told that a step would have to wait for"

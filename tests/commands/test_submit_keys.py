@@ -40,7 +40,7 @@ async def test_of_many_at_once_one_gets_the_key(still: Still) -> None:
     assert await counts(still) == (1, 1, 1)
     await still.engine.enqueuer.drained()
     assert await still.ready() == list(winner.ids)
-    assert still.metric("jobs_submitted_total", queue="default") == 1
+    assert still.metric("jobs_submitted_total", queue="default", source="api") == 1
 
 
 async def test_all_who_ask_for_the_holder_are_answered_with_it(still: Still) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -231,10 +232,9 @@ async def test_who_asks_gets_an_answer_in_the_log(place: Place) -> None:
 async def _asked_again_and_again(place: Place) -> None:
     for text in ("jobs: {max_attempts: 1}", "jobs: {max_attempts: 0}"):
         place.file.write_text(text)
-        await place.look(1)  # it is seen, and has come to rest by the next one
         for by in ("signal", "signal", "poll"):
             place.reloader.ask(by)
-            await place.look(1)
+            await place.look()
 
 
 async def test_a_rule_whose_way_out_waits_for_a_restart_waits_too_and_the_rest_counts(
@@ -294,6 +294,18 @@ async def test_a_bug_in_reading_does_not_end_the_loop(place: Place) -> None:
     place.reloader.ask("poll")
     await place.look(1)
     assert "RecursionError" in str(place.told[-1].refusal)
+
+
+async def test_a_file_whose_name_is_no_text_is_refused_in_text(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    place = Place(tmp_path)
+    source = source_of({**place.environ, "PENSTOCK_SECRETS_DIR": str(secrets)})
+    place.reloader = place.made(source)
+    (secrets / os.fsdecode(b"\xff")).write_text("x")
+    with pytest.raises(ReloadRefused, match=r"/\\udcff: .* is not a setting") as told:
+        await place.reloader.reload("ada")
+    assert str(told.value).encode()
 
 
 async def test_what_has_no_stamp_is_polled(place: Place) -> None:

@@ -6,13 +6,15 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import kubernetes_validate
 import pytest
 from prometheus_client.metrics_core import Metric
 
+from penstock.api import shapes
 from penstock.settings import secret_files
+from penstock.settings.sections import Autoscale
 from penstock.settings.worker import Worker
 from penstock.telemetry.metrics import Metrics
 from tests.ship.policy import faults
@@ -166,7 +168,11 @@ def test_production_can_lose_a_node_and_grow(rendered: Rendered) -> None:
     assert len(deployment["template"]["spec"]["topologySpreadConstraints"]) == 2
     scaled = one(docs, "ScaledObject")["spec"]
     assert scaled["minReplicaCount"] >= 2
-    assert int(scaled["triggers"][0]["metadata"]["targetValue"]) == Worker().concurrency
+    assert scaled["maxReplicaCount"] <= Autoscale().replicas_max
+    asked = scaled["triggers"][0]["metadata"]
+    assert asked["url"].endswith("/v1/autoscale")
+    assert (asked["valueLocation"], asked["targetValue"]) == ("desired_replicas", "1")
+    assert asked["valueLocation"] in get_type_hints(shapes.Autoscale)
 
 
 def test_in_production_servers_cannot_change_the_schema(rendered: Rendered) -> None:

@@ -14,6 +14,7 @@ from penstock.commands.rate_limiter import RateLimiter
 from penstock.commands.refusals import Refusals
 from penstock.commands.submit import Submitter
 from penstock.commands.workflows import Workflows
+from penstock.domain.autoscale import Rule
 from penstock.domain.effect import Channel
 from penstock.domain.ids import Minter
 from penstock.domain.readiness import Readiness
@@ -105,6 +106,7 @@ class Door:
     reach: Reach = no_reach
     peers: Peers = field(default_factory=Peers)
     logs_submissions: bool = True  # in the audit log
+    scaling: Rule = field(default_factory=Rule)
     limiter: RateLimiter | None = None
 
     @property

@@ -8,7 +8,13 @@ from penstock.api import problems, views
 from penstock.api.ask import Ask
 from penstock.api.door import Door
 from penstock.api.problems import Problem
+from penstock.domain.autoscale import Cluster, together
+from penstock.domain.errors import PenstockError
+from penstock.domain.job import State
 from penstock.domain.readiness import Readiness
+from penstock.telemetry.families import NAMES_MAX, OTHER
+from penstock.telemetry.metrics import Metrics
+from penstock.telemetry.of_cluster import STATES
 
 
 async def livez(ask: Ask) -> web.Response:
@@ -37,9 +43,34 @@ def ready(door: Door) -> web.Response:
 
 
 async def metrics(ask: Ask) -> web.Response:
-    """All metrics in Prometheus' text format."""
+    """All metrics in Prometheus' text format; those of all replicas if PostgreSQL tells them."""
+    try:
+        found = await ask.door.reads.cluster()
+    except PenstockError:
+        found = None
+    tell(ask.door.metrics, found)
     body, content_type = ask.door.metrics.exposition()
     return web.Response(body=body, headers={"Content-Type": content_type})
+
+
+def tell(metrics: Metrics, found: Cluster | None) -> None:
+    """Has the metrics of all replicas tell what was found; None: nothing."""
+    metrics.cluster_told.set(found is not None)
+    if found is None:
+        for told in metrics.cluster:
+            told.now = ()
+        return
+    named, others = found.loads[:NAMES_MAX], found.loads[NAMES_MAX:]
+    shown = [*named, *([together(OTHER, others)] if others else [])]
+    metrics.queue_depth.now = [
+        ((load.queue, state), load.counts.get(State(state), 0))
+        for load in shown
+        for state in STATES
+    ]
+    metrics.queue_oldest.now = [((load.queue,), load.oldest_s) for load in shown]
+    metrics.queue_paused.now = [((load.queue,), load.paused) for load in shown]
+    metrics.workers.now = [((), sum(one.replicas for one in found.capacity))]
+    metrics.workers_slots.now = [((), sum(one.slots for one in found.capacity))]
 
 
 def _members(now: Readiness) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from penstock.api.submissions import Intake, Origin, inner_jobs
 from penstock.domain import ids
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, Started
-from penstock.domain.submission import Submission
+from penstock.domain.submission import Source, Submission
 from penstock.domain.workflow import LOOSE, NewWorkflow, OnFailure
 from penstock.store.workflow_reads import Member
 
@@ -55,7 +55,8 @@ class Within:
         jobs = self._taken(values, job, workflow.id)
         _check(faults_of(jobs, {}))
         known = ids_by_name(jobs, {})
-        return Submission([link(one, known) for one in jobs], workflow=workflow)
+        linked = [link(one, known) for one in jobs]
+        return Submission(linked, workflow=workflow, source=Source.WORKFLOW)
 
     def children(self, job: Started, bodies: Sequence[Any]) -> Submission:
         """The jobs that a handler submitted: in a workflow as POST /v1/workflows/{id}/jobs takes
@@ -69,7 +70,7 @@ class Within:
             names = {one.name for one in jobs}
             others = {name for one in jobs for name in one.depends_on} - names
             _check(faults_of(jobs, {name: Member(LOOSE, is_skippable=True) for name in others}))
-        return Submission(jobs, into=into)
+        return Submission(jobs, into=into, source=Source.HANDLER)
 
     def _taken(
         self, values: Sequence[Any], job: Started, workflow_id: JobId | None

@@ -7,7 +7,7 @@ for beyond what its route implies. A route without a row here fails `tests/api/t
 from collections.abc import Mapping
 from typing import Any
 
-from penstock.api import docs, health, jobs, lists, queues, shapes, submit, workers
+from penstock.api import autoscale, docs, health, jobs, lists, queues, shapes, submit, workers
 from penstock.api.openapi_audit_log import CALLS_OF_AUDIT_LOG
 from penstock.api.openapi_config import CALLS_OF_CONFIG
 from penstock.api.openapi_deliveries import CALLS_OF_DELIVERIES
@@ -68,7 +68,7 @@ CALLS: Mapping[Handler, Call] = {
             ),
         },
         problems=(*_SUBMISSIONS, "gone"),
-        sends=("Prefer", "Idempotency-Key", "traceparent"),
+        sends=("Prefer", "Idempotency-Key", "traceparent", "tracestate"),
         samples={
             "small": {"kind": "echo", "payload": {"to": "ada@example.com"}},
             "later": {"kind": "echo", "queue": "mail", "delay_s": 60, "tags": ["welcome"]},
@@ -98,7 +98,7 @@ CALLS: Mapping[Handler, Call] = {
         "fault, with pointers such as `/jobs/3/priority`.",
         {201: Gives("Id and state of each job, in the order of the batch.", shapes.Batch)},
         problems=_SUBMISSIONS,
-        sends=("Idempotency-Key", "traceparent"),
+        sends=("Idempotency-Key", "traceparent", "tracestate"),
         samples={
             "two": {
                 "jobs": [
@@ -200,6 +200,15 @@ CALLS: Mapping[Handler, Call] = {
         "Who runs jobs, newest first, those that were given up of late among them.",
         {200: Gives("A page of workers.", shapes.Workers)},
     ),
+    autoscale.show: Call(
+        "autoscale",
+        "workers",
+        "How many replicas should there be?",
+        "By the age of what waits, how quickly jobs end and how many slots are taken, over all "
+        "replicas; see `autoscale.*` of the settings. Never 0 while a job runs or waits to be "
+        "started. Made for KEDA's `metrics-api` scaler (`valueLocation: desired_replicas`).",
+        {200: Gives("What there is to do, and by how many.", shapes.Autoscale)},
+    ),
     health.livez: Call(
         "live",
         "operations",
@@ -219,7 +228,9 @@ CALLS: Mapping[Handler, Call] = {
         "metrics",
         "operations",
         "Metrics",
-        "All metrics in Prometheus' text format.",
+        "All metrics in Prometheus' text format. Those of all replicas together come from "
+        "PostgreSQL and are the same from each replica: ask for `max by (queue)`. Where it doesn't "
+        "answer they are left out, and `penstock_cluster_told` is 0.",
         {200: Gives("The metrics.", media=("text/plain",))},
     ),
     docs.openapi: Call(

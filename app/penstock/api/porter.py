@@ -16,7 +16,8 @@ from http import HTTPStatus
 from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
-from penstock.api import entries, openapi, problems, queries, rates, splitting
+from penstock import clock
+from penstock.api import entries, openapi, problems, queries, rates, requests, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.auth import KeyMissing
 from penstock.api.bodies import (
@@ -36,6 +37,8 @@ from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain import graph
 from penstock.domain.caller import Caller
 from penstock.store.lists import PAGE_BYTES
+from penstock.telemetry import scope, tracing
+from penstock.telemetry.families import OTHER
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -49,6 +52,7 @@ _READ = {  # else read_object
     Takes.NOTHING: expect_nothing,
     **{takes: read_optional for takes in Takes if takes.is_optional},
 }
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
 _COUNTS = "/metrics"  # its text is made anew for each who asks, without a token
 _HANGS_UP = frozenset({"request-timeout", "bad-request"})  # what comes next can't be trusted
 
@@ -77,20 +81,35 @@ class Porter:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
-        request_id = _request_id(request)
-        place, ask = _UNROUTED, None
+        about = scope.Request(_request_id(request), _UNROUTED)
+        entered = scope.enter(about)
+        span = requests.begun(request, about) if tracing.is_on() else None
+        try:
+            response = await self._served_by(request, about)
+            if span is not None:
+                requests.ended(span, request, about, response)
+            return response
+        finally:
+            if span is not None:
+                span.give_up()
+            scope.leave(entered)
+
+    async def _served_by(self, request: web.BaseRequest, about: scope.Request) -> web.Response:
+        began = clock.monotonic()
+        ask: Ask | None = None
         try:
             _check_framing(request)
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
-            place = route.path
+            about.route = route.path
             if PLACE not in request:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
             caller = await self._caller(request, route)
+            about.caller = caller.sub
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(
                 *(self._door, request, caller, key, NOTHING, room),
-                request_id=request_id,
+                request_id=about.request_id,
                 action=route.action,
             )
             if route.role is not None and not caller.may(route.role):
@@ -102,15 +121,25 @@ class Porter:
             response = await self._answer(ask, route)
             _settle(room, route, response)
         except Exception as error:
-            response = _refusal(request, error, request_id, place)
+            response = _refusal(request, error)
             if ask is not None and ask.action and response.status == HTTPStatus.FORBIDDEN:
                 self._door.refusals.put(entries.refusal(ask))
             if ANSWER in request:
                 request[ANSWER].give_back()
-        self._door.metrics.http_requests(place, request.method, str(response.status)).inc()
+        self._count(about.route, request, response, clock.monotonic() - began)
         rates.tell(request, response)
-        seal(response, request_id)
+        seal(response, about.request_id)
         return response
+
+    def _count(
+        self, place: str, request: web.BaseRequest, response: web.Response, took_s: float
+    ) -> None:
+        """A request that asked to wait says nothing of how quick we are."""
+        metrics, status = self._door.metrics, response.status
+        method = request.method if request.method in _METHODS else OTHER
+        metrics.http_requests(place, method, str(status)).inc()
+        if "wait" not in request.headers.get("Prefer", ""):
+            metrics.http_seconds(place, method, f"{status // 100}xx").observe(took_s)
 
     async def _caller(self, request: web.BaseRequest, route: Route) -> Caller:
         """Who asks. Raises 401. Waits only where the token's key may have been published since."""
@@ -225,12 +254,10 @@ def _check_framing(request: web.BaseRequest) -> None:
         raise Problem("bad-request", "the only transfer coding that is known is chunked")
 
 
-def _refusal(
-    request: web.BaseRequest, error: Exception, request_id: str, place: str
-) -> web.Response:
+def _refusal(request: web.BaseRequest, error: Exception) -> web.Response:
     problem = problems.problem_of(error)
     if problem is None:
-        log.error("request_failed", request_id=request_id, route=place, exc_info=error)
+        log.error("request_failed", exc_info=error)
         problem = Problem("internal-error", "this is a fault of ours; it has been logged")
     response = problems.answer(problem)
     if problem.slug in _HANGS_UP:

@@ -72,6 +72,16 @@ class PageQuery(BaseModel):
         return self.model_dump(mode="json", exclude={"limit", "cursor", "include"})
 
 
+class QueuesQuery(BaseModel):
+    """Which queues are meant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queue: list[Name] = Field(
+        [], max_length=REPEATS_MAX, description="one of these queues; none: all that you see"
+    )
+
+
 class WorkflowsQuery(PageQuery):
     """Filters of workflows, as those of jobs."""
 

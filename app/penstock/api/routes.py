@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from penstock.api import (
     audit_log,
+    autoscale,
     config,
     deliveries,
     docs,
@@ -38,6 +39,7 @@ from penstock.api.queries import (
     JobsQuery,
     LettersQuery,
     PageQuery,
+    QueuesQuery,
     WorkflowsQuery,
 )
 from penstock.domain.audit_log import Action
@@ -153,6 +155,7 @@ ROUTES = (
     Route("POST", "/v1/notifications/test", Role.OPERATOR, deliveries.test, Takes.TEST),
     Route("GET", "/v1/audit", Role.ADMIN, audit_log.list_all, asks=AuditQuery),
     Route("GET", "/v1/workers", Role.VIEWER, workers.list_all, asks=PageQuery),
+    Route("GET", "/v1/autoscale", Role.VIEWER, autoscale.show, asks=QueuesQuery),
     Route("GET", "/v1/config", Role.ADMIN, config.show),
     Route("POST", "/v1/config/reload", Role.ADMIN, config.reload),
     Route("GET", "/livez", None, health.livez),

@@ -225,6 +225,18 @@ class Queue(TypedDict):
     settings: QueueSettings
 
 
+class Autoscale(TypedDict):
+    """What some queues have to do, and how many replicas they should have for it."""
+
+    ready: Annotated[int, says("Jobs that could be started now: not those of paused queues.", 1200)]
+    oldest_ready_age_s: Annotated[
+        float, says("How long the oldest of them has waited; 0: there is none.", 12.5)
+    ]
+    slots: Annotated[int, says("Slots of the replicas that live and serve these queues.", 1000)]
+    busy: Annotated[int, says("Slots that jobs of these queues hold.", 1000)]
+    desired_replicas: Annotated[int, says("How many replicas there should be.", 3)]
+
+
 class Worker(TypedDict):
     """Who runs jobs: a replica."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import entries, prefer, rates, views
+from penstock.api import entries, prefer, rates, traces, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
@@ -21,13 +21,12 @@ from penstock.api.idempotency import request_key
 from penstock.api.jobs import end_of
 from penstock.api.problems import Problem, duplicate, no_parents
 from penstock.api.submissions import Intake, Origin
-from penstock.api.traces import traceparent
 from penstock.domain import ids
 from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, ParentNotFound, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, OnLost, State
-from penstock.domain.submission import Accepted, Submission
+from penstock.domain.submission import Accepted, Source, Submission
 from penstock.domain.view import JobView
 
 _BRIEF_BYTES = 80  # of a job in the answer to a batch, at most
@@ -75,7 +74,8 @@ async def _submit(ask: Ask, values: list[Any], place: str) -> tuple[list[NewJob]
     taken = await accept(ask, values, place, partial(_taken, ask, values))
     ask.request[PLACE].holds(len(taken.jobs))
     told = _entry(ask, taken.jobs, is_one=not place)
-    submission = Submission(taken.jobs, await request_key(ask, values), entry=told)
+    source = Source.BATCH if place else Source.API
+    submission = Submission(taken.jobs, await request_key(ask, values), entry=told, source=source)
     ask.body.drop()
     try:
         return taken.jobs, await ask.door.submitter.submit(submission)
@@ -96,7 +96,7 @@ def _entry(ask: Ask, jobs: Sequence[NewJob], *, is_one: bool) -> Entry | None:
 
 async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> Taken:
     headers, body = ask.request.headers, ask.body
-    origin = Origin(ask.caller.sub, traceparent(headers), suspect=body.suspect)
+    origin = Origin(ask.caller.sub, traces.kept(headers), suspect=body.suspect)
     intake = Intake(ask.door.recipe, origin, now_ms)
     if values[0] is body.value:
         jobs = [await take_one(intake, body, ask.door.pace)]

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import notices, prefer, rates, views
+from penstock.api import notices, prefer, rates, traces, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
@@ -26,7 +26,6 @@ from penstock.api.lists import own_queues, page
 from penstock.api.problems import Fault, Problem, duplicate, not_found
 from penstock.api.queries import Cursors, WorkflowsQuery, one_of
 from penstock.api.submissions import Intake, Origin
-from penstock.api.traces import traceparent
 from penstock.api.waiting import until_over
 from penstock.api.workflow_answers import begun, members, shown, written
 from penstock.api.workflow_body import HEAD, RETRY_BODY
@@ -36,7 +35,7 @@ from penstock.domain.errors import DuplicateJob, Unavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import NewJob, State
 from penstock.domain.letter import Renewal
-from penstock.domain.submission import Accepted, Submission
+from penstock.domain.submission import Accepted, Source, Submission
 from penstock.domain.view import WorkflowView
 from penstock.domain.workflow import NewWorkflow, OnFailure, RetryPlan, WorkflowState
 from penstock.store.workflow_reads import Member, WorkflowFilter
@@ -63,14 +62,15 @@ async def create(ask: Ask) -> web.Response:
         head["name"],
         OnFailure(head.get("on_failure", OnFailure.CONTINUE)),
         ask.caller.sub,
-        traceparent(ask.request.headers),
+        traces.kept(ask.request.headers),
         notify=notices.text(head.get("notify", ())),
     )
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
     taken = await accept(ask, [head, *values], _PLACE, partial(_taken, ask, values, workflow.id))
     key = await request_key(ask, [head, *values])
     told = _told_of(ask, workflow.id, taken.jobs)
-    accepted = await _store(ask, Submission(taken.jobs, key, workflow=workflow, entry=told))
+    submission = Submission(taken.jobs, key, workflow, entry=told, source=Source.WORKFLOW)
+    accepted = await _store(ask, submission)
     id_, wait_s = accepted.ids[0], prefer.wait_s(ask.request.headers)
     if wait_s and not ask.request[PLACE].gate.may_wait:
         wait_s = None  # it is accepted: that many wait already is no reason to refuse
@@ -93,7 +93,9 @@ async def add(ask: Ask) -> web.Response:
     ask.room.foresee(ask.body.size + _BRIEF_BYTES * len(values))
     taken = await accept(ask, values, _PLACE, partial(_taken, ask, values, workflow.id))
     key, told = await request_key(ask, values), _told_of(ask, workflow.id, taken.jobs)
-    accepted = await _store(ask, Submission(taken.jobs, key, into=workflow.id, entry=told))
+    into, source = workflow.id, Source.WORKFLOW
+    submission = Submission(taken.jobs, key, into=into, entry=told, source=source)
+    accepted = await _store(ask, submission)
     states = accepted.standing
     if accepted.replayed:
         states = await _states(ask, accepted.ids)
@@ -159,7 +161,7 @@ async def retry(ask: Ask) -> web.Response:
 
 async def _taken(ask: Ask, values: list[Any], id_: JobId, now_ms: int | None) -> Taken:
     """The jobs of a request, as those of this workflow."""
-    origin = Origin(ask.caller.sub, traceparent(ask.request.headers), ask.body.suspect, id_)
+    origin = Origin(ask.caller.sub, traces.kept(ask.request.headers), ask.body.suspect, id_)
     intake = Intake(ask.door.recipe, origin, now_ms, MEMBER)
     jobs = await take_all(intake, values, ask.door.pace)
     names = {job.name for job in jobs}

@@ -19,7 +19,8 @@ from penstock.domain.errors import (
 )
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, State
-from penstock.domain.letter import RETRY, Renewal
+from penstock.domain.letter import RETRY, Renewal, Resolution
+from penstock.domain.submission import Source
 from penstock.queue import keys
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -94,7 +95,10 @@ class Changes:
         or DuplicateJob where another job has its unique key by now."""
         with self._health.watch():
             async with self._lanes:
-                await self._sequel.play(await self._retry(id_, renewal))
+                moved = await self._retry(id_, renewal)
+                is_replay = renewal.how is Resolution.REPLAYED
+                source = Source.REPLAY if is_replay else Source.RETRY
+                await self._sequel.play(moved, source=source)
 
     async def _retry(self, id_: JobId, renewal: Renewal) -> Moved:
         for _ in range(_TRIES_MAX):

@@ -26,6 +26,7 @@ from penstock.domain.errors import (
 )
 from penstock.domain.ids import JobId
 from penstock.domain.letter import Renewal, Resolution
+from penstock.domain.submission import Source
 from penstock.store.health import Health
 from penstock.store.letters import OLDEST, Candidates, LetterFilter, Letters, beyond
 from penstock.store.queues import Queues
@@ -159,7 +160,7 @@ class DeadLetters:
         with self._health.watch():
             due = await self._letters.replay_plain(wanted, delays_s, course.by, course.entry())
         course.done.replayed += len(due)
-        await self._sequel.play(Moved(due=due))
+        await self._sequel.play(Moved(due=due), source=Source.REPLAY)
         moved = {one.id for one in due}
         for id_, delay_s in zip(wanted, delays_s, strict=True):
             if id_ in moved:

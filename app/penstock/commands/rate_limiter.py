@@ -86,11 +86,11 @@ class RateLimiter:
         self._budgets: dict[tuple[Counts, str], _Budget] = {}
 
     def change(self, rules: Sequence[RateRule]) -> None:
-        """These rules from now on. What was spent by the old ones stays spent, also while Redis is
-        away."""
-        if tuple(rules) == self.rules:
+        """Other rules from now on, or the same, as after each look at the settings. What was spent
+        by the old ones stays spent, also while Redis is away."""
+        if self.rules == (given := tuple(rules)):
             return
-        self.rules = tuple(rules)
+        self.rules = given
         for budget in self._budgets.values():
             budget.start_over()
 

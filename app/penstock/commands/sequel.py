@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 
 from penstock.commands.enqueuer import Enqueuer
 from penstock.domain.ids import JobId
+from penstock.domain.submission import Source
 from penstock.queue import keys
 from penstock.queue.shelves import Off
 from penstock.store.walk import Moved
@@ -28,9 +29,16 @@ class Sequel:
         self.on_unfinished: Callable[[], None] = lambda: None
         self.on_effects: Callable[[], None] = lambda: None
 
-    async def play(self, moved: Moved, but: Collection[JobId] = ()) -> None:
-        """`but`: ended jobs of which the caller tells himself."""
+    async def play(
+        self, moved: Moved, but: Collection[JobId] = (), source: Source | None = None
+    ) -> None:
+        """`but`: ended jobs of which the caller tells himself. `source`: what is due or blocked has
+        a new life, and whence."""
         enqueuer = self.enqueuer
+        if source is not None:
+            lives = Counter(one.queue for one in (*moved.due, *moved.blocked))
+            for queue, count in lives.items():
+                self._metrics.jobs_submitted(queue, source).inc(count)
         if moved.unlocked:
             self._metrics.jobs_unlocked.inc(len(moved.unlocked))
             enqueuer.unlock(moved.unlocked)

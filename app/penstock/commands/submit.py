@@ -28,6 +28,7 @@ from penstock.domain.submission import (
     Replay,
     RequestKey,
     Resolution,
+    Source,
     Store,
     Submission,
 )
@@ -55,6 +56,9 @@ _OUTCOMES: Mapping[type[Resolution], str] = {
     Refuse: "refused",
     Again: "looked-again",
 }
+
+
+_Stored = tuple[Sequence[NewJob], Source]
 
 
 @dataclass(slots=True, eq=False)
@@ -190,8 +194,10 @@ class Submitter:
             await self._store_graph(batch[0])
             return
         if batch[0].submission.has_keys:
-            jobs, committed_at = await self._store_keyed(batch)
+            stored, committed_at = await self._store_keyed(batch)
+            jobs = [job for new, _source in stored for job in new]
         else:
+            stored = [(one.submission.jobs, one.submission.source) for one in batch]
             jobs = [job for one in batch for job in one.submission.jobs]
             entries = [one.submission.entry for one in batch if one.submission.entry is not None]
             committed_at = await self._submissions.store(jobs, entries)
@@ -199,6 +205,7 @@ class Submitter:
                 _tell(one, Accepted(committed_at, [job.id for job in one.submission.jobs]))
         self._metrics.batch_seconds("submit").observe(clock.monotonic() - began)
         self._metrics.batch_rows("submit").observe(len(jobs))
+        self._count(stored)
         await chaos.point("before_enqueue")
         self._enqueue(jobs, committed_at)
 
@@ -208,6 +215,7 @@ class Submitter:
         if isinstance(resolution, Store):
             states = standing(resolution.new, moved, at)
             _tell(one, Accepted(at, resolution.ids, resolution.holders, standing=states))
+            self._count([(resolution.new, one.submission.source)])
             await chaos.point("before_enqueue_graph")
             self._enqueue([job for job in resolution.new if not job.parents], at)
             self._enqueuer.block(
@@ -217,18 +225,18 @@ class Submitter:
         else:
             self._answer_keyed(one, resolution, at)
 
-    async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[NewJob], datetime]:
+    async def _store_keyed(self, batch: Sequence[_Asked]) -> tuple[list[_Stored], datetime]:
         """The jobs that were stored, and when."""
-        jobs: list[NewJob] = []
+        stored: list[_Stored] = []
         submissions = [one.submission for one in batch]
         again = any(one.again for one in batch)
         resolved, at = await self._submissions.store_keyed(submissions, again=again)
         for one, resolution in zip(batch, resolved, strict=True):
             self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
             if isinstance(resolution, Store):
-                jobs += resolution.new
+                stored.append((resolution.new, one.submission.source))
             self._answer_keyed(one, resolution, at)
-        return jobs, at
+        return stored, at
 
     def _answer_keyed(self, one: _Asked, resolution: Resolution, at: datetime) -> None:
         match resolution:
@@ -251,8 +259,13 @@ class Submitter:
             else Due(job.id, job.queue, job.kind, job.priority, now_ms)
             for job in jobs
         )
-        for queue, count in Counter(job.queue for job in jobs).items():
-            self._metrics.jobs_submitted(queue).inc(count)
+
+    def _count(self, stored: Sequence[_Stored]) -> None:
+        counts: Counter[tuple[str, Source]] = Counter()
+        for jobs, source in stored:
+            counts.update((job.queue, source) for job in jobs)
+        for (queue, source), count in counts.items():
+            self._metrics.jobs_submitted(queue, source).inc(count)
 
 
 def _due(job: NewJob, now: datetime) -> Due:

@@ -11,6 +11,7 @@ from penstock.domain.audit_log import Entry
 from penstock.domain.errors import Contended
 from penstock.domain.ids import JobId
 from penstock.domain.letter import Renewal
+from penstock.domain.submission import Source
 from penstock.domain.workflow import RetryPlan
 from penstock.store.graphs import Graphs
 from penstock.store.health import Health
@@ -52,6 +53,6 @@ class Workflows:
                     except Contended:
                         await self._sequel.play(await self._graphs.advance(id_))
                         continue
-                    await self._sequel.play(moved)
+                    await self._sequel.play(moved, source=Source.RETRY)
                     return plan
         raise Contended("the workflow keeps moving")

@@ -97,3 +97,4 @@ class Started:
     notify: str | None = None  # JSON text of its wishes; see `effect.wishes_from`
     follows: int = 0  # what of it the configuration says: see `terms.followed`
     graph_id: JobId | None = None  # its workflow, or workflow.LOOSE: others depend on its end
+    first_started_at: datetime | None = None  # of its life, where it was tried before

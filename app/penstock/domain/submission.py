@@ -7,6 +7,7 @@ are looked at in their order, so that of two twins in it the second meets the fi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 
 from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, KeyBusy, KeyReused, PenstockError
@@ -15,6 +16,17 @@ from penstock.domain.job import NewJob, State
 from penstock.domain.workflow import NewWorkflow
 
 UniqueKey = tuple[str, str]  # queue, unique_key
+
+
+class Source(StrEnum):
+    """Where a life of a job comes from, for those who count."""
+
+    API = "api"  # a job by itself
+    BATCH = "batch"
+    WORKFLOW = "workflow"  # with it, added to it, or nested
+    HANDLER = "handler"  # ctx.submit
+    RETRY = "retry"
+    REPLAY = "replay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +46,7 @@ class Submission:
     workflow: NewWorkflow | None = None  # new as well, with these jobs; its id is the answer
     into: JobId | None = None  # the running workflow that these jobs join
     entry: Entry | None = None  # of the audit log; None: a handler submits, or they aren't wanted
+    source: Source = Source.API
 
     @property
     def is_graph(self) -> bool:

@@ -70,6 +70,7 @@ class Auditor:
         if not await self._lock("audit", max(_LOCK_S, 2 * self.every_s)):
             self._stand_by()
             return self.every_s
+        self._metrics.leader("audit").set(1)
         if not self._looked:
             await self._look()
             self._looked = True
@@ -130,6 +131,7 @@ class Auditor:
 
     def _stand_by(self) -> None:
         """Another replica audits: what we found is its to find again, or was mended."""
+        self._metrics.leader("audit").set(0)
         self._begin()
         self._before = {}
         for rule in RULES:

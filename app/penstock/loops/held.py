@@ -30,12 +30,13 @@ class Held:
         if it succeeded. It is held until it is settled."""
         submitted = run.context.take_submitted()
         return Outgoing(
-            run.job,
+            run.context.job,  # what it submitted is of its own span's trace
             ending,
             run.log_rows(),
             run.progress_row(),
             children=submitted if ending.outcome is Outcome.SUCCEEDED else (),
             done=lambda: self.drop(run),
+            ran_s=run.ran_s(),
         )
 
     def drop(self, run: Run) -> None:

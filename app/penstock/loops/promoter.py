@@ -9,15 +9,17 @@ import asyncio
 
 from penstock import clock
 from penstock.domain.errors import QueueUnavailable
-from penstock.queue.shelves import CHUNK, Shelves
+from penstock.queue.shelves import CHUNK, Promoted, Shelves
+from penstock.telemetry.metrics import Metrics
 
 _REST_S = 5.0
 _LATEST_S = 0.001
 
 
 class Promoter:
-    def __init__(self, shelves: Shelves) -> None:
+    def __init__(self, shelves: Shelves, metrics: Metrics) -> None:
         self._shelves = shelves
+        self._lag = metrics.schedule_lag()
         self._due_at: dict[str, float] = {}  # queue -> monotonic time of its next due job
         self.wake = asyncio.Event()
 
@@ -38,10 +40,16 @@ class Promoter:
     async def _promote(self, queue: str) -> None:
         self._due_at.pop(queue, None)  # first: what others expect meanwhile stands
         try:
-            while (promoted := await self._shelves.promote(queue, CHUNK)).count == CHUNK:
+            while (promoted := await self._promote_some(queue)).count == CHUNK:
                 pass
         except QueueUnavailable:
             self.expect(queue, 0.0)
             raise
         if promoted.next_in_s is not None:
             self.expect(queue, max(promoted.next_in_s, 0) + _LATEST_S)
+
+    async def _promote_some(self, queue: str) -> Promoted:
+        promoted = await self._shelves.promote(queue, CHUNK)
+        if promoted.late_s is not None:
+            self._lag.observe(max(promoted.late_s, 0.0))
+        return promoted

@@ -35,6 +35,7 @@ class Reaper:
         condemned = await self._workers.condemn(self._ttl_s)
         if condemned:
             log.warning("workers_condemned", count=len(condemned))
+            self._metrics.workers_condemned.inc(len(condemned))
             await chaos.point("after_condemn")
         names = await self._workers.orphaning()
         if not names:

@@ -80,6 +80,7 @@ class Reconciler:
     async def _look_round(self, reported: set[str]) -> bool:
         """Whether many were missing. One replica does the round, any may begin a rebuild."""
         mine = await self._parts.shelves.lock("reconcile", _ROUND_S / 2)
+        self._parts.metrics.leader("reconcile").set(mine)
         lines = await self._round.next() if mine else {}
         for one in await self._parts.shelves.survey(sorted(lines.keys() | reported), ()):
             if not one.marked and one.queue not in self._rebuilds:

@@ -28,6 +28,7 @@ class Renewer:
         lease_s = self._parts.settings.queue.lease_s
         for queue, ids in self._held.by_queue().items():
             await self._parts.shelves.renew(queue, ids, lease_s)
+            self._parts.metrics.leases_renewed.inc(len(ids))
         return self._parts.settings.queue.renew_s
 
     async def read_clock(self) -> float:
@@ -48,6 +49,7 @@ class Renewer:
             queue = self._expired.pop()
             ids = await self._parts.shelves.expired(queue)
             if ids:
+                self._parts.metrics.leases_expired.inc(len(ids))
                 await chaos.point("before_return")
             due = await self._parts.line.among(ids)
             self._parts.enqueuer.put(due, [Off(queue, id_) for id_ in ids])

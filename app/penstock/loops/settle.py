@@ -18,6 +18,7 @@ import orjson
 
 from penstock import chaos, clock
 from penstock.batcher import Batcher
+from penstock.clock import ServerClock
 from penstock.commands.change import Places
 from penstock.commands.sequel import Sequel
 from penstock.domain import ids
@@ -27,8 +28,10 @@ from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavai
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
+from penstock.handlers.context import named
 from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
+from penstock.loops.tallies import count_settled
 from penstock.queue.shelves import Off
 from penstock.store.jobs import (
     ROW_BYTES,
@@ -68,6 +71,7 @@ class Outgoing:
     gave_up: bool = False  # it says "internal-error" already: there is nothing more to try
     children: Sequence[bytes] = ()  # jobs that it submitted, as JSON texts: stored before it
     done: Callable[[], None] = field(default=lambda: None)
+    ran_s: float | None = None  # None: nobody knows
     changed_over: bool = field(default=False, init=False)  # to the way of graphs: not done yet
 
     size: int = field(init=False)  # bytes, about
@@ -108,7 +112,9 @@ class Settler:
         self.unsettled = 0
         self.unsettled_bytes = 0
         self._flushing: set[float] = set()  # since when
-        self.fanout: Fanout  # set by who wires us
+        self.fanout: Fanout  # these two are set by who wires us
+        self.now_ms: Callable[[], int] = ServerClock().now_ms  # Postgres' clock
+        metrics.unsettled.set_function(lambda: self.unsettled)
 
     async def run(self) -> None:
         """Settles what gathers until cancelled."""
@@ -231,13 +237,12 @@ class Settler:
     async def _isolate(self, batch: Sequence[Outgoing], error: BadRow) -> None:
         """One row that Postgres refuses must not hold the others: halve until it stands alone."""
         if len(batch) == 1 and batch[0].gave_up:
-            job = batch[0].job
-            log.error("job_can_not_be_settled", job_id=ids.text(job.id), why=str(error))
+            log.error("job_can_not_be_settled", why=str(error), **named(batch[0].job))
             self._metrics.unsettleable.inc()
-            self._refuse(job.id)
+            self._refuse(batch[0].job.id)
             return
         if len(batch) == 1:
-            log.error("job_settled_as_internal_error", why=str(error))
+            log.error("job_settled_as_internal_error", why=str(error), **named(batch[0].job))
             await self._settle([_internal_error(batch[0], f"PostgreSQL refused it: {error}")])
             return
         half = len(batch) // 2
@@ -255,7 +260,7 @@ class Settler:
         try:
             return self._settlement(outgoing)
         except Exception:  # one job's data must not end the process (A20)
-            log.exception("job_settled_as_internal_error")
+            log.exception("job_settled_as_internal_error", **named(outgoing.job))
             return self._settlement(_internal_error(outgoing, traceback.format_exc(limit=-5)))
 
     def _settlement(self, outgoing: Outgoing) -> Settlement:
@@ -267,21 +272,22 @@ class Settler:
         effects: Sequence[NewEffect] = ()
         if verdict.state is not None and not self.policy.is_silent(verdict.state, job.notify):
             effects = self.policy.of_job(_ended(job, verdict))
-        return Settlement(job, ending, verdict, error, cancel_known, effects, mark)
+        ran_s = outgoing.ran_s
+        return Settlement(job, ending, verdict, error, cancel_known, effects, mark, ran_s)
 
     def _after(self, settlements: Sequence[Settlement], settled: dict[Attempt, Settled]) -> None:
         """Acks leases, puts retries in line, counts, tells those who wait."""
         due: list[Due] = []
         off: list[Off] = []
         ended: list[JobId] = []
-        counts: dict[tuple[str, str], int] = {}
+        ours: list[Settlement] = []
         for one in settlements:
             job = one.job
             done = settled.get((job.id, job.attempt))
             if done is None:
                 continue
+            ours.append(one)
             off.append(Off(job.queue, job.id, ended=done.ready_at is None))
-            counts[job.kind, one.ending.outcome] = counts.get((job.kind, one.ending.outcome), 0) + 1
             if done.ready_at is None:
                 ended.append(job.id)
             else:
@@ -291,25 +297,9 @@ class Settler:
             self._sequel.on_ended(ended)
         if any(one.effects for one in settlements):
             self._sequel.on_effects()
-        self._count(settlements, settled, counts)
-
-    def _count(
-        self,
-        settlements: Sequence[Settlement],
-        settled: dict[Attempt, Settled],
-        counts: dict[tuple[str, str], int],
-    ) -> None:
-        for (kind, outcome), count in counts.items():
-            self._metrics.attempts(kind, outcome).inc(count)
-        ends: dict[tuple[str, str], int] = {}
-        for one in settlements:
-            if one.verdict.state and (one.job.id, one.job.attempt) in settled:
-                key = (one.job.queue, one.verdict.state)
-                ends[key] = ends.get(key, 0) + 1
-        for (queue, state), count in ends.items():
-            self._metrics.jobs_ended(queue, state).inc(count)
-        _log_failures([one for one in settlements if (one.job.id, one.job.attempt) in settled])
+        count_settled(self._metrics, ours, self.now_ms())
         self._metrics.stale_settlements.inc(len(settlements) - len(settled))
+        _log_failures(ours)
 
     async def _keep_reports(self, batch: Sequence[Outgoing]) -> None:
         """Before the settlement: who sees the end sees all that was told until then."""

@@ -26,6 +26,7 @@ from penstock.loops.nesting import Nester
 from penstock.loops.parts import Parts
 from penstock.loops.pool import Lane, Pool, Run
 from penstock.loops.settle import Outgoing, Settler
+from penstock.loops.tallies import count_started
 from penstock.queue.shelves import Off
 from penstock.store.parents import Parents
 
@@ -176,6 +177,8 @@ class Worker:
 
     def _take_in(self, started: Iterable[Started], kin: Mapping[JobId, Kin]) -> list[Run]:
         runs = []
+        started = list(started)
+        count_started(self._parts.metrics, started)
         for job in started:
             if job.kind == KIND:
                 self._nest(job, kin.get(job.id, NO_KIN))

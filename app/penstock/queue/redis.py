@@ -78,6 +78,11 @@ class RedisDoor:
         """True while calls are refused because Redis was found to be away."""
         return self._failures >= _FAILURES_MAX
 
+    def connections(self) -> tuple[int, int]:
+        """Connections that are busy, and those that are idle."""
+        pool = self._client.connection_pool
+        return len(pool._in_use_connections), len(pool._available_connections)
+
     async def script(self, name: str, keys: Sequence[str], args: Sequence[Arg]) -> Any:
         """Runs one Lua script, loading it first if Redis doesn't know it."""
         self._admit()

@@ -45,6 +45,7 @@ class Claimed:
 class Promoted:
     count: int
     next_in_s: float | None  # until the next one is due
+    late_s: float | None = None  # of the first that was moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,9 +183,10 @@ class Shelves:
             message,
             self._lead_ms(),
         ]
-        moved, now, score = await self._door.script("promote", [keys.scheduled(queue)], args)
+        moved, now, score, first = await self._door.script("promote", [keys.scheduled(queue)], args)
         await chaos.point("after_promote")
-        return Promoted(moved, (float(score) - now) / 1000 if score else None)
+        next_in_s = (float(score) - now) / 1000 if score else None
+        return Promoted(moved, next_in_s, (now - float(first)) / 1000 if first else None)
 
     async def renew(self, queue: str, ids: Sequence[JobId], lease_s: float) -> None:
         for i in range(0, len(ids), CHUNK):

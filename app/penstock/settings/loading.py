@@ -32,8 +32,8 @@ from penstock.settings.ssm import Parameters
 from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
-_TOLD_MAX = 200  # characters of a wrong value
 _SHOULD = re.compile(r"^[A-Z]\w* should ")  # "Input should be …", "String should match …"
+_TOLD_MAX = 200  # characters of a wrong value
 
 AnySection = TypeVar("AnySection", bound=Section)
 

@@ -22,6 +22,7 @@ from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.rate_limits import RateLimits
 from penstock.settings.section import Section
 from penstock.settings.servers import Postgres, Redis
+from penstock.settings.tracing import Tracing
 from penstock.settings.values import (
     DAY_S,
     KEPT_MIN_S,
@@ -213,6 +214,28 @@ class Audit(Section):
     every_s: float = Field(60, ge=0, le=DAY_S, description="time between two audits; 0 = none")
 
 
+class Autoscale(Section):
+    """What GET /v1/autoscale goes by."""
+
+    target_age_s: float = Field(
+        30, ge=0.1, le=DAY_S, description="for so long a job may wait until it is started"
+    )
+    slots_per_replica: int | None = Field(
+        None, ge=1, le=100_000, description="slots of a replica; none = as those that live have"
+    )
+    replicas_min: int = Field(1, ge=0, le=10_000, description="fewest replicas to ask for")
+    replicas_max: int = Field(10, ge=1, le=10_000, description="most replicas to ask for")
+
+    @model_validator(mode="after")
+    def _has_bounds_in_order(self) -> Self:
+        if self.replicas_min > self.replicas_max:
+            raise ValueError(
+                f"autoscale.replicas_min ({self.replicas_min}) must be at most "
+                f"autoscale.replicas_max ({self.replicas_max})"
+            )
+        return self
+
+
 class Handlers(Section):
     """What jobs can do."""
 
@@ -241,6 +264,18 @@ class Log(Section):
     )
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto = console on a terminal, else json"
+    )
+    burst: int = Field(
+        100, ge=0, le=1_000_000, description="lines of one name written at once; 0 = any number"
+    )
+    per_s: float = Field(
+        10, ge=0.01, le=1_000_000, description="lines of one name a second, after the burst"
+    )
+    waiting_max: int = Field(
+        10_000, ge=1, le=1_000_000, description="most lines that wait to be written"
+    )
+    handlers: bool = Field(
+        False, description="whether what handlers log by ctx.log is written here too"
     )
 
 
@@ -284,6 +319,7 @@ class Settings(Section):
     queues: Queues = Field({}, description="what jobs of a queue get, by its name or a glob")
     retention: Retention = Retention()
     audit: Audit = Audit()
+    autoscale: Autoscale = Autoscale()
     audit_log: AuditLog = AuditLog()
     handlers: Handlers = Handlers()
     egress: Egress = Egress()
@@ -294,6 +330,7 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     notifications: Notifications = Notifications()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     config: Config = Config()
     dev: Dev = Dev()
 

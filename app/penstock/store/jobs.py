@@ -35,6 +35,7 @@ class Settlement:
     cancel_known: bool
     effects: Sequence[NewEffect] = ()
     fingerprint: str | None = None  # of a death
+    ran_s: float | None = None  # None: nobody knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ class Jobs:
         """What stands under these names, and whether its cancel was requested. Payloads only for
         those who run it: hundreds of them may be hundreds of MiB. `but` is left out."""
         found = await self._pg.rows("running_of", workers, limit, with_payload, list(but))
-        return [(rows.started(row), row[22]) for row in found]
+        return [(rows.started(row), row[23]) for row in found]
 
     async def cancel_due(self, id_: JobId, entry: Entry | None = None) -> Due | None:
         async with self._pg.transaction(after="after_cancel") as transaction:

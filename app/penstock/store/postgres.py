@@ -6,6 +6,7 @@ back what had not committed; what had committed is found again by fence, id or a
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -54,6 +55,17 @@ class Limits:
     engine_connections: int = 6
 
 
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Connections of one pool: open, of them idle, at most; and calls that wait for one."""
+
+    name: str
+    size: int
+    idle: int
+    size_max: int
+    waiting: int
+
+
 if TYPE_CHECKING:  # asyncpg's classes are generic in its type stubs only
     _Base = asyncpg.Connection[Record]
 else:
@@ -74,11 +86,22 @@ class Postgres:
         self._sql = queries.load()
         self._engine: asyncpg.Pool[Record]
         self._read: asyncpg.Pool[Record]
+        self._waiting: dict[asyncpg.Pool[Record], int] = defaultdict(int)
 
     async def open(self) -> None:
         with translated(unknown=False):
             self._engine = await self._pool(self._limits.engine_connections, _ENGINE)
             self._read = await self._pool(self._limits.read_connections, _READERS)
+
+    def pools(self) -> list[Pool]:
+        """How its pools stand."""
+        return [
+            Pool(name, pool.get_size(), pool.get_idle_size(), pool.get_max_size(), waiting)
+            for name, pool, waiting in (
+                ("engine", self._engine, self._waiting[self._engine]),
+                ("read", self._read, self._waiting[self._read]),
+            )
+        ]
 
     def close(self) -> None:
         self._engine.terminate()
@@ -135,8 +158,12 @@ class Postgres:
 
     @asynccontextmanager
     async def _connection(self, pool: "asyncpg.Pool[Record]") -> AsyncIterator[Connection]:
-        with translated(unknown=False):
-            con = await pool.acquire(timeout=self._limits.connect_timeout_s)
+        self._waiting[pool] += 1
+        try:
+            with translated(unknown=False):
+                con = await pool.acquire(timeout=self._limits.connect_timeout_s)
+        finally:
+            self._waiting[pool] -= 1
         try:
             with translated(unknown=True):
                 yield con

@@ -1,11 +1,12 @@
 """What readers ask Postgres for: a job, its attempts and logs, queues and counts, workers."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from penstock import clock
+from penstock.domain.autoscale import Capacity, Cluster, Load
 from penstock.domain.ids import JobId, created_ms
 from penstock.domain.job import State
 from penstock.domain.terms import Current
@@ -25,6 +26,7 @@ _COUNT_AGE_S = 1.0  # live counts are counted at most once a second,
 _COUNT_SHARE = 20  # and take at most a twentieth of the time, however large the backlog is
 _MINUTE_S = 60.0
 _LIVE = (State.READY, State.SCHEDULED, State.RUNNING, State.BLOCKED)  # as live_counts has them
+_RAN = (State.SUCCEEDED, State.DEAD)
 _STATES = {str(one): one for one in State}  # a fifth of what calling the enum costs
 
 LIMIT_MAX = 200  # of a page
@@ -32,12 +34,15 @@ LIMIT_MAX = 200  # of a page
 
 @dataclass(frozen=True, slots=True)
 class _Counts:
-    """Jobs by queue: how many in which state, how long the oldest ready one has waited, and how
-    many ended in a state within the last minute."""
+    """Jobs by queue: how many in which state, how long the oldest ready one has waited, how many
+    ended in a state within the last minute; and who runs them."""
 
     by_state: dict[str, dict[State, int]]
     oldest: dict[str, float]
     recent: dict[tuple[str, State], int]
+    capacity: Sequence[Capacity] = ()
+    busy: Mapping[str, int] = field(default_factory=dict)
+    paused: Mapping[str, bool] = field(default_factory=dict)  # all queues that there are
 
 
 class Reads:
@@ -108,6 +113,22 @@ class Reads:
         """The newest workers below that id, newest first."""
         return [WorkerView(*row) for row in await self._read("workers", below, limit)]
 
+    async def cluster(self) -> Cluster:
+        """The figures of all replicas, no older than a second or two."""
+        counts = await self._counted()
+        loads = [
+            Load(
+                queue=queue,
+                paused=paused,
+                counts=counts.by_state.get(queue, {}),
+                oldest_s=counts.oldest.get(queue, 0.0),
+                busy=counts.busy.get(queue, 0),
+                ended_per_s=sum(counts.recent.get((queue, end), 0) for end in _RAN) / _MINUTE_S,
+            )
+            for queue, paused in counts.paused.items()
+        ]
+        return Cluster(loads, counts.capacity)
+
     def _views(self, settings: Sequence[Record], counts: _Counts) -> list[QueueView]:
         return [
             QueueView(
@@ -145,6 +166,12 @@ class Reads:
                 async with self._pg.snapshot() as read:  # a job that ends is counted once
                     await read("set_planner", "enable_seqscan", "on")
                     counts = _counts(await read("live_counts"), await read("ended_counts"))
+                    counts = replace(
+                        counts,
+                        capacity=[Capacity(*row) for row in await read("capacity")],
+                        busy={row[0]: row[1] for row in await read("busy_slots")},
+                        paused={row[0]: row[1] for row in await read("queue_settings")},
+                    )
             self._last = counts
             return counts
         except BaseException:

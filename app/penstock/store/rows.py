@@ -53,6 +53,7 @@ def started(row: Record) -> Started:
         graph_id=row[19],
         notify=row[20],
         follows=row[21] or 0,
+        first_started_at=row[22],
     )
 
 

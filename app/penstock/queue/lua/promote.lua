@@ -6,7 +6,7 @@
 -- ARGV  1 how many at most, 2 what a step of priority is worth in ms (0 is strict),
 --       3 the prefix of the ready shelves (same hash tag), 4 channel, 5 message,
 --       6 how far Redis' clock leads Postgres', in ms: ready scores go by Postgres' clock
--- returns {how many moved, Redis' time in ms, the next score or ''}
+-- returns {how many moved, Redis' time in ms, the next score or '', the first score that was moved or ''}
 -- bound: ARGV[1], at most 1,000. Safe to repeat.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -35,4 +35,4 @@ if #members > 0 then
     redis.call('PUBLISH', ARGV[4], ARGV[5])
 end
 local head = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
-return {#members, now, head[2] or ''}
+return {#members, now, head[2] or '', due[2] or ''}

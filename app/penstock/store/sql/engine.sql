@@ -96,7 +96,8 @@ SET body = excluded.body, stored_at = excluded.stored_at, job_ids = excluded.job
 
 -- name: start_jobs
 -- due -> running, for a worker that isn't condemned, what is due, not expired and in no paused
--- queue. Expiry counts until here: the place it may return to has none.
+-- queue. Expiry counts until here: the place it may return to has none. Last, of those that are tried
+-- again: when their life's first attempt began.
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 k AS MATERIALIZED (
     SELECT job_id FROM job_due
@@ -127,7 +128,13 @@ j AS MATERIALIZED (
 SELECT d.job_id, d.attempt, $2::uuid, d.queue, d.kind, d.priority, j.payload, d.failures,
        d.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, d.ready_at,
        (SELECT now FROM t), j.tags, j.traceparent, j.created_by, d.crashes,
-       d.graph_id, j.notify, j.follows
+       d.graph_id, j.notify, j.follows,
+       CASE WHEN d.failures + d.losses + d.crashes > 0 THEN (
+           SELECT min(a.started_at) FROM attempts a
+           WHERE a.job_id = d.job_id AND a.attempt > coalesce((
+               SELECT max(b.attempt) FROM attempts b
+               WHERE b.job_id = d.job_id AND b.next_run_at IS NULL), 0)
+       ) END
 FROM d JOIN j USING (job_id);
 
 -- name: left_due
@@ -243,7 +250,14 @@ j AS MATERIALIZED (
 SELECT r.job_id, r.attempt, r.worker_id, r.queue, r.kind, r.priority, j.payload, r.failures,
        r.losses, j.max_attempts, j.backoff, j.timeout_s, j.on_lost, r.ready_at, r.started_at,
        j.tags, j.traceparent, j.created_by, r.crashes, r.graph_id,
-       j.notify, j.follows, r.cancel_requested_at IS NOT NULL
+       j.notify, j.follows,
+       CASE WHEN r.failures + r.losses + r.crashes > 0 THEN (
+           SELECT min(a.started_at) FROM attempts a
+           WHERE a.job_id = r.job_id AND a.attempt > coalesce((
+               SELECT max(b.attempt) FROM attempts b
+               WHERE b.job_id = r.job_id AND b.next_run_at IS NULL), 0)
+       ) END,
+       r.cancel_requested_at IS NOT NULL
 FROM r JOIN j USING (job_id);
 
 -- name: cancel_due

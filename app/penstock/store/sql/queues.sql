@@ -76,3 +76,16 @@ SELECT queue, state, sum(delta)::bigint,
                                    AND at > clock_timestamp() - interval '1 minute'), 0)::bigint
 FROM queue_counts
 GROUP BY queue, state;
+
+-- name: capacity
+-- Slots of the workers that live, by the queues that they serve (globs).
+SELECT queues, count(*), sum(slots)::bigint
+FROM workers
+WHERE condemned_at IS NULL AND expires_at > clock_timestamp() AND slots > 0
+GROUP BY queues;
+
+-- name: busy_slots
+-- Attempts that hold a slot, by queue: a job that stands for a workflow holds none.
+SELECT queue, count(*) FROM job_running r
+WHERE EXISTS (SELECT 1 FROM workers w WHERE w.worker_id = r.worker_id)
+GROUP BY queue;
