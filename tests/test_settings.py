@@ -113,6 +113,12 @@ def test_a_wrong_setting_is_named_with_its_source_and_the_way_out(
         assert word in message
 
 
+def test_a_wrong_value_is_cut() -> None:
+    message = refusal({"PENSTOCK_KINDS__FAIL__QUEUE": "Q" * 1_000_000})
+    assert "kinds.fail.queue = 'QQQ" in message
+    assert len(message) < 500
+
+
 @pytest.mark.parametrize(
     ("yaml", "words"),
     [

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from penstock.settings import SettingsError, SourceUnavailable, describe, fetch_parameters, load
-from tests.support.parameter_store import CREDENTIALS, ParameterStore, refusing
+from tests.support.parameter_store import CREDENTIALS, ParameterStore, answering, refusing
 from tests.support.ports import free_port
 from tests.test_settings import SECRETS
 
@@ -155,6 +155,35 @@ def test_what_aws_refuses_is_told_with_the_way_out_after_few_tries(
     assert aws.calls == calls
     for word in ("PENSTOCK_SSM_PATH is /penstock/x", code, *words.split()):
         assert word in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b"<html>welcome</html>",
+        b"[]",
+        b'{"Parameters": null}',
+        b'{"Parameters": ["a"]}',
+        b'{"Parameters": [{"Value": "1", "Type": "String"}]}',
+        b'{"Parameters": [{"Name": "/p/http/port", "Type": "String"}]}',
+        b'{"Parameters": [{"Name": "/p/http/port", "Type": "String", "Value": 1}]}',
+    ],
+)
+def test_another_service_at_the_endpoint_is_told(body: bytes) -> None:
+    with answering(200, body) as other:
+        environ = {**SECRETS, **other.environ, "PENSTOCK_SSM_PATH": "/p"}
+        with pytest.raises(SourceUnavailable, match="no Parameter Store: see AWS_ENDPOINT_URL"):
+            load(environ)
+
+
+def test_what_aws_says_is_one_line_that_no_terminal_obeys() -> None:
+    with (
+        refusing("Odd\r\nException", 'a\n\x1b[31m{"level": "error"}') as aws,
+        pytest.raises(SourceUnavailable) as told,
+    ):
+        load({**SECRETS, **aws.environ, "PENSTOCK_SSM_PATH": "/p"})
+    assert str(told.value).isprintable()
 
 
 def test_an_endpoint_out_of_reach_is_told() -> None:

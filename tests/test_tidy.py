@@ -65,6 +65,7 @@ DOORS = {
     "yaml": ("settings/", "cli/"),
     "prometheus_client": ("telemetry/",),
     "structlog": ("telemetry/",),
+    "opentelemetry": ("telemetry/",),
     "click": ("cli/", "__main__.py"),
     "psutil": ("dev/",),
     "aiokafka": ("outlets/",),

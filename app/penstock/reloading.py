@@ -27,7 +27,7 @@ from penstock.loops.reloader import REPLICA, Reload, details_of
 from penstock.outlets.brokers import dead_letter_endpoint
 from penstock.queue import keys
 from penstock.relays import callers_of, reach_of, rules_of
-from penstock.settings import Http, Settings, Worker
+from penstock.settings import Http, Log, Settings, Worker
 from penstock.telemetry import logs
 
 if TYPE_CHECKING:
@@ -60,6 +60,12 @@ def budget_of(limits: Worker) -> BudgetRules:
 
 def limits_of(http: Http) -> Limits:
     return Limits(**{field.name: getattr(http, field.name) for field in fields(Limits)})
+
+
+def use_log(settings: Log) -> None:
+    logs.set_level(settings.level)
+    logs.set_share(settings.burst, settings.per_s)
+    logs.show_handlers(settings.handlers)
 
 
 def swap_of_door(
@@ -124,7 +130,7 @@ def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
     setup = setup_of(settings, engine.bounds)
 
     def swap() -> None:
-        logs.set_level(settings.log.level)
+        use_log(settings.log)
         engine.current.terms = terms
         for teller in (
             engine.submissions,

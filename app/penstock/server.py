@@ -33,11 +33,11 @@ from penstock.domain.readiness import Readiness
 from penstock.egress import Egress, pinned
 from penstock.engine import Engine
 from penstock.handlers.registry import Registry
-from penstock.loops import forks, supervise
+from penstock.loops import forks, supervise, traced
 from penstock.loops.reloader import SIGNAL
 from penstock.queue.checkup import state_of
 from penstock.queue.redis import RedisDoor
-from penstock.reloading import limits_of, scaling_of, swap_of_door
+from penstock.reloading import limits_of, scaling_of, swap_of_door, use_log
 from penstock.rooms import Rooms
 from penstock.settings import Settings
 from penstock.settings.watched import Source
@@ -53,6 +53,7 @@ EXIT_INTERRUPTED = 130
 _BOOT_PAUSE_S = 0.5
 _LOOPS_END_S = 1.0  # handlers that swallow their cancellation are not waited for longer
 _SLACK_S = 1.0
+_LAST_LINES_S = 0.2  # whoever asks for an end at once waits no longer for lines to be written
 _HOOKS_MAX, _HOOKS_PER_HOST_MAX = 512, 32  # webhooks under way, more than the relay ever begins
 # Objects that were made and are still there before the youngest are looked through, which takes
 # some 2 ms; Python's 700 do so while a request is under way, again and again (12 % of our time).
@@ -90,7 +91,8 @@ async def serve(
     """Runs a replica until SIGTERM or SIGINT; a second signal ends the process at once. SIGHUP has
     it read its settings again, from `source`. One whose handlers have leaked too many slots drains
     by itself and leaves with EXIT_LEAKY."""
-    logs.set_up(settings.log.level, settings.log.format)
+    logs.set_up(settings.log.level, settings.log.format, waiting_max=settings.log.waiting_max)
+    use_log(settings.log)
     forks.shed_when_forked()
     if points := chaos.armed():
         log.warning("chaos_points_armed", points=points, by=chaos.VARIABLE)
@@ -131,6 +133,7 @@ async def serve(
     failed = replica.failed.is_set()
     status = EXIT_FAILED if failed else EXIT_LEAKY if leaves else 0
     if leaves or await _is_held(replica) or await _is_clung_to():
+        logs.flush()
         os._exit(status)
     if failed:
         replica.loops.result()
@@ -188,6 +191,7 @@ async def _is_clung_to() -> bool:
 
 def _signalled(stop: asyncio.Event) -> None:
     if stop.is_set():
+        logs.flush(_LAST_LINES_S)
         os._exit(EXIT_INTERRUPTED)
     stop.set()
 
@@ -197,7 +201,7 @@ async def running(settings: Settings, source: Source | None = None) -> AsyncIter
     """Opens the doors, starts the engine and the front door; closes them the other way round.
     `source`: where the settings are read from again."""
     registry = Registry.load(settings.handlers.modules)
-    async with _rooms(settings, registry) as rooms:
+    async with traced.spans(settings.tracing), _rooms(settings, registry) as rooms:
         engine = Engine(settings, rooms, source)
         access = Access(settings.auth, settings.rate_limits, rooms)
         if "api" in settings.roles:

@@ -3,8 +3,8 @@
 import pytest
 from multidict import CIMultiDict
 
+from penstock.api import traces
 from penstock.api.prefer import applied, wait_s
-from penstock.api.traces import traceparent
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
@@ -56,8 +56,8 @@ def test_a_granted_wish_is_said() -> None:
     ],
 )
 def test_only_a_sound_trace_is_kept(sent: str, kept: bool) -> None:
-    assert traceparent(CIMultiDict(traceparent=sent)) == (sent if kept else None)
+    assert traces.sent(CIMultiDict(traceparent=sent)) == (sent if kept else None)
 
 
 def test_without_a_trace_there_is_none() -> None:
-    assert traceparent(CIMultiDict()) is None
+    assert traces.sent(CIMultiDict()) is None

@@ -16,6 +16,7 @@ from penstock.domain.caller import GRANTS, Role
 from penstock.domain.errors import StoreUnavailable
 from penstock.domain.readiness import Readiness
 from penstock.domain.submission import Accepted, Submission
+from penstock.telemetry import logs
 from tests.api.conftest import Served
 from tests.api.wire import Answer, call, close, raw, read_answer
 
@@ -444,7 +445,7 @@ async def test_a_fault_of_ours_is_logged_whole_and_answered_without_a_word_of_it
         async def job(self, _id: bytes) -> None:
             raise RuntimeError("the secret is hunter2")
 
-    with structlog.testing.capture_logs() as lines:
+    with structlog.testing.capture_logs([logs.scoped]) as lines:
         async with served(reads=cast(Any, Broken())) as port:
             answer = await call(
                 port, "GET", f"/v1/jobs/{ID}", authorization=bearer(token()), x_request_id="r1"

@@ -216,3 +216,16 @@ async def test_other_rules_count_at_once_and_what_was_spent_stays_spent(
     wide = rule(burst=8)
     limiter.change([wide])
     assert (await limiter.take(wide, "ada", 1)).left == 2
+
+
+async def test_settings_that_are_read_again_make_no_budget_whole_while_redis_is_away(
+    replicas: Replicas,
+) -> None:
+    """They are, each `config.poll_s`: and whoever had spent his burst would have it anew."""
+    ((limiter, rates),) = replicas(1)
+    rates.is_away = True
+    let_in = []
+    for by in (rule(), rule(), rule(burst=6)):
+        limiter.change([by])
+        let_in.append(passed([await limiter.take(by, "ada", 1) for _ in range(10)]))
+    assert let_in == [5, 0, 1]

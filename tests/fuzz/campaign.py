@@ -27,6 +27,13 @@ ENVIRON = {
     "PENSTOCK_HTTP__BODY_TIMEOUT_S": "0.3",
     "PENSTOCK_LOG__LEVEL": "info",
     "MALLOC_ARENA_MAX": "2",
+    "PENSTOCK_WEBHOOK__SCHEMES": '["http", "https"]',
+    "PENSTOCK_HTTP__TRUSTED_PROXIES": '["127.0.0.0/8"]',
+    # Far more than is asked for: what counts is that each request is counted.
+    "PENSTOCK_RATE_LIMITS__RULES": (
+        '[{"counts": "reads", "limit": 100000}, {"counts": "changes", "limit": 100000}, '
+        '{"counts": "jobs", "limit": 1000000}]'
+    ),
 }
 _BAD_LINES = re.compile(
     rb"request_failed|connection_failed|loop_failed|Traceback|Unhandled|\"level\": ?\"error\""

@@ -22,6 +22,7 @@ LATER = {"kind": "nobody", "run_at": "2027-01-01T00:00:00.5+01:00", "payload": "
 SOON = {"kind": "echo", "delay_s": 60}
 BARE = {"kind": "echo"}
 CALL = {"kind": "http", "payload": {"url": "http://127.0.0.1:9/", "headers": {"a": "b"}}}
+MARK = "0123456789abcdef"  # of a group of dead letters, or an endpoint
 FLOW = {
     "name": "flow",
     "on_failure": "stop",
@@ -37,7 +38,13 @@ FLOW = {
 def seeds(ids: Sequence[str]) -> list[bytes]:
     """Requests of all kinds; `ids` are of jobs that exist."""
     admin = f"Bearer {token()}"
-    return [*_submissions(admin), *_of_jobs(admin, ids), *_others(admin)]
+    return [
+        *_submissions(admin),
+        *_of_jobs(admin, ids),
+        *_of_what_leaves(admin, ids),
+        *_of_operators(admin),
+        *_others(admin),
+    ]
 
 
 def _submissions(admin: str) -> list[bytes]:
@@ -62,6 +69,51 @@ def _of_jobs(admin: str, ids: Sequence[str]) -> list[bytes]:
     return [
         *(request("GET", path, admin) for path in reads),
         *(request("POST", path, admin) for path in writes),
+    ]
+
+
+def _of_what_leaves(admin: str, ids: Sequence[str]) -> list[bytes]:
+    """Dead letters, deliveries, endpoints. Nobody is where messages are sent."""
+    reads = (
+        "/v1/dead-letters?which=all&queue=default&kind=fail&error_type=E&limit=5",
+        *(f"/v1/{name}?job_id={ids[0]}" for name in ("dead-letters", "deliveries")),
+        f"/v1/dead-letters/groups?queue=default&kind=fail&fingerprint={MARK}",
+        f"/v1/deliveries?channel=webhook&outcome=pending&workflow_id={ids[0]}",
+        "/v1/endpoints?limit=3",
+        f"/v1/deliveries/{ids[0]}",
+    )
+    filter_ = {"queue": ["nowhere"], "kind": ["a"], "error_type": ["E"], "fingerprint": [MARK]}
+    writes = {
+        f"/v1/dead-letters/{ids[0]}/replay": {"payload": {"x": 1}, "queue": "mail-out"},
+        "/v1/dead-letters/replay": {"filter": filter_, "rate_per_s": 0.5, "dry_run": True},
+        f"/v1/deliveries/{ids[0]}/resend": {},
+        "/v1/endpoints/enable": {"id": MARK},
+        "/v1/notifications/test": {"webhook": "http://127.0.0.1:9/a?b=c"},
+    }
+    notify = [{"on": ["dead", "succeeded"], "webhook": "http://127.0.0.1:9/a"}]
+    job = {**SOON, "notify": notify}
+    return [
+        *(request("GET", path, admin) for path in reads),
+        *(request("POST", path, admin, orjson.dumps(body)) for path, body in writes.items()),
+        request("DELETE", f"/v1/dead-letters/{ids[0]}", admin),
+        request("POST", "/v1/jobs", admin, orjson.dumps(job)),
+    ]
+
+
+def _of_operators(admin: str) -> list[bytes]:
+    """The audit log, the settings."""
+    via = {"X-Forwarded-For": "203.0.113.7, [2001:db8::1]:443, 127.0.0.1"}
+    audit = (
+        "/v1/audit?actor=tests&action=job.cancel&object=job&object_id=a%0D%0Ab&queue=default"
+        "&outcome=refused&request_id=a&created_after=2026-01-01T00:00:00Z&limit=5"
+    )
+    return [
+        request("GET", audit, admin, extra=via),
+        request("GET", "/v1/config", admin, extra=via),
+        request("GET", "/v1/config", f"Bearer {token('viewer')}"),
+        request("GET", "/v1/workers?limit=5", admin),
+        *[request("POST", "/v1/config/reload", admin, b"{}", via)] * 2,
+        request("POST", "/v1/queues/mail-out/pause", f"Bearer {token('viewer')}", b"{}", via),
     ]
 
 

@@ -1,6 +1,8 @@
 """The reloader with real files: what counts when, and what is refused."""
 
 import asyncio
+import gc
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +14,7 @@ from structlog.testing import capture_logs
 from penstock.domain.errors import WrongSetting
 from penstock.loops import reloader as module
 from penstock.loops.reloader import Reload, Reloader, ReloadRefused
-from penstock.settings import Settings
+from penstock.settings import Settings, SourceUnavailable
 from penstock.settings.watched import Source, source_of
 from penstock.telemetry.metrics import Metrics
 from tests.test_settings import SECRETS
@@ -120,6 +122,42 @@ async def test_a_file_that_is_being_written_is_left_alone(place: Place) -> None:
     assert place.counts == 77
 
 
+async def test_a_file_that_is_being_written_is_left_alone_by_who_asks_from_afar(
+    place: Place,
+) -> None:
+    """It was cut to nothing, which is right by itself, and is about to be filled."""
+    for by in ("signal", "replica"):
+        place.file.write_text("")
+        place.reloader.ask(by)
+        await place.look(1)
+        assert place.counts == 1
+        place.file.write_text("jobs: {max_attempts: 1, priority: 2}")
+        await place.look()
+    assert (place.told[-1].by, place.told[-1].changed) == ("signal", ("jobs.priority",))
+    assert place.reloader.now.settings.jobs.priority == 2
+
+
+@pytest.mark.parametrize("half", ["", "jobs: {max_attempts: 2, prio"])
+async def test_what_changes_while_it_is_read_for_a_caller_is_read_again(
+    place: Place, half: str
+) -> None:
+    source = place.reloader._source
+
+    def load() -> Settings:
+        """Reads half of what somebody writes, who ends meanwhile."""
+        try:
+            return source.load()
+        finally:
+            if place.file.read_text() == half:
+                place.file.write_text("jobs: {max_attempts: 2, priority: 3}")
+
+    place.reloader._source = replace(source, load=load)
+    place.file.write_text(half)
+    done = await place.reloader.reload("ada")
+    assert done.changed == ("jobs.max_attempts", "jobs.priority")
+    assert place.reloader.now.settings.jobs.priority == 3
+
+
 async def test_a_file_that_never_rests_is_read_all_the_same(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,7 +234,7 @@ async def _asked_again_and_again(place: Place) -> None:
         place.file.write_text(text)
         for by in ("signal", "signal", "poll"):
             place.reloader.ask(by)
-            await place.look(1)
+            await place.look()
 
 
 async def test_a_rule_whose_way_out_waits_for_a_restart_waits_too_and_the_rest_counts(
@@ -258,6 +296,18 @@ async def test_a_bug_in_reading_does_not_end_the_loop(place: Place) -> None:
     assert "RecursionError" in str(place.told[-1].refusal)
 
 
+async def test_a_file_whose_name_is_no_text_is_refused_in_text(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    place = Place(tmp_path)
+    source = source_of({**place.environ, "PENSTOCK_SECRETS_DIR": str(secrets)})
+    place.reloader = place.made(source)
+    (secrets / os.fsdecode(b"\xff")).write_text("x")
+    with pytest.raises(ReloadRefused, match=r"/\\udcff: .* is not a setting") as told:
+        await place.reloader.reload("ada")
+    assert str(told.value).encode()
+
+
 async def test_what_has_no_stamp_is_polled(place: Place) -> None:
     """As SSM: nobody tells of its changes."""
     environ = {**place.environ, "PENSTOCK_CONFIG__POLL_S": "0.2"}
@@ -297,6 +347,27 @@ async def test_a_reading_that_hangs_is_given_up_and_not_begun_twice(
     monkeypatch.setattr(module, "_READ_MAX_S", 10)
     await place.reloader.reload("ada")
     assert place.reloader.now.refused is None
+
+
+async def test_a_reading_that_fails_when_nobody_waits_any_more_is_no_fault_of_ours(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on, source = threading.Event(), place.reloader._source
+
+    def hangs() -> Settings:
+        goes_on.wait(10)
+        raise SourceUnavailable("it is away")
+
+    place.reloader._source = replace(source, load=hangs)
+    monkeypatch.setattr(module, "_READ_MAX_S", 0.05)
+    with pytest.raises(ReloadRefused, match="could not be read within"):
+        await place.reloader.reload("ada")
+    monkeypatch.setattr(module, "_READ_MAX_S", 10)
+    place.reloader._source = source
+    goes_on.set()
+    await place.reloader.reload("ada")
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 async def test_what_waits_for_a_restart_is_said_until_then(place: Place) -> None:

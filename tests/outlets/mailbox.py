@@ -18,7 +18,8 @@ Answers = Callable[[str], Awaitable[str]]
 @dataclass
 class Mailbox:
     """`letters`: (sender, recipients, letter) of each that was taken. `on_recipient(address)` and
-    `on_text(sender)` answer a line of SMTP; `connections` counts them."""
+    `on_text(sender)` answer a line of SMTP; `connections` counts them;
+    `password` opens it to who logs in."""
 
     port: int = 0
     letters: list[tuple[str, list[str], EmailMessage]] = field(default_factory=list)
@@ -26,6 +27,7 @@ class Mailbox:
     on_text: Answers | None = None
     logins: list[bool] = field(default_factory=list)
     connections: int = 0
+    password: str = "open sesame"
 
     async def handle_RCPT(
         self, server: Any, session: Any, envelope: Envelope, address: str, options: list[str]
@@ -46,7 +48,7 @@ class Mailbox:
 
     def log_in(self, server: Any, session: Any, envelope: Any, kind: str, data: Any) -> AuthResult:
         assert isinstance(data, LoginPassword)
-        right = (data.login, data.password) == (b"penstock", b"open sesame")
+        right = (data.login, data.password) == (b"penstock", self.password.encode())
         self.logins.append(right)
         return AuthResult(success=right, handled=False)
 

@@ -48,6 +48,11 @@ FORMS_BEYOND_A_SCHEMA = {
     r"a JSON Pointer is .*|in a JSON Pointer .*|pointer must be .*": "the same",
 }
 
+# Where a fault lies, each a place that a schema says nothing of.
+PLACES_BEYOND_A_SCHEMA = {
+    r"(/jobs/\d+)?/payload/.*": "what a payload has to be for one kind",
+}
+
 # Types of problems, each a rule about more than one request.
 RULES_ACROSS_REQUESTS = {
     "/problems/idempotency-key-reuse": "a key belongs to the first body that came with it",
@@ -84,9 +89,11 @@ def _breaks_another_rule(response: Response) -> bool:
     if problem["type"] in RULES_ACROSS_REQUESTS:
         return True
     faults = problem.get("errors", [])
-    return bool(faults) and all(_is_beyond(fault["detail"]) for fault in faults)
+    return bool(faults) and all(map(_is_beyond, faults))
 
 
-def _is_beyond(detail: str) -> bool:
+def _is_beyond(fault: dict[str, str]) -> bool:
+    detail, pointer = fault["detail"], fault["pointer"]
     forms = (re.fullmatch(form, detail, re.DOTALL) for form in FORMS_BEYOND_A_SCHEMA)
-    return detail in RULES_BEYOND_A_SCHEMA or any(forms)
+    places = (re.fullmatch(place, pointer, re.DOTALL) for place in PLACES_BEYOND_A_SCHEMA)
+    return detail in RULES_BEYOND_A_SCHEMA or any(forms) or any(places)

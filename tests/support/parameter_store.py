@@ -1,5 +1,5 @@
 """SSM for the tests: moto's server, a process of its own that speaks AWS' protocol over HTTP; and
-one that refuses everything, as AWS does."""
+one that answers everything alike, as a refusal of AWS' or as another service would."""
 
 import itertools
 import json
@@ -80,12 +80,12 @@ class ParameterStore:
         )
 
 
-class Refusing(ThreadingHTTPServer):
-    """Answers every call with an error of AWS'; counts them."""
+class Answering(ThreadingHTTPServer):
+    """Answers every call alike; counts them."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, status: int, body: bytes) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.body = json.dumps({"__type": code, "message": message}).encode()
+        self.status, self.body = status, body
         self.calls = 0
         self.environ = {
             **CREDENTIALS,
@@ -95,12 +95,12 @@ class Refusing(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Refusing
+    server: Answering
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.calls += 1
-        self.send_response(400)
+        self.send_response(self.server.status)
         self.send_header("Content-Type", "application/x-amz-json-1.1")
         self.send_header("Content-Length", str(len(self.server.body)))
         self.end_headers()
@@ -111,8 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def refusing(code: str, message: str = "") -> Iterator[Refusing]:
-    with Refusing(code, message) as server:
+def answering(status: int, body: bytes) -> Iterator[Answering]:
+    with Answering(status, body) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -120,3 +120,10 @@ def refusing(code: str, message: str = "") -> Iterator[Refusing]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def refusing(code: str, message: str = "") -> Iterator[Answering]:
+    """With an error of AWS'."""
+    with answering(400, json.dumps({"__type": code, "message": message}).encode()) as server:
+        yield server

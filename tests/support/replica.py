@@ -73,14 +73,15 @@ class ReplicaProcess:
         """How it ended, as `subprocess` says it; None while it runs."""
         return None if self._process is None else self._process.poll()
 
-    def start(self) -> None:
+    def start(self, stdout: int | None = None) -> None:
+        """`stdout`: another place for what it logs than the file that takes the rest."""
         self.wanted = True
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 tethered([sys.executable, "-m", "penstock", "serve"], signal.SIGKILL),
                 env=self.environ,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=log if stdout is None else stdout,
+                stderr=log,
             )
 
     async def ready(self) -> None:

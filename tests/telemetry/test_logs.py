@@ -12,7 +12,7 @@ import orjson
 import pytest
 import structlog
 
-from penstock.telemetry import logs
+from penstock.telemetry import logs, scope
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +26,8 @@ def _as_before() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    logs.set_share(0, 1)
+    logs.show_handlers(False)
 
 
 def lines(out: io.StringIO) -> list[str]:
@@ -59,6 +61,24 @@ def test_a_caller_cannot_make_lines_of_his_own(form: str) -> None:
     logs.get_logger("m").warning("refused", name=EVIL)
     assert len(lines(out)) == 1
     assert "\x1b[31m" not in out.getvalue()
+
+
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_what_has_no_utf8_or_is_too_large_a_number_is_written_all_the_same(form: str) -> None:
+    raw = io.BytesIO()
+    logs.set_up("info", form, io.TextIOWrapper(raw, "utf-8", write_through=True))
+    try:
+        raise ValueError("of a file called \udcff")
+    except ValueError as error:
+        logs.get_logger("m").warning(
+            "odd", name="\udcff", names=["\ud800"], count=10**30, exc_info=error
+        )
+    said = raw.getvalue().decode()
+    assert "of a file called ?" in said
+    assert str(10**30) in said
+    if form == "json":
+        (line,) = said.splitlines()
+        assert orjson.loads(line)["names"] == ["?"]
 
 
 def test_long_values_are_cut() -> None:
@@ -159,3 +179,63 @@ def test_what_python_would_print_by_itself_has_the_same_form(
 
 def test_what_can_not_be_shown_is_told_by_its_class() -> None:
     assert logs._shown(Shy()) == "<Shy>"
+
+
+class Job:
+    def log_fields(self) -> dict[str, object]:
+        return {"job_id": "j", "attempt": 2, "trace_id": "t"}
+
+
+def test_lines_carry_what_they_are_about_whoever_says_them() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    entered = scope.enter(Job())
+    logs.get_logger("m").info("one", job_id="another")
+    logging.getLogger("app").info("two")
+    scope.leave(entered)
+    logs.get_logger("m").info("three")
+    one, two, three = map(orjson.loads, lines(out))
+    assert (one["job_id"], one["attempt"], one["trace_id"]) == ("another", 2, "t")
+    assert (two["job_id"], two["attempt"]) == ("j", 2)
+    assert "attempt" not in three
+
+
+def test_a_line_that_repeats_is_held_back_and_told_of() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    logs.set_share(3, 0.01)
+    before = logs.losses()["repeated"]
+    for _ in range(10):
+        logs.get_logger("m").warning("again_and_again")
+        logging.getLogger("aiohttp.server").warning("chatty")
+        logging.getLogger("app").warning("a handler's own")
+    logs.tell_losses(every_s=0.0)
+    said = [orjson.loads(line) for line in lines(out)]
+    names = [one["event"] for one in said]
+    assert names.count("again_and_again") == names.count("chatty") == 3
+    assert names.count("a handler's own") == 10
+    held = {one["of"]: one["count"] for one in said if one["event"] == "log_lines_held_back"}
+    assert held == {"again_and_again": 7, "aiohttp.server": 7}
+    assert logs.losses()["repeated"] - before == 14
+
+
+def test_the_level_changes_at_once() -> None:
+    out = io.StringIO()
+    logs.set_up("warning", "json", out)
+    log = logs.get_logger("m")
+    log.info("unheard")
+    logs.set_level("info")
+    log.info("heard")
+    assert [orjson.loads(line)["event"] for line in lines(out)] == ["heard"]
+
+
+def test_what_handlers_log_is_written_where_that_is_asked_for() -> None:
+    out = io.StringIO()
+    logs.set_up("info", "json", out)
+    logs.tell_of_handler(Job(), "info", "unheard")
+    logs.show_handlers(True)
+    logs.tell_of_handler(Job(), "debug", "too fine")
+    logs.tell_of_handler(Job(), "info", "heard")
+    (line,) = lines(out)
+    event = orjson.loads(line)
+    assert (event["event"], event["message"], event["job_id"]) == ("handler_said", "heard", "j")

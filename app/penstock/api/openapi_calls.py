@@ -68,7 +68,7 @@ CALLS: Mapping[Handler, Call] = {
             ),
         },
         problems=(*_SUBMISSIONS, "gone"),
-        sends=("Prefer", "Idempotency-Key", "traceparent"),
+        sends=("Prefer", "Idempotency-Key", "traceparent", "tracestate"),
         samples={
             "small": {"kind": "echo", "payload": {"to": "ada@example.com"}},
             "later": {"kind": "echo", "queue": "mail", "delay_s": 60, "tags": ["welcome"]},
@@ -98,7 +98,7 @@ CALLS: Mapping[Handler, Call] = {
         "fault, with pointers such as `/jobs/3/priority`.",
         {201: Gives("Id and state of each job, in the order of the batch.", shapes.Batch)},
         problems=_SUBMISSIONS,
-        sends=("Idempotency-Key", "traceparent"),
+        sends=("Idempotency-Key", "traceparent", "tracestate"),
         samples={
             "two": {
                 "jobs": [

@@ -54,6 +54,11 @@ REQUEST_HEADERS: Mapping[str, dict[str, Any]] = {
         "passed over.",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ),
+    "tracestate": _header(
+        "W3C Trace Context, with a traceparent: kept and passed on with it, up to 512 characters. "
+        "One of another form is passed over.",
+        "congo=t61rcWkgMzE",
+    ),
     "Idempotency-Key": _header(
         "1 to 255 printable ASCII characters, your own for this request: sent again within 24 h "
         "with the same body, it gives the first answer again and stores nothing.",

@@ -78,7 +78,7 @@ CALLS_OF_WORKFLOWS: Mapping[Handler, Call] = {
             )
         },
         problems=(*_SUBMISSIONS, "gone"),
-        sends=("Prefer", "Idempotency-Key", "traceparent"),
+        sends=("Prefer", "Idempotency-Key", "traceparent", "tracestate"),
         samples=_samples(diamond=_DIAMOND, nested=_NESTED),
     ),
     workflows.list_all: Call(
@@ -105,7 +105,7 @@ CALLS_OF_WORKFLOWS: Mapping[Handler, Call] = {
         "jobs; parents that are over count at once.",
         {201: Gives("Id and state of each job, in the order of the request.", shapes.Added)},
         problems=(*_SUBMISSIONS, "wrong-state", "name-taken"),
-        sends=("Idempotency-Key", "traceparent"),
+        sends=("Idempotency-Key", "traceparent", "tracestate"),
         samples=_samples(two=_MORE),
     ),
     workflows.cancel: Call(

@@ -49,7 +49,7 @@ class Peers:
 
 def _address(text: str) -> Address | None:
     """An address, with a port or without; None for anything else, as `unknown`."""
-    text = text.strip()
+    text = text.strip().partition("%")[0]  # a zone of another host's says nothing, at any length
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -17,7 +17,7 @@ from aiohttp import HttpVersion10, HttpVersion11, web
 from pydantic import BaseModel
 
 from penstock import clock
-from penstock.api import entries, openapi, problems, queries, rates, splitting
+from penstock.api import entries, openapi, problems, queries, rates, requests, splitting
 from penstock.api.ask import NOBODY, Ask
 from penstock.api.auth import KeyMissing
 from penstock.api.bodies import (
@@ -37,6 +37,7 @@ from penstock.api.routes import ROUTES, Route, Table, Takes
 from penstock.domain import graph
 from penstock.domain.caller import Caller
 from penstock.store.lists import PAGE_BYTES
+from penstock.telemetry import scope, tracing
 from penstock.telemetry.families import OTHER
 from penstock.telemetry.logs import get_logger
 
@@ -80,40 +81,54 @@ class Porter:
 
     async def __call__(self, request: web.BaseRequest) -> web.Response:
         """Answers one request; raises nothing but cancellation."""
+        about = scope.Request(_request_id(request), _UNROUTED)
+        entered = scope.enter(about)
+        span = requests.begun(request, about) if tracing.is_on() else None
+        try:
+            response = await self._served_by(request, about)
+            if span is not None:
+                requests.ended(span, request, about, response)
+            return response
+        finally:
+            if span is not None:
+                span.give_up()
+            scope.leave(entered)
+
+    async def _served_by(self, request: web.BaseRequest, about: scope.Request) -> web.Response:
         began = clock.monotonic()
-        request_id = _request_id(request)
-        place, ask = _UNROUTED, None
+        ask: Ask | None = None
         try:
             _check_framing(request)
             path, _, query = request.raw_path.partition("?")
             route, key = self._table.find(request.method, _clean(path, query))
-            place = route.path
+            about.route = route.path
             if PLACE not in request:
                 self.gate.check(route.traffic)  # at once, and again when it has come in whole
             caller = await self._caller(request, route)
-            if self._limiter is not None and self._limiter.rules:
-                await rates.enter(self._door, request, route.traffic, caller)
+            about.caller = caller.sub
             room = request[ANSWER] = self._answers.share(caller.sub)
             ask = Ask(
                 *(self._door, request, caller, key, NOTHING, room),
-                request_id=request_id,
+                request_id=about.request_id,
                 action=route.action,
             )
             if route.role is not None and not caller.may(route.role):
                 raise Problem("forbidden", f"this needs the role {route.role}")
+            if self._limiter is not None and self._limiter.rules:
+                await rates.enter(self._door, request, route.traffic, caller)
             if (asked := _asked(route, query)) is not None:
                 ask = replace(ask, query=asked)
             response = await self._answer(ask, route)
             _settle(room, route, response)
         except Exception as error:
-            response = _refusal(request, error, request_id, place)
+            response = _refusal(request, error)
             if ask is not None and ask.action and response.status == HTTPStatus.FORBIDDEN:
                 self._door.refusals.put(entries.refusal(ask))
             if ANSWER in request:
                 request[ANSWER].give_back()
-        self._count(place, request, response, clock.monotonic() - began)
+        self._count(about.route, request, response, clock.monotonic() - began)
         rates.tell(request, response)
-        seal(response, request_id)
+        seal(response, about.request_id)
         return response
 
     def _count(
@@ -239,12 +254,10 @@ def _check_framing(request: web.BaseRequest) -> None:
         raise Problem("bad-request", "the only transfer coding that is known is chunked")
 
 
-def _refusal(
-    request: web.BaseRequest, error: Exception, request_id: str, place: str
-) -> web.Response:
+def _refusal(request: web.BaseRequest, error: Exception) -> web.Response:
     problem = problems.problem_of(error)
     if problem is None:
-        log.error("request_failed", request_id=request_id, route=place, exc_info=error)
+        log.error("request_failed", exc_info=error)
         problem = Problem("internal-error", "this is a fault of ours; it has been logged")
     response = problems.answer(problem)
     if problem.slug in _HANGS_UP:

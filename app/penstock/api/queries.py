@@ -51,7 +51,7 @@ def _instant(value: object) -> datetime:
     return instant(value, hint=" (a + is written %2B in a URL)")
 
 
-Text = Annotated[str, Field(min_length=1, max_length=OBJECT_MAX)]
+Text = Annotated[str, Field(min_length=1, max_length=OBJECT_MAX, pattern=r"^[^\x00]*$")]
 Instant = Annotated[datetime, BeforeValidator(_instant)]
 
 

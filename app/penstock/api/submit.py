@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import entries, prefer, rates, views
+from penstock.api import entries, prefer, rates, traces, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all, take_one, told
@@ -21,7 +21,6 @@ from penstock.api.idempotency import request_key
 from penstock.api.jobs import end_of
 from penstock.api.problems import Problem, duplicate, no_parents
 from penstock.api.submissions import Intake, Origin
-from penstock.api.traces import traceparent
 from penstock.domain import ids
 from penstock.domain.audit_log import Entry
 from penstock.domain.errors import DuplicateJob, ParentNotFound, Unavailable
@@ -97,7 +96,7 @@ def _entry(ask: Ask, jobs: Sequence[NewJob], *, is_one: bool) -> Entry | None:
 
 async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> Taken:
     headers, body = ask.request.headers, ask.body
-    origin = Origin(ask.caller.sub, traceparent(headers), suspect=body.suspect)
+    origin = Origin(ask.caller.sub, traces.kept(headers), suspect=body.suspect)
     intake = Intake(ask.door.recipe, origin, now_ms)
     if values[0] is body.value:
         jobs = [await take_one(intake, body, ask.door.pace)]

@@ -1,13 +1,22 @@
-"""The `traceparent` header (W3C Trace Context): kept on a job and passed to its handler."""
+"""The headers `traceparent` and `tracestate` (W3C Trace Context): what a submission keeps of them.
 
-import re
+While tracing is on it is the span of the request itself, which is in the caller's trace.
+"""
 
 from multidict import MultiMapping
 
-_FORM = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+from penstock.domain.trace import trace_of
+from penstock.telemetry import tracing
 
 
-def traceparent(headers: MultiMapping[str]) -> str | None:
+def kept(headers: MultiMapping[str]) -> str | None:
+    """The trace that jobs keep which are submitted with these headers."""
+    return tracing.current() or sent(headers)
+
+
+def sent(headers: MultiMapping[str]) -> str | None:
     """The caller's trace, or None; one of another form is left out, as the standard asks."""
-    sent = headers.get("traceparent")
-    return sent if sent is not None and _FORM.fullmatch(sent) else None
+    parent = headers.get("traceparent")
+    if parent is None:
+        return None
+    return trace_of(parent, ",".join(headers.getall("tracestate", ())))

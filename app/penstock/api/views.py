@@ -17,6 +17,7 @@ from penstock.domain.delivery import masked
 from penstock.domain.ids import JobId
 from penstock.domain.job import TERMINAL, NewJob, State
 from penstock.domain.retry import Backoff
+from penstock.domain.trace import parent_of
 from penstock.domain.view import (
     AttemptView,
     DeadJobView,
@@ -72,7 +73,7 @@ def job(view: JobView) -> dict[str, Any]:
         "tags": view.tags,
         "cancel_reason": view.reason if view.state is State.CANCELLED else None,
         "worker": _id(view.worker),
-        "traceparent": view.traceparent,
+        "traceparent": parent_of(view.traceparent),
         "created_by": view.created_by,
         "unique_key": view.unique_key,
         "expires_at": _time(view.expires_at),
@@ -169,7 +170,7 @@ def workflow(view: WorkflowView) -> dict[str, Any]:
         "finished_at": _time(view.finished_at),
         "held_by": _id(view.held_by),
         "notify": _notify(view.notify),
-        "traceparent": view.traceparent,
+        "traceparent": parent_of(view.traceparent),
         "created_by": view.created_by,
     }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
-from penstock.api import notices, prefer, rates, views
+from penstock.api import notices, prefer, rates, traces, views
 from penstock.api.acceptance import Taken, accept, replayed
 from penstock.api.ask import Ask
 from penstock.api.batches import listed, take_all
@@ -26,7 +26,6 @@ from penstock.api.lists import own_queues, page
 from penstock.api.problems import Fault, Problem, duplicate, not_found
 from penstock.api.queries import Cursors, WorkflowsQuery, one_of
 from penstock.api.submissions import Intake, Origin
-from penstock.api.traces import traceparent
 from penstock.api.waiting import until_over
 from penstock.api.workflow_answers import begun, members, shown, written
 from penstock.api.workflow_body import HEAD, RETRY_BODY
@@ -63,7 +62,7 @@ async def create(ask: Ask) -> web.Response:
         head["name"],
         OnFailure(head.get("on_failure", OnFailure.CONTINUE)),
         ask.caller.sub,
-        traceparent(ask.request.headers),
+        traces.kept(ask.request.headers),
         notify=notices.text(head.get("notify", ())),
     )
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
@@ -162,7 +161,7 @@ async def retry(ask: Ask) -> web.Response:
 
 async def _taken(ask: Ask, values: list[Any], id_: JobId, now_ms: int | None) -> Taken:
     """The jobs of a request, as those of this workflow."""
-    origin = Origin(ask.caller.sub, traceparent(ask.request.headers), ask.body.suspect, id_)
+    origin = Origin(ask.caller.sub, traces.kept(ask.request.headers), ask.body.suspect, id_)
     intake = Intake(ask.door.recipe, origin, now_ms, MEMBER)
     jobs = await take_all(intake, values, ask.door.pace)
     names = {job.name for job in jobs}

@@ -22,7 +22,7 @@ from penstock.egress.client import Egress
 from penstock.handlers.context import LogLimits, Services
 from penstock.handlers.errors import HandlerError, failure_of
 from penstock.handlers.registry import Handler, Registry
-from penstock.loops import forks
+from penstock.loops import forks, traced
 from penstock.loops.frames import (
     Message,
     Order,
@@ -33,9 +33,10 @@ from penstock.loops.frames import (
     setup_of,
 )
 from penstock.loops.run import run_handler
-from penstock.telemetry import logs
+from penstock.telemetry import logs, scope, tracing
 
 EXIT_UNFIT = 4
+_SPANS_S = 1.0  # for those of the handler's to be sent
 
 _Done = tuple[Ending, Sequence[bytes]]  # how it ended, and the jobs that it submits
 
@@ -45,6 +46,7 @@ def run_one(frames: int) -> NoReturn:
     wire = Wire(frames)
     setup = setup_of(_received(wire))
     registry = _prepared(setup, wire)
+    spans = traced.exported(setup.spans)
     loop = _new_loop()
     asyncio.set_event_loop(loop)
     parent = Parent(wire, loop)
@@ -56,6 +58,8 @@ def run_one(frames: int) -> NoReturn:
     ending, submitted = _looped(loop, _run(parent, setup, order, handler))
     sys.stdout.flush()
     sys.stderr.flush()
+    if spans is not None:
+        spans.close(_SPANS_S)  # first: whoever hears of our end, ends us
     wire.send(ending_message(ending, submitted))
     os._exit(0)  # whatever the handler left behind
 
@@ -115,6 +119,9 @@ async def _run(parent: Parent, setup: Setup, order: Order, handler: Handler) -> 
         services = Services(http=egress, bounds=setup.bounds)
         context = ToldContext(order.job, deadline, services, limits, parent.wire.send)
         context.kin = order.kin
+        scope.enter(context)
+        if tracing.is_on():
+            tracing.enter(order.job.traceparent)
         threads = ThreadPoolExecutor(1, thread_name_prefix="handler")
         work = run_handler(handler, context, threads, setup.result_max_bytes)
         # A task of its own: what the handler swallows or leaves set stays there.

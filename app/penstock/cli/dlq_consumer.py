@@ -27,7 +27,7 @@ def dlq_consumer() -> None:
 
     environ = environment()
     log = load_section(Log, environ)
-    logs.set_up(log.level, log.format)
+    logs.set_up(log.level, log.format, waiting_max=log.waiting_max)
     parts = Parts(
         load_section(Kafka, environ),
         load_section(Alerts, environ),

@@ -54,6 +54,11 @@ class _Budget:
     def refuse(self, rule: RateRule, units: int, until: float) -> None:
         self.refused, self.refused_until = min(units, rule.burst), until
 
+    def start_over(self) -> None:
+        """By another rule: what was lent or refused by the old one says nothing any more."""
+        self.lent = self.used = 0
+        self.refused_until = 0.0
+
     def still_refused_s(self, rule: RateRule, units: int, now: float) -> float:
         """How long it is known that so many aren't there; 0: nobody knows."""
         beyond = min(units, rule.burst) - self.refused
@@ -81,10 +86,13 @@ class RateLimiter:
         self._budgets: dict[tuple[Counts, str], _Budget] = {}
 
     def change(self, rules: Sequence[RateRule]) -> None:
-        """These rules from now on. What was spent by the old ones stays spent."""
-        if tuple(rules) != self.rules:  # else all budgets would be whole while Redis is away
-            self.rules = tuple(rules)
-            self._budgets.clear()
+        """Other rules from now on, or the same, as after each look at the settings. What was spent
+        by the old ones stays spent, also while Redis is away."""
+        if self.rules == (given := tuple(rules)):
+            return
+        self.rules = given
+        for budget in self._budgets.values():
+            budget.start_over()
 
     def rule(self, counts: Counts, caller: Caller) -> RateRule | None:
         return rate.rule_for(self.rules, counts, caller) if self.rules else None

@@ -25,11 +25,13 @@ from aiohttp.typedefs import LooseHeaders
 from yarl import URL
 
 from penstock import VERSION
+from penstock.egress import calls
 from penstock.egress.errors import AddressRefused, EgressError, EgressRefused
 from penstock.egress.guard import Network, header_refusal, networks, parsed_url, refusal
 from penstock.egress.reading import read_body
 from penstock.egress.resolver import GuardedResolver
 from penstock.egress.response import Response
+from penstock.telemetry import tracing
 
 KIB = 1024
 _HEADER_LINE_MAX = 8190
@@ -131,8 +133,25 @@ class Egress:
         """
         target = self._judged(method, url, headers or {})
         bytes_max = self._response_max_bytes if response_max_bytes is None else response_max_bytes
+        limits = (timeout_s, bytes_max)
+        if tracing.is_in_trace():
+            with calls.traced(method, target, headers or {}) as (span, sent):
+                answer = await self._answered(method, target, sent, body, limits)
+                calls.answered(span, answer.status)
+                return answer
+        return await self._answered(method, target, headers, body, limits)
+
+    async def _answered(
+        self,
+        method: str,
+        target: URL,
+        headers: LooseHeaders | None,
+        body: bytes | None,
+        limits: tuple[float, int],
+    ) -> Response:
+        timeout_s, _ = limits
         try:
-            return await self._call(method, target, headers, body, (timeout_s, bytes_max))
+            return await self._call(method, target, headers, body, limits)
         except (ClientError, OSError, ValueError) as exc:  # TimeoutError is an OSError
             raise _told(exc, timeout_s) from exc
 

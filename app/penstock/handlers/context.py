@@ -14,6 +14,7 @@ from typing import Any, Literal
 from penstock.clock import monotonic, wall_s
 from penstock.domain.ids import nth_of, text
 from penstock.domain.job import Started
+from penstock.domain.trace import headers_of, id_of, parent_of, state_of
 from penstock.domain.workflow import LOOSE, NO_KIN, Kin
 from penstock.egress.client import Egress
 from penstock.handlers.errors import Cancelled
@@ -150,6 +151,16 @@ def _message(value: object) -> str | None:
     return shortened(value, PROGRESS_MESSAGE_MAX)
 
 
+def named(job: Started) -> dict[str, object]:
+    """How our own log names a job's attempt."""
+    told: dict[str, object] = {"job_id": text(job.id), "attempt": job.attempt, "kind": job.kind}
+    if job.graph_id is not None and job.graph_id != LOOSE:
+        told["workflow_id"] = text(job.graph_id)
+    if job.traceparent is not None:
+        told["trace_id"] = id_of(job.traceparent)
+    return told
+
+
 _OVER = Gathered(Bounds())  # of all attempts that are over and have submitted nothing
 _OVER.take()
 
@@ -211,7 +222,16 @@ class Context:
 
     @property
     def traceparent(self) -> str | None:
-        return self.job.traceparent
+        return parent_of(self.job.traceparent)
+
+    @property
+    def tracestate(self) -> str | None:
+        return state_of(self.job.traceparent)
+
+    @property
+    def trace_headers(self) -> dict[str, str]:
+        """What to send along with a call, so that it is of the same trace."""
+        return headers_of(self.job.traceparent)
 
     @property
     def created_by(self) -> str:
@@ -305,6 +325,10 @@ class Context:
                 if self._log is None:
                     self._log = JobLog(self._limits)
         return self._log
+
+    def log_fields(self) -> dict[str, object]:
+        """What our own log says with each line that is written while this attempt runs."""
+        return named(self.job)
 
     def take_logs(self) -> list[LogLine]:
         """For the worker: the lines since the last call."""

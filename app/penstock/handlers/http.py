@@ -121,9 +121,7 @@ def _is_expected(payload: HttpCall, status: int) -> bool:
 
 def _headers(payload: HttpCall, ctx: Context) -> dict[str, str]:
     """The payload's headers, ours where it has none of that name, and the attempt's number."""
-    headers = {"Idempotency-Key": ctx.job_id}
-    if ctx.traceparent:
-        headers["traceparent"] = ctx.traceparent
+    headers = {"Idempotency-Key": ctx.job_id, **ctx.trace_headers}
     if payload.body is not None:
         text = isinstance(payload.body, str)
         headers["Content-Type"] = "text/plain; charset=utf-8" if text else "application/json"

@@ -24,6 +24,7 @@ from penstock.handlers.context import Context
 from penstock.handlers.errors import PermanentError
 from penstock.handlers.gathered import Bounds
 from penstock.handlers.text import cut, one_line
+from penstock.loops import traced
 from penstock.loops.frames import (
     SLACK_BYTES,
     Message,
@@ -128,7 +129,7 @@ class Children:
         except (CanNotStart, OSError) as error:  # OSError: no process, no pipe, no memory
             if not child.stopped:  # else whoever stopped it says how it ended
                 self._metrics.child_start_failures.inc()
-                log.warning("child_can_not_start", kind=child.job.kind, why=str(error))
+                log.warning("child_can_not_start", why=str(error))
             return handed_back(CAN_NOT_START_PAUSE_S)
         finally:
             child.kill()
@@ -185,7 +186,8 @@ class Children:
             said = " | ".join(last_lines(child.said)[-3:])
             why = message.get("unfit", "it has said what nobody asked for") if message else said
             raise CanNotStart(f"it ended before it had its job: {why}")
-        order = Order(child.job, child.job.timeout_s, child.context.kin)
+        job = child.context.job  # in the trace of this attempt
+        order = Order(job, job.timeout_s, child.context.kin)
         born.writer.write(packed(order_message(order)))
 
     async def _converse(self, child: Child, born: Born) -> Ending | None:
@@ -289,4 +291,5 @@ def setup_of(settings: Settings, bounds: Bounds) -> Setup:
         log_format=settings.log.format,
         memory_max_bytes=limits.child_memory_max_bytes,
         bounds=bounds,
+        spans=traced.export_of(settings.tracing),
     )

@@ -117,7 +117,7 @@ class Fanout:
         except (PenstockError, ValueError) as error:
             outgoing.ending = _refused(error, children)
         except Exception:  # one job's data must not end the process (A20)
-            log.exception("children_refused")
+            log.exception("children_refused", job_id=text(job.id))
             outgoing.ending = _failed(
                 "penstock could not read them", traceback.format_exc(limit=-5)
             )
@@ -146,7 +146,9 @@ class Fanout:
                 return
             except (StoreUnavailable, Contended) as error:
                 if failures % 20 == 0:
-                    log.warning("children_wait", why=str(error), failures=failures)
+                    log.warning(
+                        "children_wait", job_id=text(job.id), why=str(error), failures=failures
+                    )
                 failures += 1
                 longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)
                 await asyncio.sleep(longest * random.uniform(0.5, 1.0))

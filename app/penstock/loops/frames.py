@@ -31,6 +31,7 @@ from penstock.handlers.context import (
 from penstock.handlers.errors import AFTER_MAX_S
 from penstock.handlers.gathered import Bounds
 from penstock.handlers.text import cut, one_line, shortened
+from penstock.telemetry.tracing import Export
 
 HEAD_BYTES = 4
 SLACK_BYTES = 1024 * 1024  # for what stands around a payload or a result
@@ -44,8 +45,9 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a child needs before it knows its job. None of it is secret. `path`: where to import
-    from; `memory_max_bytes`: of address space, 0 for no limit."""
+    """What a child needs before it knows its job. Nothing of it is secret but what the
+    collector of spans asks for. `path`: where to import from; `memory_max_bytes`: of address space,
+    0 for no limit."""
 
     modules: tuple[str, ...]
     path: tuple[str, ...] = ()
@@ -59,6 +61,7 @@ class Setup:
     log_format: str = "auto"
     memory_max_bytes: int = 0
     bounds: Bounds = field(default_factory=Bounds)
+    spans: Export | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,9 @@ def _kin_of(raw: Message) -> Kin:
 
 def setup_of(message: Message) -> Setup:
     lists = {name: tuple(message[name]) for name in ("modules", "path", "egress_allow")}
-    return Setup(**{**message, **lists, "bounds": Bounds(**message["bounds"])})
+    bounds, spans = Bounds(**message["bounds"]), message["spans"]
+    export = None if spans is None else Export(**spans)
+    return Setup(**{**message, **lists, "bounds": bounds, "spans": export})
 
 
 def ending_message(ending: Ending, submitted: Sequence[bytes] = ()) -> Message:

@@ -30,7 +30,7 @@ class Held:
         if it succeeded. It is held until it is settled."""
         submitted = run.context.take_submitted()
         return Outgoing(
-            run.job,
+            run.context.job,  # what it submitted is of its own span's trace
             ending,
             run.log_rows(),
             run.progress_row(),

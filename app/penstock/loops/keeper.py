@@ -25,7 +25,7 @@ from penstock.loops.stalls import LOOK_S, TURN_S, Stalls
 from penstock.loops.supervise import pause_or_wake
 from penstock.settings import Worker as WorkerSettings
 from penstock.store.workers import Beat, KeeperLine
-from penstock.telemetry.logs import get_logger
+from penstock.telemetry.logs import flush, get_logger
 
 EXIT_STALLED = 70
 
@@ -90,6 +90,7 @@ class Keeper:
             # Without beats we would be condemned and never claim again, and nobody would know.
             _last_words("the keeper failed")
             traceback.print_exc()
+            flush()
             os._exit(EXIT_STALLED)
 
     async def _live(self) -> None:
@@ -139,6 +140,7 @@ class Keeper:
         if self._stalled_s > self._stall_max_s:
             _last_words(f"the event loop stood still for {self._stalled_s:.0f} s")
             faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
+            flush()
             os._exit(EXIT_STALLED)
 
 

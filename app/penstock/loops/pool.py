@@ -22,10 +22,13 @@ from penstock.domain.job import Started
 from penstock.handlers.context import Context
 from penstock.handlers.errors import failure_of
 from penstock.handlers.registry import Handler
+from penstock.loops import traced
 from penstock.loops.children import Child, Children
 from penstock.loops.run import run_handler, stop_ending
 from penstock.settings import Worker as WorkerSettings
 from penstock.store.jobs import LogRow, ProgressRow
+from penstock.telemetry import scope, tracing
+from penstock.telemetry.logs import tell_of_handler
 
 _TURN_S = 0.005  # for so long runs are begun before others on the event loop have their turn
 _CHECK_MAX_S = 1.0
@@ -57,9 +60,11 @@ class Run:
     def log_rows(self) -> list[LogRow]:
         """The lines that the handler has logged since the last call."""
         job = self.job
+        lines = self.context.take_logs()
+        for line in lines:
+            tell_of_handler(self.context, line.level, line.message)
         return [
-            (job.id, job.attempt, line.seq, line.at_s, line.level, line.message)
-            for line in self.context.take_logs()
+            (job.id, job.attempt, line.seq, line.at_s, line.level, line.message) for line in lines
         ]
 
     def progress_row(self) -> ProgressRow | None:
@@ -241,6 +246,9 @@ class Pool:
 
     async def _execute(self, run: Run, task: asyncio.Task[Any]) -> None:
         run.task = task
+        about = scope.enter(run.context)
+        span = traced.begun(run.context) if tracing.is_on() else None
+        ending: Ending | None = None
         try:
             ending = await self._ending(run)
         except asyncio.CancelledError as error:
@@ -253,7 +261,12 @@ class Pool:
         finally:
             run.task = None
             run.lane.running.discard(run)
-        self._end(run, stopped(run) if _overrules(run.stop, ending) else ending)
+            scope.leave(about)
+            if ending is not None and _overrules(run.stop, ending):
+                ending = stopped(run)
+            if span is not None:
+                traced.ended(span, ending)
+        self._end(run, ending)
 
     async def _ending(self, run: Run) -> Ending:
         if run.child is None or run.lane.children is None:

@@ -19,9 +19,11 @@ from urllib.parse import urlsplit
 from penstock import chaos, clock
 from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, WaitsFor, wait_s
 from penstock.domain.errors import StoreUnavailable
+from penstock.loops import traced
 from penstock.loops.rests import Rests
 from penstock.outlets import Outlet
 from penstock.store.effects import Effects, Failing
+from penstock.telemetry import tracing
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -178,6 +180,18 @@ class Relay:
     async def _tried(self, messages: Sequence[Message]) -> list[Delivery]:
         if not messages:
             return []
+        if not tracing.is_on():
+            return await self._sent(messages)
+        spans, messages = traced.deliveries(self._channel, messages)
+        try:
+            fates = await self._sent(messages)
+            traced.delivered(spans, fates)
+            return fates
+        finally:
+            for span in spans:
+                span.give_up()
+
+    async def _sent(self, messages: Sequence[Message]) -> list[Delivery]:
         try:
             return await self.outlet.deliver(messages)
         except Exception as error:  # an outlet's bug must not lose a message

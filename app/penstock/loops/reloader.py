@@ -67,6 +67,12 @@ def details_of(reload: Reload) -> dict[str, Any]:
     }
 
 
+def _heed(reading: "asyncio.Task[tuple[Stamps, Settings]]") -> None:
+    """Whoever waited for it may have given up; asyncio would log its failure as forgotten."""
+    if not reading.cancelled():
+        reading.exception()
+
+
 async def _unheard(_reload: Reload) -> None:
     """Of a reloader that nobody listens to."""
 
@@ -104,13 +110,14 @@ class Reloader:
         self._measure()
 
     def ask(self, by: str) -> None:
-        """Has the settings read by the next step, which is at once."""
+        """Has the settings read by the next step, which is at once; where a file has just been
+        changed, by the one after it."""
         self._asked = by
         self.wake.set()
 
     async def step(self) -> float:
         """Looks whether it is time to read, and does so; the pause until the next look."""
-        by = self._asked or await self._due()
+        by = await self._due()
         if by is not None:
             self._asked = None
             with suppress(ReloadRefused):  # which is told of already
@@ -118,7 +125,8 @@ class Reloader:
         return _LOOK_S
 
     async def _due(self) -> str | None:
-        """A file is read when it has come to rest: somebody may be writing it."""
+        """By what to read now, if at all. A file is read when it has come to rest: somebody may be
+        writing it, and half of it, or an empty one, may be right by itself."""
         seen = await asyncio.to_thread(self._source.stamps, self.now.settings)
         now = clock.monotonic()
         if seen != self._seen:
@@ -126,6 +134,8 @@ class Reloader:
             self._changing_since = self._changing_since or now
             if now - self._changing_since < _WRITING_MAX_S:
                 return None
+        if self._asked is not None:
+            return self._asked
         if seen != self._read:
             return FILE
         self._changing_since = None
@@ -171,20 +181,37 @@ class Reloader:
                 if self._reading is not None:  # what it finds may be old by now
                     await asyncio.wait([self._reading])
                 self._reading = asyncio.create_task(asyncio.to_thread(self._load))
+                self._reading.add_done_callback(_heed)
                 return await asyncio.shield(self._reading)
         except TimeoutError:
             told = f"the settings could not be read within {_READ_MAX_S:g} s"
             raise ReloadRefused(told) from None
 
     def _load(self) -> tuple[Stamps, Settings]:
-        """The stamps first: what changes meanwhile is read again."""
-        stamps = self._read = self._source.stamps(self.now.settings)
+        """What a caller asks for is read at once, and again while it changes meanwhile: then it may
+        be half of what somebody is writing."""
+        until = clock.monotonic() + _WRITING_MAX_S
+        while True:
+            stamps = self._read = self._source.stamps(self.now.settings)
+            try:
+                read = self._loaded(stamps)
+            except PenstockError:
+                if self._is_at_rest(stamps, until):
+                    raise
+            else:
+                if self._is_at_rest(stamps, until):
+                    return stamps, read
+
+    def _is_at_rest(self, stamps: Stamps, until: float) -> bool:
+        return self._source.stamps(self.now.settings) == stamps or clock.monotonic() >= until
+
+    def _loaded(self, stamps: Stamps) -> Settings:
         gone = [path for path, was in self._accepted.items() if was and stamps.get(path) is None]
         if gone:
             raise ReloadRefused(
                 f"{gone[0]} was read before and is gone: put it back, or start anew without it"
             )
-        return stamps, self._source.load()
+        return self._source.load()
 
     def _take(self, by: str, of_caller: bool, stamps: Stamps, read: Settings) -> Reload:
         change, is_asked = live.change(self.now.settings, read), of_caller or by not in _UNASKED

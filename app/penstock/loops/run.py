@@ -23,8 +23,8 @@ async def run_handler(
     try:
         arguments = handler.arguments(_payload(context), context)
         if not handler.is_async:
-            # A context of its own: what a handler binds must not reach the thread's next job.
-            fresh = contextvars.Context()
+            # A copy: what a handler binds must not reach the thread's next job.
+            fresh = contextvars.copy_context()
             call = partial(fresh.run, _in_thread, handler, arguments, result_max_bytes)
             return await asyncio.get_running_loop().run_in_executor(threads, call)
         result = await Whole(handler.function(*arguments))

@@ -28,6 +28,7 @@ from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavai
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
+from penstock.handlers.context import named
 from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
 from penstock.loops.tallies import count_settled
@@ -236,13 +237,12 @@ class Settler:
     async def _isolate(self, batch: Sequence[Outgoing], error: BadRow) -> None:
         """One row that Postgres refuses must not hold the others: halve until it stands alone."""
         if len(batch) == 1 and batch[0].gave_up:
-            job = batch[0].job
-            log.error("job_can_not_be_settled", job_id=ids.text(job.id), why=str(error))
+            log.error("job_can_not_be_settled", why=str(error), **named(batch[0].job))
             self._metrics.unsettleable.inc()
-            self._refuse(job.id)
+            self._refuse(batch[0].job.id)
             return
         if len(batch) == 1:
-            log.error("job_settled_as_internal_error", why=str(error))
+            log.error("job_settled_as_internal_error", why=str(error), **named(batch[0].job))
             await self._settle([_internal_error(batch[0], f"PostgreSQL refused it: {error}")])
             return
         half = len(batch) // 2
@@ -260,7 +260,7 @@ class Settler:
         try:
             return self._settlement(outgoing)
         except Exception:  # one job's data must not end the process (A20)
-            log.exception("job_settled_as_internal_error")
+            log.exception("job_settled_as_internal_error", **named(outgoing.job))
             return self._settlement(_internal_error(outgoing, traceback.format_exc(limit=-5)))
 
     def _settlement(self, outgoing: Outgoing) -> Settlement:

@@ -14,6 +14,7 @@ from penstock.outlets.events import attributes
 
 _ERROR_MAX = 1000  # characters of an error's text in a reference
 _TOLD_MAX = 500  # of our own errors
+_OF_TRACES = ("traceparent", "tracestate")  # as all other parts of a system read them
 _KEPT = ("id", "kind", "queue", "state", "workflow_id", "name", "created_at", "finished_at")
 
 
@@ -29,7 +30,7 @@ def headers_of(message: Message) -> dict[str, str]:
     try, and another when a replayed job dies again."""
     headers = {"content-type": "application/json"}
     for name, value in attributes(message).items():
-        headers[name if name == "traceparent" else f"ce_{name}"] = value
+        headers[name if name in _OF_TRACES else f"ce_{name}"] = value
     return headers
 
 

@@ -3,6 +3,7 @@
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.effect import Message
+from penstock.domain.trace import headers_of
 
 SOURCE = "/penstock"  # ids are unique among all replicas of one database
 
@@ -20,6 +21,4 @@ def attributes(message: Message) -> dict[str, str]:
     }
     if subject is not None:
         told["subject"] = ids.text(subject)
-    if message.traceparent is not None:
-        told["traceparent"] = message.traceparent
-    return told
+    return told | headers_of(message.traceparent)

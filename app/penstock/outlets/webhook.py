@@ -14,6 +14,7 @@ from standardwebhooks import Webhook as Signer
 
 from penstock import clock
 from penstock.domain.effect import DELIVERED, Delivery, Fate, Message
+from penstock.domain.trace import headers_of
 from penstock.egress import Egress, EgressError, EgressRefused, Response, retry_after_s
 from penstock.outlets.events import attributes
 
@@ -65,16 +66,14 @@ class Webhook:
     def _headers(self, message: Message, body: bytes) -> dict[str, str]:
         id_, seconds = message.effect.dedupe, int(clock.wall_s())
         at, text = datetime.fromtimestamp(seconds, UTC), body.decode()
-        headers = {
+        return {
+            **headers_of(message.traceparent),
             "Content-Type": "application/cloudevents+json; charset=utf-8",
             "Accept-Encoding": "identity",  # nobody reads what is answered
             "webhook-id": id_,
             "webhook-timestamp": str(seconds),
             "webhook-signature": " ".join(it.sign(id_, at, text) for it in self._signers),
         }
-        if message.traceparent is not None:
-            headers["traceparent"] = message.traceparent
-        return headers
 
 
 def body_of(message: Message) -> bytes:

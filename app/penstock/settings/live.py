@@ -22,7 +22,7 @@ LIVE = frozenset(
     {
         *("jobs", "kinds", "queues", "notifications", "retention", "audit", "config"),
         *("auth", "rate_limits", "smtp", "webhook", "autoscale"),
-        *("egress.allow", "log.level"),
+        *("egress.allow", "log.level", "log.burst", "log.per_s", "log.handlers"),
         *("http.body_max_bytes", "http.batch_body_max_bytes", "http.batch_jobs_max"),
         *("http.containers_max", "http.head_timeout_s", "http.body_timeout_s"),
         *("http.trusted_proxies", "audit_log.submissions"),
@@ -36,6 +36,7 @@ AT_START = frozenset(
         *("env", "roles", "broker"),
         *("alerts", "dev", "handlers", "kafka", "postgres", "queue", "rabbitmq", "redis"),
         *("audit_log.refusals_per_min", "log.format"),
+        *("log.waiting_max", "tracing"),
         *("egress.connect_timeout_s", "egress.response_max_bytes"),
         *("http.host", "http.port", "http.bodies_max_bytes", "http.answers_max_bytes"),
         *("http.connections_max", "http.keepalive_s", "http.submissions_in_flight_max"),

@@ -33,6 +33,7 @@ from penstock.settings.variables import ENVIRONMENT
 
 MASK = "********"
 _SHOULD = re.compile(r"^[A-Z]\w* should ")  # "Input should be …", "String should match …"
+_TOLD_MAX = 200  # characters of a wrong value
 
 AnySection = TypeVar("AnySection", bound=Section)
 
@@ -226,6 +227,10 @@ def _places(text: str, loc: list[str], found: Found) -> str:
     return "; ".join(sorted(places_of)) or "the defaults"
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= _TOLD_MAX else f"{text[:_TOLD_MAX]}…"
+
+
 def _said(message: str) -> str:
     if message == "Extra inputs are not permitted":
         return "is not a setting"
@@ -235,6 +240,6 @@ def _said(message: str) -> str:
 def _wrong(key: str, text: str, found: Found) -> str:
     info = field_of(key)
     assert info is not None  # nobody calls it for another
-    given = f" = {found.values.get(key)!r}" if is_told(info) else ""
+    given = f" = {_cut(repr(found.values.get(key)))}" if is_told(info) else ""
     source = found.origins.get(key, "default")
     return f"{source}: {key}{given}: {text} ({info.description})"

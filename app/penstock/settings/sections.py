@@ -22,6 +22,7 @@ from penstock.settings.notifications import Notifications, Smtp, Webhook
 from penstock.settings.rate_limits import RateLimits
 from penstock.settings.section import Section
 from penstock.settings.servers import Postgres, Redis
+from penstock.settings.tracing import Tracing
 from penstock.settings.values import (
     DAY_S,
     KEPT_MIN_S,
@@ -264,6 +265,18 @@ class Log(Section):
     format: Literal["auto", "json", "console"] = Field(
         "auto", description="auto = console on a terminal, else json"
     )
+    burst: int = Field(
+        100, ge=0, le=1_000_000, description="lines of one name written at once; 0 = any number"
+    )
+    per_s: float = Field(
+        10, ge=0.01, le=1_000_000, description="lines of one name a second, after the burst"
+    )
+    waiting_max: int = Field(
+        10_000, ge=1, le=1_000_000, description="most lines that wait to be written"
+    )
+    handlers: bool = Field(
+        False, description="whether what handlers log by ctx.log is written here too"
+    )
 
 
 class Config(Section):
@@ -317,6 +330,7 @@ class Settings(Section):
     smtp: Smtp = Smtp()
     notifications: Notifications = Notifications()
     log: Log = Log()
+    tracing: Tracing = Tracing()
     config: Config = Config()
     dev: Dev = Dev()
 

@@ -123,6 +123,8 @@ def _pages(client: Any, path: str) -> Iterator[Mapping[str, str]]:
 def _parameter(path: str, one: Mapping[str, str]) -> Parameter:
     name = one["Name"]
     key = name.removeprefix(f"{path}/").replace("/", ".")
+    if not isinstance(one["Value"], str):
+        raise TypeError
     return Parameter(key, name, one["Value"], one["Type"] == "StringList")
 
 
@@ -156,7 +158,16 @@ def _told(path: str) -> Iterator[None]:
         told = error.response["Error"]
         code, way_out = told["Code"], _WAYS_OUT.get(told["Code"])
         why = f"{code}: {way_out or told.get('Message', '')}"
-        raise SourceUnavailable(f"{SSM_PATH} is {path}, which can't be read: {why}") from None
     except (BotoCoreError, ValueError) as error:  # ValueError: of an endpoint that is no URL
-        why = _WITHOUT.get(type(error).__name__) or " ".join(str(error).split())
-        raise SourceUnavailable(f"{SSM_PATH} is {path}, which can't be read: {why}") from None
+        why = _WITHOUT.get(type(error).__name__) or str(error)
+    except (KeyError, AttributeError, TypeError):  # a page of HTML, say, or JSON of another service
+        why = "what answers there is no Parameter Store: see AWS_ENDPOINT_URL"
+    else:
+        return
+    told = f"{SSM_PATH} is {path}, which can't be read: {_one_line(why)}"
+    raise SourceUnavailable(told) from None
+
+
+def _one_line(text: str) -> str:
+    """What another server says, without what a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -14,6 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
+from penstock.telemetry.drops import Drops
 from penstock.telemetry.families import Maker
 from penstock.telemetry.of_cluster import OfCluster
 from penstock.telemetry.of_effects import OfEffects
@@ -30,6 +31,7 @@ class Metrics(OfJobs, OfEffects, OfRequests, OfReplica, OfCluster):
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for each
         self.registry = CollectorRegistry()
+        self.registry.register(Drops())
         self._make = make = Maker(self.registry)
         OfJobs.__init__(self, make)
         OfEffects.__init__(self, make)

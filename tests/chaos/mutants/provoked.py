@@ -12,7 +12,8 @@ _SETTLE = """        \"""Consumes the running rows of jobs that are part of no g
 _SETTLED = """\
         found = await self._pg.rows("settle_attempts", *columns, point="after_settle")
 """
-_STORE = """        \"""Stores jobs without keys, all or nothing; the time of it by Postgres.\"""
+_STORE = """        if len(jobs) <= ROWS_MAX:
+            await chaos.point("before_commit")
 """
 _STORED = """            at: datetime = found[0][0]
 """
@@ -53,10 +54,10 @@ SUBMIT_ANSWERS_LOST = Patch(
 SUBMISSIONS_SLOW = Patch(
     "store/submissions.py",
     _STORE,
-    _STORE
-    + """        import asyncio
+    """        import asyncio
         await asyncio.sleep(0.2)
-""",
+"""
+    + _STORE,
 )
 STARTS_SLOW = Patch(
     "store/jobs.py",

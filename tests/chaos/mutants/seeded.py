@@ -308,14 +308,14 @@ DOOR = [
         [
             Patch(
                 "commands/submit.py",
-                """            committed_at = await self._submissions.store(jobs)
+                """            committed_at = await self._submissions.store(jobs, entries)
             for one in batch:
                 _tell(one, Accepted(committed_at, [job.id for job in one.submission.jobs]))
 """,
                 """            from datetime import UTC
             for one in batch:
                 _tell(one, Accepted(datetime.now(UTC), [job.id for job in one.submission.jobs]))
-            committed_at = await self._submissions.store(jobs)
+            committed_at = await self._submissions.store(jobs, entries)
 """,
             )
         ],

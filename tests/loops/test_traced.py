@@ -1,0 +1,52 @@
+"""What the settings ask for of spans, and what a delivery's span leaves to its outlet."""
+
+import sys
+from dataclasses import replace
+
+import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
+
+from penstock.domain.effect import DELIVERED, Channel, Delivery, Fate
+from penstock.domain.errors import WrongSetting
+from penstock.loops import traced
+from penstock.outlets.dead_letters import headers_of
+from penstock.settings.tracing import Tracing
+from penstock.telemetry import tracing
+from penstock.telemetry.spans import Exported
+from penstock.telemetry.tracing import Export
+from tests.outlets.messages import message
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 congo=1"
+
+
+def test_off_it_needs_nothing_and_on_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert traced.exported(traced.export_of(Tracing())) is None
+    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http.trace_exporter", None)
+    monkeypatch.delitem(sys.modules, "penstock.telemetry.spans", raising=False)
+    with pytest.raises(WrongSetting, match=r"pip install 'penstock\[otel\]'"):
+        traced.exported(traced.export_of(Tracing(enabled=True)))
+
+
+def test_each_delivery_has_a_span_in_the_trace_of_its_submission_and_sends_it_on() -> None:
+    taken = InMemorySpanExporter()
+    made = Exported(Export(), taken)
+    one = replace(message(Channel.DEAD_LETTER, "topic"), traceparent=TRACE)
+    asked = [one, one]
+    spans, told = traced.deliveries(Channel.DEAD_LETTER, asked)
+    traced.delivered(spans, [DELIVERED, Delivery(Fate.LATER, "it answered 503")])
+    assert tracing.current() is None
+    made.close()
+    good, bad = taken.get_finished_spans()
+    for span, sent in zip((good, bad), told, strict=True):
+        assert span.kind is SpanKind.PRODUCER
+        assert span.context is not None
+        headers = headers_of(sent)
+        assert headers["traceparent"] == (f"00-{TRACE[3:35]}-{span.context.span_id:016x}-01"), (
+            "what goes out is its own span"
+        )
+        assert headers["tracestate"] == "congo=1"
+        assert [f"{link.context.span_id:016x}" for link in span.links] == [TRACE[36:52]]
+    assert good.status.is_unset
+    assert not bad.status.is_ok
+    assert bad.status.description == "it answered 503"
