@@ -158,6 +158,15 @@ async def test_readers_are_refused_at_once_while_postgres_is_down(db: Database, 
         await read(db)
 
 
+async def test_the_last_figures_of_all_replicas_are_not_told_while_postgres_is_down(
+    db: Database,
+) -> None:
+    await db.reads.cluster()
+    db.health.down = "it is"
+    with pytest.raises(StoreUnavailable):
+        await db.reads.cluster()
+
+
 async def test_who_counts_when_postgres_goes_down_does_not_keep_the_others_from_counting(
     db: Database,
 ) -> None:
