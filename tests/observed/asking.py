@@ -1,6 +1,6 @@
 """What a PromQL expression asks for, and which labels its answer has, without a Prometheus."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -28,7 +28,8 @@ def ours() -> Mapping[str, Labels]:
     found: dict[str, Labels] = {"up": TARGET}
     metrics = Metrics()
     for collector in (*_collectors(metrics.registry), *_collectors(metrics._make.rest)):
-        own = getattr(collector, "_labelnames", None) or getattr(collector, "_labels", ())
+        own: Sequence[str] = getattr(collector, "_labelnames", ())
+        own = own or getattr(collector, "_labels", ())
         for metric in getattr(collector, "describe", collector.collect)() or collector.collect():
             for suffix in _SUFFIXES.get(metric.type, ("",)):
                 le = {"le"} if suffix == "_bucket" else set()

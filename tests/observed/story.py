@@ -46,7 +46,7 @@ class Story:
     ended_at: float = 0.0
     held_at: float = 0.0
     backlog: int = 0
-    alerts: list[dict[str, Any]] = field(default_factory=list)  # as they were at the end
+    alerts: list[dict[str, Any]] = field(default_factory=list)  # as they were at two times
 
     @property
     def window(self) -> int:
@@ -99,7 +99,7 @@ class Teller:
             await self._saturate(there)
             _, self.story.counted_at = await self._soon()
             await self._break(here)
-            await asyncio.to_thread(self._look_at_alerts)
+            await self._look_at_alerts()
             here.kill()
             await self._fires("PenstockAway")
         self.story.ended_at = time.time()
@@ -111,9 +111,9 @@ class Teller:
         held = {"kind": "echo", "queue": "held"}
         await self._api.submit_many([held] * 7 + [{**held, "delay_s": 900}] * 4)
         self.story.held_at = time.time()
-        kin = [{**held, "name": "root"}]
-        kin += [{**held, "name": name, "depends_on": ["root"]} for name in ("left", "right")]
-        await self._call("/v1/workflows", {"name": "held", "jobs": kin})
+        kin = [{**held, "name": name, "depends_on": ["root"]} for name in ("left", "right")]
+        jobs = [{**held, "name": "root"}, *kin]
+        await self._call("/v1/workflows", {"name": "held", "jobs": jobs})
 
     async def _warm_up(self) -> None:
         """Each series that the workload adds to is there before: `rate` doesn't see its first."""
@@ -165,7 +165,9 @@ class Teller:
             await api.ended(id_)
 
     async def _saturate(self, there: ReplicaProcess) -> None:
-        """All slots are taken, more comes in than can be done; then one replica is killed."""
+        """All slots are taken, more comes in than can be done; then one replica is killed.
+        Meanwhile somebody makes a mistake in the settings."""
+        (self._config / "base.yaml").write_text("worker: {concurency: 9}")
         long = [{"kind": "sleep", "payload": LONG, "queue": "orders"}] * (2 * SLOTS)
         long += [{"kind": "logged-thread", "payload": LONG, "queue": "orders"}] * 2
         ids = await self._api.submit_many(long)
@@ -178,6 +180,7 @@ class Teller:
         there.kill()
         await self._comes("sum(penstock_reaped_total) == 9", "what it ran is lost")
         await self._fires("PenstockTargetDown")
+        await self._look_at_alerts()
         await self._call("/v1/queues/orders/pause")  # else what was lost would start, one by one
         await self._soon()
         for id_ in ids:
@@ -193,8 +196,7 @@ class Teller:
         )
 
     async def _break(self, here: ReplicaProcess) -> None:
-        """What no job does: wrong settings, a loop that stands, servers that are away."""
-        (self._config / "base.yaml").write_text("worker: {concurency: 9}")
+        """What else may go wrong: a loop that stands, servers that are away."""
         await self._fires("PenstockConfigRefused")
         for _ in range(5):
             await self._api.submit("blocking", {"seconds": 1.3}, queue="orders")
@@ -230,8 +232,8 @@ class Teller:
     async def _ask(self, expr: str) -> Any:
         return await asyncio.to_thread(self._prometheus.ask, expr)
 
-    def _look_at_alerts(self) -> None:
-        self.story.alerts = self._prometheus.alerts()
+    async def _look_at_alerts(self) -> None:
+        self.story.alerts += await asyncio.to_thread(self._prometheus.alerts)
 
 
 def _firing(alert: str) -> str:

@@ -75,7 +75,7 @@ def test_the_runbooks_name_calls_and_log_lines_that_there_are() -> None:
 def test_each_alert_has_a_story_in_which_it_fires_and_one_in_which_it_does_not() -> None:
     """The stories themselves are promtool's."""
     stories = yaml.safe_load((PROMETHEUS / "tests.yml").read_text())["tests"]
-    fires, quiet = set(), set()
+    fires, quiet = set[str](), set[str]()
     for story in stories:
         name, what = re.match(r"(\w+) (fires|stays quiet)", story["name"]).groups()  # type: ignore[union-attr]
         asked = story["promql_expr_test"]
