@@ -89,6 +89,7 @@ def test_a_panel_says_what_it_shows_in_which_unit_and_from_where(uid: str) -> No
         for part in (panel, *panel["targets"]):
             assert part["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
         for target in panel["targets"]:
+            assert target.keys() == {"refId", "datasource", "expr", "legendFormat"}
             asked = set(re.findall(r"\$(\w+)", target["expr"])) - {"__rate_interval"}
             assert "job" in asked, "else installations are shown as one"
             assert asked <= variables.keys(), panel["title"]
