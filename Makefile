@@ -4,7 +4,7 @@
 PY := .venv/bin/python
 SIDE_BY_SIDE := 2
 
-.PHONY: help setup run test lint bench chaos lock clean
+.PHONY: help setup run test lint bench chaos panels lock clean
 
 help:
 	@echo "make run    starts Penstock with PostgreSQL and Redis of its own on port 8080"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint   lint and types only"
 	@echo "make bench  measures throughput and latency"
 	@echo "make chaos  runs faults under load: ARGS='--minutes 5', ARGS=--help"
+	@echo "make panels draws Grafana's dashboards of config/grafana/dashboards.yaml"
 	@echo "make lock   resolves the dependencies anew into config/requirements.lock"
 	@echo "make clean  removes caches and .venv; keeps the data in .penstock"
 
@@ -35,6 +36,9 @@ bench: setup
 
 chaos: setup
 	$(PY) -m tests.chaos $(ARGS)
+
+panels: setup
+	@$(PY) -m tests.observed
 
 # For every Python and machine that we support at once; names no place to download from.
 # requirements.lock: all that developers use. Of it, runtime.lock: what the image holds, with every

@@ -114,7 +114,9 @@ class Reads:
         return [WorkerView(*row) for row in await self._read("workers", below, limit)]
 
     async def cluster(self) -> Cluster:
-        """The figures of all replicas, no older than a second or two."""
+        """The figures of all replicas, some seconds old where counting takes long; none, not even
+        the last ones, while Postgres is away."""
+        self._health.check()
         counts = await self._counted()
         loads = [
             Load(
@@ -175,7 +177,7 @@ class Reads:
             self._last = counts
             return counts
         except BaseException:
-            self._counting = None  # a failure is nothing to remember
+            self._counting = self._last = None  # what was before must not be told for ever
             raise
         finally:
             spent = clock.monotonic() - began
