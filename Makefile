@@ -2,7 +2,7 @@
 # Another Python: make setup PYTHON=/path/to/python3
 
 PY := .venv/bin/python
-SIDE_BY_SIDE := 3
+SIDE_BY_SIDE := 2
 
 .PHONY: help setup run test lint bench chaos panels lock clean
 

@@ -52,7 +52,7 @@ class Shelf:
         await self.go.wait()
         return JobPage(self.listed, None)
 
-    async def cancel(self, _id: bytes) -> None:
+    async def cancel(self, _id: bytes, _entry: object) -> None:
         self.changed += 1
 
 
