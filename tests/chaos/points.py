@@ -78,9 +78,11 @@ class Campaign:
     async def run(self, points: Sequence[str], times: int) -> None:
         todo = [point for _ in range(times) for point in self.chance.sample(points, len(points))]
         todo.reverse()  # taken from its end
-        self._steady, *armed = [Slot(one) for one in await self.scene.fleet.start(3, **QUICK)]
         async with AsyncExitStack() as stack:
             self._hook = (await stack.enter_async_context(receiver(saying()))).url
+            # All have it: who knows no such rule has its group rest for five minutes.
+            started = await self.scene.fleet.start(3, **QUICK, notifications__rules=self._rules())
+            self._steady, *armed = [Slot(one) for one in started]
             for slot in (self._steady, *armed):
                 jobs = points_table.jobs_of(lambda slot=slot: slot.point, self.made)  # type: ignore[misc]
                 stream = self.scene.load.stream([slot.replica.url], _PER_S, jobs)
@@ -109,7 +111,6 @@ class Campaign:
                 await self._add_old_jobs()
             before = self._deaths_of(slot)
             slot.replica.environ["PENSTOCK_CHAOS"] = self._order(slot.point)
-            slot.replica.environ["PENSTOCK_NOTIFICATIONS__RULES"] = self._rules()
             slot.replica.start()
             try:
                 async with asyncio.timeout(_STRUCK_S):

@@ -19,9 +19,16 @@ _SEED = 20261122
 _STORM_S = 8.0
 
 
+# A group whose leader died with its replica waits for the end of a lease, 60 s: too long to wait
+# for here, amid load. `test_group_killed.py` kills at each of these.
+_OF_GROUPS = {"after_join_groups", "before_fix_message", "after_fix_message"}
+
+
 @pytest.mark.timeout(600)
 async def test_a_death_at_any_point_breaks_no_rule(servers: Servers, workplace: Path) -> None:
-    missed = await points.strike(servers, workplace, _SEED, times=1, only=list(chaos.POINTS))
+    missed = await points.strike(
+        servers, workplace, _SEED, times=1, only=sorted(chaos.POINTS.keys() - _OF_GROUPS)
+    )
     assert not missed, "these were never reached"
 
 

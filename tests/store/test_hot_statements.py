@@ -2,7 +2,7 @@
 
 Each hot statement is prepared on a connection with exactly the engine's options while its tables
 are empty and analysed, executed until PostgreSQL may choose a generic plan, and once more with a
-generic plan forced. Then 50,000 rows come in, nobody analyses, and 500 must go through in 50 ms.
+generic plan forced. Then 50,000 rows come in, nobody analyses, and 500 must go through in 80 ms.
 The same with tables that were full, drained and analysed before the vacuum came, as the places
 of jobs are after each peak: then PostgreSQL believes them large and without rows.
 """
@@ -66,7 +66,7 @@ from tests.support.servers import Servers
 
 ROWS = 50_000
 THROUGH = 500
-LIMIT_MS = 50.0
+LIMIT_MS = 80.0  # half of it on a quiet machine; a bad plan takes a second
 TRIES = 8  # at most: a machine that is busy elsewhere is no plan of ours
 
 Calls = list[tuple[Any, ...]]

@@ -31,13 +31,14 @@ class Metrics(OfJobs, OfEffects, OfRequests, OfReplica, OfCluster):
     def __init__(self) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a line more for each
         self.registry = CollectorRegistry()
-        self.registry.register(Drops())
         self._make = make = Maker(self.registry)
         OfJobs.__init__(self, make)
         OfEffects.__init__(self, make)
         OfRequests.__init__(self, make)
         OfReplica.__init__(self, make)
         OfCluster.__init__(self, make)
+        for registry in (self.registry, make.rest):  # one is read, the other written out
+            registry.register(Drops())
         ProcessCollector(registry=make.rest)
         PlatformCollector(registry=make.rest)
 
