@@ -90,6 +90,8 @@ class Campaign:
                 graphs = points_graphs.stream_of(slot, self.scene.load, self.made)
                 await stack.enter_async_context(repeated(_GRAPHS_PER_S, graphs))
             await asyncio.gather(*(self._strike_all(slot, todo) for slot in armed))
+            async with self.scene.connected() as con:  # while who is told is still there
+                await points_letters.check(con)
         await self._steady.replica.ready()
 
     async def _strike_all(self, slot: Slot, todo: list[str]) -> None:
@@ -274,7 +276,6 @@ class Campaign:
         """Waits for the last job, checks all rules and answers the table."""
         async with self.scene.connected() as con:
             await checker.drained(con, within_s)
-            await points_letters.check(con)
             await points_table.forget_old_jobs(con)
             accepted = self.scene.load.accepted
             table = await points_table.table(con, self.strikes, self.made, accepted)
