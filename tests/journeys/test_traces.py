@@ -37,6 +37,16 @@ async def there() -> AsyncIterator[Receiver]:
 async def process(
     dsn: str, redis_url: str, tmp_path: Path, taken: Collector
 ) -> AsyncIterator[ReplicaProcess]:
+    one = replica(dsn, redis_url, tmp_path, taken)
+    one.start()
+    await one.ready()
+    yield one
+    one.stop()
+
+
+def replica(
+    dsn: str, redis_url: str, directory: Path, taken: Collector, **more: str
+) -> ReplicaProcess:
     environ = {
         "PENSTOCK_HANDLERS__MODULES": MODULES,
         "PENSTOCK_WEBHOOK__SECRETS": SECRET,
@@ -47,11 +57,7 @@ async def process(
         "PENSTOCK_LOG__HANDLERS": "true",
         "OTEL_SERVICE_NAME": "jobs",
     }
-    one = ReplicaProcess(dsn, redis_url, tmp_path, environ)
-    one.start()
-    await one.ready()
-    yield one
-    one.stop()
+    return ReplicaProcess(dsn, redis_url, directory, environ | more)
 
 
 def lines(process: ReplicaProcess, event: str) -> list[dict[str, object]]:
@@ -158,3 +164,41 @@ async def test_a_handler_in_a_child_process_is_in_its_attempt(
     assert run.attributes["messaging.message.id"] == id_
     (said,) = lines(process, "said in a thread")
     assert (said["job_id"], said["trace_id"]) == (id_, run.trace)
+
+
+async def test_a_trace_that_nobody_keeps_is_on_no_job_and_goes_nowhere(
+    dsn: str, redis_url: str, tmp_path: Path, taken: Collector, there: Receiver
+) -> None:
+    process = replica(
+        dsn, redis_url, tmp_path, taken, PENSTOCK_TRACING__PER_S="0.001"
+    )  # one, and no more while we look
+    hook = {"on": ["succeeded"], "webhook": f"{there.url}/hook"}
+    asked = {"kind": "in-a-thread", "notify": [hook]}
+    process.start()
+    await process.ready()
+    async with Api(process.url) as api:
+        status, batch = await api.call("POST", "/v1/jobs/batch", {"jobs": [asked] * 3})
+        assert status == 201, batch
+        jobs = [await api.ended(item["id"]) for item in batch["items"]]
+        flow = {"name": "flow", "jobs": [{"name": "a", **asked}]}
+        status, workflow = await api.call("POST", "/v1/workflows", flow)
+        assert (status, workflow["traceparent"]) == (201, None), workflow
+        status, callers = await api.call("POST", "/v1/jobs", asked, {"traceparent": CALLER})
+        assert (status, callers["traceparent"][:35]) == (201, CALLER[:35])
+        await eventually(lambda: told(there, 5), "each has told of its end")
+    first, *others = (job["result"] for job in jobs)
+    assert others == [None, None], "of the batch only the first job was in the trace"
+    process.terminate()
+    assert await asyncio.to_thread(process.wait) == 0
+    kept = {TRACE, first[3:35]}
+    traces = [span.trace for span in taken.spans()]
+    assert len(traces) == 2 * len(["POST", "process", "own-in-thread", "send webhook"])
+    assert set(traces) == kept
+    sent = [seen.headers.get("traceparent") for seen in there.seen]
+    assert sorted(one[3:35] for one in sent if one) == sorted(kept)
+    said = [line.get("trace_id") for line in lines(process, "said in a thread")]
+    assert sorted(map(str, said)) == sorted([*kept, "None", "None", "None"])
+
+
+async def told(there: Receiver, count: int) -> bool:
+    return len(there.seen) >= count

@@ -1,11 +1,14 @@
-"""A token bucket: so many at once, then so many a second. Whoever shares one brings the lock."""
+"""Token buckets: so many at once, then so many a second."""
 
+import threading
 from dataclasses import dataclass
+
+from penstock import clock
 
 
 @dataclass(slots=True)
 class Bucket:
-    """`at`: a reading of a clock that doesn't go back."""
+    """For whoever has a lock and a clock. `at`: a reading of that."""
 
     tokens: float
     at: float
@@ -16,3 +19,23 @@ class Bucket:
         taken = min(count, int(tokens))
         self.tokens, self.at = tokens - taken, now
         return taken
+
+
+class Budget:
+    """A bucket that threads share: holds what a second brings, but at least one."""
+
+    def __init__(self, per_s: float) -> None:
+        self.per_s = per_s
+        self._most = max(int(per_s), 1)
+        self._bucket = Bucket(float(self._most), clock.monotonic())
+        self._lock = threading.RLock()  # finalisers may take too, whatever they interrupt
+
+    def take(self, count: int) -> int:
+        """As many of so many as there are."""
+        with self._lock:
+            return self._bucket.take(count, self._most, self.per_s, clock.monotonic())
+
+    @property
+    def is_spent(self) -> bool:
+        self.take(0)
+        return self._bucket.tokens < 1

@@ -28,9 +28,9 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import get_current_span
 
-from penstock import VERSION, clock
+from penstock import VERSION
 from penstock.telemetry import scope, tracing
-from penstock.telemetry.bucket import Bucket
+from penstock.telemetry.bucket import Budget
 from penstock.telemetry.tracing import Export, losses
 
 _PATH = "/v1/traces"
@@ -44,11 +44,13 @@ class Exported:
 
     def __init__(self, export: Export, exporter: SpanExporter | None = None) -> None:
         """`exporter`: another than OTLP, for tests."""
+        budget: Budget | None = None
         root: Sampler | None = None  # by OTEL_TRACES_SAMPLER, else all
         if export.sample_ratio is not None:
             root = TraceIdRatioBased(export.sample_ratio)
         elif export.per_s is not None:
-            root = _PerSecond(export.per_s)
+            budget = Budget(export.per_s)
+            root = _PerSecond(budget)
         sampler = None if root is None else ParentBased(root)
         self._exporter = exporter or _otlp(export)
         self._provider = TracerProvider(sampler, _resource(), shutdown_on_exit=False)
@@ -56,7 +58,7 @@ class Exported:
         self._provider.add_span_processor(_Bounded(self._exporter, export.waiting_max))
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(self._provider)  # handlers' own spans
-        tracing.use(self._provider, root.take if isinstance(root, _PerSecond) else None)
+        tracing.use(self._provider, budget)
 
     def close(self, within_s: float = _LAST_S) -> None:
         """Sends what is on its way, and gives up when the time is over."""
@@ -74,22 +76,14 @@ class _PerSecond(Sampler):
     under load what its spans cost stays the same. A ratio would show nearly nothing of the one, or
     cost a multiple of the other's jobs."""
 
-    def __init__(self, per_s: float) -> None:
-        self._per_s = per_s
-        self._most = max(int(per_s), 1)
-        self._bucket = Bucket(float(self._most), clock.monotonic())
-        self._lock = threading.RLock()  # as below
-
-    def take(self, count: int) -> int:
-        """How many of so many traces, or jobs of one that is kept, there is room for."""
-        with self._lock:
-            return self._bucket.take(count, self._most, self._per_s, clock.monotonic())
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
 
     def should_sample(self, *asked: Any, **more: Any) -> SamplingResult:
-        return (ALWAYS_ON if self.take(1) else ALWAYS_OFF).should_sample(*asked, **more)
+        return (ALWAYS_ON if self._budget.take(1) else ALWAYS_OFF).should_sample(*asked, **more)
 
     def get_description(self) -> str:
-        return f"PerSecond{{{self._per_s:g}}}"
+        return f"PerSecond{{{self._budget.per_s:g}}}"
 
 
 class _AsItsJob(Sampler):

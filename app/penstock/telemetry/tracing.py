@@ -31,6 +31,7 @@ from opentelemetry.trace import (
 )
 
 from penstock import VERSION
+from penstock.telemetry.bucket import Budget
 
 SERVER, CLIENT = SpanKind.SERVER, SpanKind.CLIENT
 CONSUMER, PRODUCER = SpanKind.CONSUMER, SpanKind.PRODUCER
@@ -40,7 +41,6 @@ _CONTEXTS = 256  # of batches under way: their jobs share a trace
 
 Sent = Callable[[int, bool], None]  # so many, and whether they were taken
 Attributes = Mapping[str, str | int | float | bool]
-Room = Callable[[int], int]  # how many of so many more jobs there is room for
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,16 +73,17 @@ class _Now:
     """Who makes spans; None while tracing is off. There is one, as there is one API."""
 
     tracer: Tracer | None = None
-    room: Room | None = None
+    budget: Budget | None = None
 
 
 _now = _Now()
 
 
-def use(provider: TracerProvider | None, room: Room | None = None) -> None:
-    """From now on spans are made by that one, or none. `room`: where traces are bounded."""
+def use(provider: TracerProvider | None, budget: Budget | None = None) -> None:
+    """From now on spans are made by that one, or none. `budget`: of the traces that begin here,
+    one each; and of the jobs in them, beyond the first."""
     _now.tracer = None if provider is None else provider.get_tracer("penstock", VERSION)
-    _now.room = room
+    _now.budget = budget
 
 
 def is_on() -> bool:
@@ -164,7 +165,12 @@ def passed_through(trace: str) -> Begun:
 def room_for(count: int) -> float:
     """How many of so many jobs that are submitted in one kept trace of ours may be in it; the first
     came in with its request."""
-    return inf if _now.room is None else 1 + _now.room(count - 1)
+    return inf if _now.budget is None else 1 + _now.budget.take(count - 1)
+
+
+def has_room() -> bool:
+    """Whether a trace that begins now may be kept: else it needs no span."""
+    return _now.budget is None or not _now.budget.is_spent
 
 
 def is_in_trace() -> bool:
