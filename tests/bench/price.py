@@ -8,9 +8,10 @@ costs is told by round, against the `off` beside it: the median, and from the le
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
@@ -58,12 +59,19 @@ class _Meter:
     usage: Usage
     read: list[tuple[float, Cpu]] = field(default_factory=list)
 
-    async def run(self) -> None:
-        while True:
-            self.look()
-            await asyncio.sleep(_LOOK_S)
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async def run() -> None:
+            while True:
+                await asyncio.sleep(_LOOK_S)
+                self._look()
 
-    def look(self) -> None:
+        self._look()
+        async with _meanwhile(run()):
+            yield
+        self._look()
+
+    def _look(self) -> None:
         self.read.append((time.time(), self.usage.cpu()))
 
     def between(self, since: float, until: float) -> Cpu:
@@ -110,14 +118,10 @@ async def _turn(servers: Servers, jobs: int, way: Mapping[str, str]) -> Turn:
 
 async def _drained(stage: Stage, queue: str, jobs: int) -> tuple[float, Cpu]:
     meter = _Meter(stage.usage)
-    looking = asyncio.create_task(meter.run())
-    await asyncio.sleep(_LOOK_S)
-    meter.look()
-    resumed_at = time.time()
-    await stage.client.call("POST", f"/v1/queues/{queue}/resume")
-    await all_succeeded(stage, queue, jobs)
-    looking.cancel()
-    meter.look()
+    async with meter.running():
+        resumed_at = time.time()
+        await stage.client.call("POST", f"/v1/queues/{queue}/resume")
+        await all_succeeded(stage, queue, jobs)
     await stage.ledger.started_once_each(queue, jobs)
     ended_at = await stage.ledger.finished_at(queue)
     return jobs / (ended_at - resumed_at), meter.between(resumed_at, ended_at)
@@ -128,16 +132,29 @@ async def _scraped(client: Client, *, is_on: bool) -> AsyncIterator[None]:
     """As Prometheus does it, each second."""
 
     async def scrape() -> None:
-        while is_on:
+        while True:
             text = await client.text("/metrics")
             if "penstock_" not in text:
                 raise BenchError(f"/metrics answered {text[:200]!r}")
             await asyncio.sleep(_SCRAPE_S)
 
-    async with asyncio.TaskGroup() as group:
-        scraping = group.create_task(scrape())
+    if not is_on:
         yield
-        scraping.cancel()
+        return
+    async with _meanwhile(scrape()):
+        yield
+
+
+@asynccontextmanager
+async def _meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """It goes on until the end of the block, unless it fails."""
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _attempts(taken: Collector, queue: str) -> int:
