@@ -44,16 +44,16 @@ def test_what_is_in_no_trace_has_no_span_and_sends_none_on() -> None:
 def test_opentelemetrys_own_variable_for_samplers_comes_before_our_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def asked(**fields: float) -> tuple[float | None, float | None]:
-        export = traced.export_of(Tracing(enabled=True, **fields))
+    def asked(ratio: float | None = None) -> tuple[float | None, float | None]:
+        export = traced.export_of(Tracing(enabled=True, sample_ratio=ratio))
         assert export is not None
         return export.sample_ratio, export.per_s
 
     monkeypatch.delenv("OTEL_TRACES_SAMPLER", raising=False)
-    assert asked() == (None, 50)
-    assert asked(sample_ratio=0.5) == (0.5, 50)
+    assert asked() == (None, 20)
+    assert asked(0.5) == (0.5, 20)
     monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
-    assert asked(per_s=7) == (None, None)
+    assert asked() == (None, None)
     taken = InMemorySpanExporter()
     made = Exported(Export(), taken)
     tracing.begin("one", SpanKind.CONSUMER, {}, Within()).end()

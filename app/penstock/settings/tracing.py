@@ -46,11 +46,12 @@ class Tracing(Section):
         "or per_s",
     )
     per_s: float = Field(
-        50,
+        20,
         gt=0,
         le=1_000_000,
         description="traces begun here that are kept a second by each replica, where neither "
-        "sample_ratio nor OTEL_TRACES_SAMPLER is set; further jobs of a batch count like a trace",
+        "sample_ratio nor OTEL_TRACES_SAMPLER is set, five times as many at once; further jobs of "
+        "a batch count like a trace",
     )
     timeout_s: float = Field(10, ge=0.1, le=60, description="longest time to send spans")
     waiting_max: int = Field(

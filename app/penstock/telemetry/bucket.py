@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from penstock import clock
 
+_HELD_S = 5.0
+
 
 @dataclass(slots=True)
 class Bucket:
@@ -22,11 +24,11 @@ class Bucket:
 
 
 class Budget:
-    """A bucket that threads share: holds what a second brings, but at least one."""
+    """A bucket that threads share: it holds what five seconds bring, but at least one."""
 
     def __init__(self, per_s: float) -> None:
         self.per_s = per_s
-        self._most = max(int(per_s), 1)
+        self._most = max(int(per_s * _HELD_S), 1)
         self._bucket = Bucket(float(self._most), clock.monotonic())
         self._lock = threading.RLock()  # finalisers may take too, whatever they interrupt
 

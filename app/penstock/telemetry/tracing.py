@@ -165,7 +165,7 @@ def passed_through(trace: str) -> Begun:
 def room_for(count: int) -> float:
     """How many of so many jobs that are submitted in one kept trace of ours may be in it; the first
     came in with its request."""
-    return inf if _now.budget is None else 1 + _now.budget.take(count - 1)
+    return inf if _now.budget is None else 1 + _now.budget.take(max(count - 1, 0))
 
 
 def has_room() -> bool:
