@@ -93,7 +93,9 @@ async def measure(servers: Servers, scale: Scale) -> list[Figure]:
                 f"(load {machine.load_average()})",
                 err=True,
             )
-            turns[name] = await _turn(servers, scale.price_jobs, WAYS[name])
+            turn = turns[name] = await _turn(servers, scale.price_jobs, WAYS[name])
+            us = turn.used.server / scale.price_jobs * 1e6
+            click.echo(f"  {turn.rate:,.0f} jobs/s, {us:.1f} µs/job of the server", err=True)
         figures += _told(turns, scale.price_jobs)
     return figures
 
