@@ -12,6 +12,7 @@ from penstock.api import views
 from penstock.domain.attempt import Ending
 from penstock.domain.effect import Channel, On
 from penstock.domain.ids import JobId
+from penstock.telemetry.of_effects import FATES
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.relaying import Outbox, hook
@@ -85,6 +86,8 @@ async def test_the_schedule_comes_to_its_end(still: Still, outbox: Outbox) -> No
             await outbox.turn()
     assert await outbox.over() == [("failed", "the endpoint answered 500")]
     assert len(there.seen) == 10
+    fates = {fate: still.metric("effects_total", channel="webhook", fate=fate) for fate in FATES}
+    assert {fate: count for fate, count in fates.items() if count} == {"later": 9, "never": 1}
 
 
 async def test_an_address_that_is_refused_is_never_tried_again(

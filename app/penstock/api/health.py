@@ -61,6 +61,7 @@ def tell(metrics: Metrics, found: Cluster | None) -> None:
             told.now = ()
         return
     named, others = found.loads[:NAMES_MAX], found.loads[NAMES_MAX:]
+    metrics.foresee_queues(load.queue for load in named)
     shown = [*named, *([together(OTHER, others)] if others else [])]
     metrics.queue_depth.now = [
         ((load.queue, state), load.counts.get(State(state), 0))

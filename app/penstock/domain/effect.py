@@ -374,13 +374,18 @@ _WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 
 _BROKER_MAX_S = 60.0
 
 
+def is_last_try(effect: Effect) -> bool:
+    """Whether none comes after this one."""
+    return effect.channel is not Channel.DEAD_LETTER and effect.tries > len(_WAITS_S)
+
+
 def wait_s(effect: Effect, delivery: Delivery, chance: float) -> float | None:
     """Seconds until the next try after one that failed; None: there is none. `chance` in [0, 1)
     spreads what failed together over a fifth of the wait."""
+    if is_last_try(effect):
+        return None
     if effect.channel is Channel.DEAD_LETTER:
         wait = min(2.0 ** min(effect.tries - 1, 10), _BROKER_MAX_S)
-    elif effect.tries > len(_WAITS_S):
-        return None
     else:
         wait = max(_WAITS_S[effect.tries - 1], delivery.after_s or 0.0)
     return wait * (1 + 0.2 * chance)

@@ -13,11 +13,21 @@ import secrets
 import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from penstock import chaos, clock
-from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, WaitsFor, wait_s
+from penstock.domain.effect import (
+    Channel,
+    Delivery,
+    Effect,
+    Fate,
+    Message,
+    WaitsFor,
+    is_last_try,
+    wait_s,
+)
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops import traced
 from penstock.loops.rests import Rests
@@ -158,7 +168,8 @@ class Relay:
         if tried:
             await chaos.point("after_deliver")
         answers = iter(tried)
-        fates = [next(answers) if isinstance(one, Message) else one for one in composed]
+        came = [next(answers) if isinstance(one, Message) else one for one in composed]
+        fates = [_for_good(effect, one) for effect, one in zip(batch, came, strict=True)]
         self._count(fates, clock.monotonic() - began)
         tried_ones = [isinstance(one, Message) for one in composed]
         over, late, held = _sorted(batch, fates, tried_ones)
@@ -232,6 +243,13 @@ def _host(endpoint: str) -> str:
 
 async def _alone(_effect: Effect) -> None:
     """No effect of this channel is one of a group."""
+
+
+def _for_good(effect: Effect, came: Delivery) -> Delivery:
+    """A failure that no other try follows is one for good."""
+    if came.fate is Fate.LATER and is_last_try(effect):
+        return replace(came, fate=Fate.NEVER)
+    return came
 
 
 def _sorted(
