@@ -48,6 +48,7 @@ async def metrics(ask: Ask) -> web.Response:
         found = await ask.door.reads.cluster()
     except PenstockError:
         found = None
+    ask.door.metrics.ready.set(ask.door.readiness().ready)
     tell(ask.door.metrics, found)
     body, content_type = ask.door.metrics.exposition()
     return web.Response(body=body, headers={"Content-Type": content_type})

@@ -125,6 +125,9 @@ class OfReplica:
             version=None,
             python=None,
         )
+        self.ready = make.gauge(
+            "penstock_ready", "1 while /readyz says that this replica is ready."
+        )
         self.role = make.gauges(
             "penstock_role", "1 for each role that this replica has.", role=ROLES
         )
