@@ -22,7 +22,8 @@ CALLS_OF_CONFIG: Mapping[Handler, Call] = {
         "Read the settings again",
         "Has every replica read its settings again, which it also does by itself: when a file "
         "changes, and every `config.poll_s`. All of them count at once or none does. The answer is "
-        "that of the replica that was asked.",
+        "that of the replica that was asked, within 20 s: where what settings come from (files, "
+        "SSM) hangs for so long, it says so and the old ones count.",
         {200: Gives("What changed, and what waits for a restart.", shapes.Reloaded)},
         problems=("settings-refused",),
     ),
