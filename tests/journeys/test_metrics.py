@@ -149,6 +149,7 @@ async def test_who_we_are_and_what_we_stand_on(api: Api, replica_settings: Setti
     found = await scraped(api.url)
     assert counted(found, "role", "role") == {(role,): 1 for role in replica_settings.roles}
     assert list(found.series("build_info").values()) == [1]
+    assert found.value("ready") == 1
     size = replica_settings.postgres.read_connections
     assert found.value("postgres_pool_size", pool="read") == size
     assert found.value("postgres_connections", pool="engine", state="busy") is not None
