@@ -12,6 +12,7 @@ from typing import cast
 
 from penstock.api import views
 from penstock.domain.effect import Channel, Fate, Rule, Wish
+from penstock.domain.errors import StoreUnavailable
 from penstock.domain.terms import Current
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Rules, Show
@@ -22,7 +23,7 @@ from penstock.loops.supervise import Loop
 from penstock.outlets import Mail, Outlet, Reach, Server, Webhook
 from penstock.outlets.brokers import Broker, dead_letter_outlet
 from penstock.settings import Settings, Smtp
-from penstock.store.effects import Effects
+from penstock.store.effects import Effects, Waiting
 from penstock.store.ends import Ends
 from penstock.store.groups import Groups
 from penstock.store.postgres import Postgres
@@ -38,6 +39,8 @@ _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
 
+_NONE = Waiting(0, 0.0, 0, 0)
+_UNKNOWN = Waiting(*[float("nan")] * 4)  # an old figure would look like a good one
 _UNSERVED_S = 3600.0  # for so long nobody has tried what is due
 _SET_BY = {
     Channel.DEAD_LETTER: "broker",
@@ -194,17 +197,24 @@ class Relays:
 
     async def gauge(self) -> float:
         """How much waits to be delivered, and for how long; what nobody will deliver is ended."""
-        waiting = await self._effects.waiting()
+        self._gauge_endpoints()
+        try:
+            waiting = await self._effects.waiting()
+        except StoreUnavailable:
+            self._gauge_waiting(dict.fromkeys(Channel, _UNKNOWN))
+            raise
+        self._gauge_waiting(waiting)
         for channel in waiting.keys() - self.by_channel.keys():
             await self._give_up(channel)
-        for channel in Channel:
-            found = waiting.get(channel)
-            self._metrics.effects_waiting(channel).set(found.count if found else 0)
-            self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
-            self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
-            self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
-        self._gauge_endpoints()
         return _GAUGES_S
+
+    def _gauge_waiting(self, waiting: Mapping[Channel, Waiting]) -> None:
+        for channel in Channel:
+            found = waiting.get(channel, _NONE)
+            self._metrics.effects_waiting(channel).set(found.count)
+            self._metrics.effects_oldest_age(channel).set(found.oldest_s)
+            self._metrics.effects_held(channel, "quiet").set(found.quiet)
+            self._metrics.effects_held(channel, "group").set(found.gathering)
 
     def _gauge_endpoints(self) -> None:
         for channel, relay in self.by_channel.items():

@@ -1,7 +1,9 @@
 """The relay: what becomes of effects, whatever their receivers do."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
 import orjson
@@ -11,6 +13,7 @@ from aiohttp import web
 from penstock.api import views
 from penstock.domain.attempt import Ending
 from penstock.domain.effect import Channel, On
+from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.telemetry.of_effects import FATES
 from tests.egress.receiver import Receiver, receiver, saying
@@ -18,6 +21,7 @@ from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.relaying import Outbox, hook
 from tests.support.still import Still
 from tests.support.waiting import eventually
+from tests.support.wire import Wire
 
 
 @pytest.fixture
@@ -334,3 +338,25 @@ async def test_gauges_tell_how_much_waits(still: Still, outbox: Outbox) -> None:
     await still.db.session.execute("TRUNCATE effects")
     await still.engine.relays.gauge()
     assert still.metric("effects_waiting", channel="webhook") == 0
+
+
+async def test_while_postgres_is_away_nobody_knows_how_much_waits(
+    wired: Still, postgres_wire: Wire
+) -> None:
+    await end(wired, "http://127.0.0.1:1/")
+    await wired.engine.relays.gauge()
+    assert wired.metric("effects_waiting", channel="webhook") == 1
+    await postgres_wire.cut()
+    with pytest.raises(StoreUnavailable):
+        await wired.engine.relays.gauge()
+    assert math.isnan(wired.metric("effects_oldest_age_seconds", channel="webhook"))
+    assert math.isnan(wired.metric("effects_waiting", channel="webhook"))
+    await postgres_wire.mend()
+    await eventually(lambda: _gauged(wired), "PostgreSQL answers again")
+    assert wired.metric("effects_waiting", channel="webhook") == 1
+
+
+async def _gauged(still: Still) -> bool:
+    with suppress(StoreUnavailable):
+        return bool(await still.engine.relays.gauge())
+    return False

@@ -32,12 +32,12 @@ _GIVEN_UP = 1000  # at once
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """What a channel has to deliver: how much, how old the oldest is that its rule doesn't hold,
-    how many wait for the end of quiet hours, and for others of their groups."""
+    how many wait for the end of quiet hours, and for others of their groups. NaN: nobody knows."""
 
-    count: int
+    count: float
     oldest_s: float
-    quiet: int
-    gathering: int
+    quiet: float
+    gathering: float
 
 
 @dataclass(frozen=True, slots=True)
