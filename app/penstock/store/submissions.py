@@ -77,8 +77,8 @@ class Submissions:
     ) -> tuple[list[Resolution], datetime]:
         """Stores what its keys let in, in one transaction; what became of each, and when.
 
-        `again`: it was sent before, and no answer came. Contended where a unique key was taken while
-        we looked, as by a retry: send it again.
+        `again`: it was sent before, and no answer came. Contended where a unique key was taken
+        while we looked, as by a retry: send it again.
         """
         async with self._pg.transaction(
             before="before_commit_keyed", after="after_commit_keyed"
