@@ -1,6 +1,6 @@
 """Between rows and the domain: one place that knows the order of the columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -127,6 +127,16 @@ def effect_fields(row: Record) -> dict[str, Any]:
         "tries": row["tries"],
         "waits_for": WaitsFor(row["waits_for"]) if row["waits_for"] else None,
     }
+
+
+def counts(of: Collection[Counts]) -> list[list[object]]:
+    """Columns of jobs that are over: succeeded, dead, cancelled, skipped."""
+    return [
+        [one.succeeded for one in of],
+        [one.dead for one in of],
+        [one.cancelled for one in of],
+        [one.skipped for one in of],
+    ]
 
 
 def entries(of: Sequence[Entry]) -> list[list[object]]:
