@@ -114,6 +114,11 @@ def around(now: datetime) -> list[QuietHours]:
     return [QuietHours.model_validate({"from": hours[0], "until": hours[1]})]
 
 
+def due_in_s(view: DeliveryView) -> float:
+    assert view.due_at is not None
+    return (view.due_at - datetime.now(UTC)).total_seconds()
+
+
 def counts(events: Sequence[dict[str, Any]]) -> list[int]:
     return sorted(event["data"]["count"] for event in events)
 
@@ -234,6 +239,38 @@ async def test_who_is_of_a_message_is_settled_before_it_is_sent(street: Street) 
     assert orjson.loads(lost.data) == told[0]["data"]
     assert lost.effect.dedupe == told[0]["id"]
     assert counts(told) == [1, 2]
+
+
+async def test_a_leader_whose_relay_died_is_put_off_by_no_more_than_its_first_failure(
+    street: Street,
+) -> None:
+    street.answers.append(503)
+    async with street.house(group=group()) as house:
+        await house.die(2)
+        await house.turn()
+        await house.claim()  # by one that dies
+        await house.claim()
+        (first,) = await house.later()
+        leader, _ = await house.views()
+        assert leader.tries == 1
+        assert due_in_s(leader) < 7
+        assert await house.later() == [first]
+
+
+async def test_a_leader_that_met_a_relay_without_its_rule_is_looked_at_each_minute(
+    street: Street,
+) -> None:
+    async with street.house(group=group()) as house:
+        await house.die(2)
+        await house.turn()
+        await house.claim()  # by one that dies
+    async with street.house(name="another") as house:
+        for _ in range(3):
+            assert await house.later() == []
+            leader, _ = await house.views()
+            assert 55 < due_in_s(leader) <= 61
+    async with street.house(group=group()) as house:
+        assert counts(await house.later()) == [2]
 
 
 async def test_of_two_that_claim_a_leader_one_settles_its_message(street: Street) -> None:

@@ -30,7 +30,7 @@ from penstock.store.rule_marks import Failing, RuleMarks
 from penstock.telemetry.logs import get_logger
 
 _LOOK_S = 2.0
-_UNKNOWN_TRIES = 2  # another replica may know the rule: they are started one after the other
+_UNKNOWN_TRIES = 6  # another replica may know the rule: they are started one after the other
 _UNKNOWN_S = 60.0
 
 log = get_logger(__name__)
@@ -67,7 +67,7 @@ class Sieve:
         if not await self._may_pass(rule, effect, job):
             why = f"the rule told of another one within {rule.throttle_s:g} s"
             return Delivery(Fate.DROPPED, why)
-        return JOINS if rule.group and effect.waits_for is not WaitsFor.RETRY else None
+        return JOINS if rule.group and not effect.has_failed else None
 
     def hold(self, effect: Effect) -> Delivery | None:
         """None: its rule is known, and it isn't quiet, or nobody asks for either."""
@@ -101,8 +101,8 @@ class Sieve:
         return On.DEAD in rule.wish.on or (first and On.FIRST_FAILURE in rule.wish.on)
 
     async def _may_pass(self, rule: Rule, effect: Effect, job: JobView) -> bool:
-        if not rule.throttle_s or effect.event == RECOVERED:
-            return True
+        if not rule.throttle_s or effect.event == RECOVERED or effect.has_failed:
+            return True  # it passed when it was sent first: messages count, not tries
         return await self._marks.may_tell(rule, job.queue, job.kind, effect)
 
     async def _look_for_recovery(self, failing: Failing, rule: Rule) -> None:

@@ -198,6 +198,7 @@ def _effect(row: Record) -> Effect:
         group=row["group_id"],
         message=row["message_id"],
         labels=row["labels"],
+        lapsed=row["lapsed"],
         now=row["now"],
         lease=row["lease"],
     )

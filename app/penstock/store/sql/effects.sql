@@ -33,7 +33,8 @@ WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 -- name: claim_effects
 -- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
 -- hops from endpoint to endpoint behind $7, so that one with a backlog hides no other. The lease is theirs
--- for $6 seconds. In the order of endpoints: who claims again goes on behind the last.
+-- for $6 seconds. In the order of endpoints: who claims again goes on behind the last. One whose lease has ended by
+-- itself (`lapsed`) isn't counted as tried: deaths of relays must not take it up the schedule of failures.
 WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 hop(endpoint) AS (
     (SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > $7 ORDER BY endpoint LIMIT 1)
@@ -53,20 +54,21 @@ h AS MATERIALIZED (
     LIMIT $4
 ),
 k AS MATERIALIZED (
-    SELECT effect_id FROM effects
+    SELECT effect_id, lease IS NOT NULL AS lapsed FROM effects
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
       AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
 ),
 u AS (
     UPDATE effects
-    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), lease = $5,
+        tries = tries + (lease IS NULL)::int
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
     RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
               reason, rule, at, tries, waits_for, group_id, message_id, labels,
               (SELECT now FROM t) AS now, lease
 )
-SELECT * FROM u ORDER BY endpoint;
+SELECT u.*, k.lapsed FROM u JOIN k USING (effect_id) ORDER BY endpoint;
 
 -- name: finish_effects
 -- to be delivered -> over, of those whose lease is still $2, and of those that their messages tell of. $3: outcomes,
