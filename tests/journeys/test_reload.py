@@ -177,6 +177,29 @@ async def test_a_call_at_one_replica_reaches_all_and_a_signal_only_one(
             one.stop()
 
 
+async def test_a_signal_that_comes_before_we_can_heed_it_waits(
+    dsn: str, redis_url: str, workplace: Path
+) -> None:
+    """A supervisor may ask for a reload right after a start: SIGHUP would end us."""
+    replica = ReplicaProcess(dsn, redis_url, workplace)
+    replica.start()
+    try:
+
+        async def imports() -> bool:
+            return "pydantic_core" in Path(f"/proc/{replica.pid}/maps").read_text()
+
+        await eventually(imports, "it has begun with its imports", every_s=0.001)
+        os.kill(replica.pid, signal.SIGHUP)
+        await replica.ready()
+
+        async def heeded() -> bool:
+            return '"by":"signal"' in replica.last_words()
+
+        await eventually(heeded, "it reads its settings again", 5)
+    finally:
+        replica.stop()
+
+
 async def test_wrong_settings_are_refused_with_every_mistake_and_the_old_ones_count(
     config: Config,
 ) -> None:

@@ -140,9 +140,7 @@ async def test_the_throttle_counts_messages_and_not_tries(
         return web.Response(status=statuses.pop(0))
 
     async with receiver(answer) as there:
-        slow = rule.model_copy(
-            update={"on": (On.DEAD,), "throttle_s": 60.0, "webhook": there.url}
-        )
+        slow = rule.model_copy(update={"on": (On.DEAD,), "throttle_s": 60.0, "webhook": there.url})
         async for told in opened(still_settings, [slow], dsn, redis_url, there):
             assert await told.after(FINAL_FAILURE) == ["dead"]
             await told.still.db.session.execute(

@@ -95,8 +95,8 @@ class _JobBasics(TypedDict):
     created_at: Annotated[
         Time,
         says(
-            "When it was submitted; of one that another job's handler submitted, when that job was: "
-            "it has the same id, and so the same place in lists, however often that job runs.",
+            "When it was submitted; of one that a job submitted, when that job was: it has the "
+            "same id, and so the same place in lists, however often that job runs.",
             "2026-11-18T11:06:40.000Z",
         ),
     ]

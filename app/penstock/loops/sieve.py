@@ -11,8 +11,9 @@ while something fails, so that successes cost nothing.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from penstock import clock
 from penstock.domain.effect import (
     RECOVERED,
     Delivery,
@@ -51,6 +52,11 @@ class Sieve:
     def use(self, rules: Iterable[Rule]) -> None:
         """These count from now on."""
         self._rules = {rule.name: rule for rule in rules}
+        self.used_since = clock.monotonic()
+
+    def quiet_ends(self, now: datetime) -> list[tuple[Rule, datetime]]:
+        """When each rule's messages are held no longer: now, where it isn't quiet."""
+        return [(rule, quiet_until(rule.quiet, now) or now) for rule in self._rules.values()]
 
     def rule(self, name: str) -> Rule | None:
         return self._rules.get(name)

@@ -153,6 +153,36 @@ SET due_at = v.until, waits_for = 'quiet', tries = e.tries - 1, lease = NULL
 FROM v WHERE e.effect_id = ANY($1::uuid[]) AND e.effect_id = v.effect_id AND e.lease = $2
 RETURNING e.effect_id;
 
+-- name: hasten_held
+-- What rules hold for longer than they would now, to be delivered -> the same, earlier; $6 at most. Columns: rule, its
+-- channel and endpoint, the end of quiet, and how long after that who leads a group waits. Claimed, it is asked about
+-- again.
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::float8[])
+        AS r(rule, channel, endpoint, until, wait_s)
+),
+k AS MATERIALIZED (
+    SELECT f.* FROM r CROSS JOIN LATERAL (
+        SELECT e.effect_id, w.due FROM effects e CROSS JOIN LATERAL (
+            SELECT r.until + make_interval(secs => CASE
+                WHEN e.group_id IS NOT NULL AND e.message_id IS NULL THEN r.wait_s ELSE 0 END) AS due
+        ) w
+        WHERE e.channel = r.channel AND e.endpoint = r.endpoint AND e.rule = r.rule
+          AND e.due_at > r.until AND e.due_at > w.due AND e.due_at < 'infinity'
+          AND e.waits_for = 'quiet' AND e.lease IS NULL
+        LIMIT $6
+    ) f
+    LIMIT $6
+),
+l AS MATERIALIZED (
+    SELECT effect_id FROM effects
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k)) AND lease IS NULL AND waits_for = 'quiet'
+    ORDER BY effect_id FOR UPDATE SKIP LOCKED
+)
+UPDATE effects e SET due_at = k.due
+FROM k WHERE e.effect_id = ANY(ARRAY(SELECT effect_id FROM l)) AND e.effect_id = k.effect_id
+RETURNING e.effect_id;
+
 -- name: effects_waiting
 -- How many there are to deliver by channel, and of those that aren't held by their rule the age of the oldest in
 -- seconds; how many are held in quiet hours, and in groups.
