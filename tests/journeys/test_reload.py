@@ -1,5 +1,6 @@
 """Settings that change while servers run, seen from outside."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -184,9 +185,10 @@ async def test_a_signal_that_comes_before_we_can_heed_it_waits(
     replica = ReplicaProcess(dsn, redis_url, workplace)
     replica.start()
     try:
+        maps = Path(f"/proc/{replica.pid}/maps")
 
         async def imports() -> bool:
-            return "pydantic_core" in Path(f"/proc/{replica.pid}/maps").read_text()
+            return "pydantic_core" in await asyncio.to_thread(maps.read_text)
 
         await eventually(imports, "it has begun with its imports", every_s=0.001)
         os.kill(replica.pid, signal.SIGHUP)
