@@ -69,9 +69,6 @@ CALLS_OF_DELIVERIES: Mapping[Handler, Call] = {
         "address, or to whom a rule of the configuration tells: at once, whatever the rule says of "
         "quiet hours, throttling and groups. Look at the delivery to see what becomes of it.",
         {202: Gives("The delivery.", shapes.Delivery, example=_TEST)},
-        samples={
-            "webhook": {"webhook": "https://example.com/hook"},
-            "rule": {"rule": "night-watch"},
-        },
+        samples={"webhook": {"webhook": "https://example.com/hook"}},
     ),
 }
