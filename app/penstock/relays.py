@@ -22,7 +22,9 @@ from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
 from penstock.outlets import Mail, Outlet, Reach, Server, Webhook
 from penstock.outlets.brokers import Broker, dead_letter_outlet
+from penstock.settings import Egress as EgressSettings
 from penstock.settings import Settings, Smtp
+from penstock.settings import Webhook as WebhookSettings
 from penstock.store.effects import Effects
 from penstock.store.ends import Ends
 from penstock.store.groups import Groups
@@ -60,14 +62,18 @@ def rules_of(settings: Settings) -> tuple[Rule, ...]:
 
 def reach_of(settings: Settings) -> Reach:
     """What can be asked for; raises WrongSetting for what the settings ask for in vain."""
-    reach = Reach(
-        networks(settings.egress.allow),
-        hooks=bool(settings.webhook.secrets),
-        mails=settings.smtp.host is not None,
-        schemes=settings.webhook.schemes,
-    )
+    reach = reach_by(settings.egress, settings.webhook, settings.smtp)
     reach.demand(rules_of(settings), _wishes_of(settings))
     return reach
+
+
+def reach_by(egress: EgressSettings, webhook: WebhookSettings, smtp: Smtp) -> Reach:
+    return Reach(
+        networks(egress.allow),
+        hooks=bool(webhook.secrets),
+        mails=smtp.host is not None,
+        schemes=webhook.schemes,
+    )
 
 
 def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
@@ -79,19 +85,19 @@ def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
 
 def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
     """A way out for each channel that is configured."""
-    outlets = callers_of(settings, hooks)
+    outlets = callers_of(settings.webhook, settings.smtp, hooks)
     if (broker := dead_letter_outlet(settings)) is not None:
         outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
-def callers_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
+def callers_of(webhook: WebhookSettings, smtp: Smtp, hooks: Egress) -> dict[Channel, Outlet]:
     """Those of them that hold nothing open, so that others may take their places."""
     outlets: dict[Channel, Outlet] = {}
-    if secrets := settings.webhook.secrets:
+    if secrets := webhook.secrets:
         keys = [secret.get_secret_value() for secret in secrets]
-        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
-    if (server := server_of(settings.smtp)) is not None:
+        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, webhook.timeout_s)
+    if (server := server_of(smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
     return outlets
 

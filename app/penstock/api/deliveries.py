@@ -4,7 +4,6 @@ A delivery is seen by who sees the queue of its job, or all queues of its workfl
 neither, and the endpoints that fail, by who sees all queues.
 """
 
-import struct
 from dataclasses import replace
 
 from aiohttp import web
@@ -16,14 +15,11 @@ from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY, TestBody
 from penstock.api.entries import entry
 from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import Fault, Problem, not_found
-from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
+from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, one_of
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, endpoint_id
 from penstock.domain.effect import Channel
-from penstock.domain.ids import BYTES
 from penstock.store.deliveries import DeliveryFilter
-
-_PLACE = struct.Struct(f">q{BYTES}s")  # microseconds since 1970, id
 
 
 async def list_all(ask: Ask) -> web.Response:
@@ -31,7 +27,7 @@ async def list_all(ask: Ask) -> web.Response:
     query = ask.query
     assert isinstance(query, DeliveriesQuery)
     cursors = Cursors("deliveries", query, ask.caller)
-    position = cursors.position(_PLACE.size)
+    place = cursors.place()
     of = DeliveryFilter(
         queues=await own_queues(ask, ask.caller),
         channels=one_of(query.channel),
@@ -41,14 +37,12 @@ async def list_all(ask: Ask) -> web.Response:
     )
     if not await _may_see(ask, of.job, of.workflow) and (of.job or of.workflow):
         return views.page([])
-    if position is not None:
-        at, id_ = _PLACE.unpack(position)
-        of = replace(of, below=(instant_of(at), id_))
+    if place is not None:
+        of = replace(of, below=place)
     found = await ask.door.deliveries.page(of, query.limit)
-    following = None
-    if found.next is not None:
-        following = cursors.cursor(_PLACE.pack(us_of(found.next[0]), found.next[1]))
-    return page(ask, [letter_views.delivery(one) for one in found.items], following)
+    return page(
+        ask, [letter_views.delivery(one) for one in found.items], cursors.behind(found.next)
+    )
 
 
 async def show(ask: Ask) -> web.Response:

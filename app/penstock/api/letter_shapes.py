@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Name
-from penstock.api.shapes import Count, Error, Id, NextCursor, Time, says
+from penstock.api.fields import Name, says
+from penstock.api.shapes import Count, Error, Id, NextCursor, Time
 from penstock.domain.delivery import Outcome
 from penstock.domain.effect import Channel
 from penstock.domain.letter import Message, Resolution

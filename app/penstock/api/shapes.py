@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Name
+from penstock.api.fields import Name, says
 from penstock.domain.attempt import Outcome
 from penstock.domain.job import OnLost, State
 from penstock.domain.retry import Curve, Jitter
@@ -29,11 +29,6 @@ NextCursor = Annotated[
     str | None,
     Field(description="Where the next page begins; null: this is the last.", examples=[None]),
 ]
-
-
-def says(description: str, example: Any) -> Any:
-    """What a field means, and what it may be."""
-    return Field(description=description, examples=[example])
 
 
 class Backoff(TypedDict):

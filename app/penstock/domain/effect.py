@@ -297,11 +297,8 @@ class WaitsFor(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
-    one, and none of which nobody told how it ended; `lapsed`: the last one was such. `group`: the
-    one that it is of; `message`: the effect whose message tells of it, once that is settled;
-    `labels`: of that message, as JSON."""
+class EffectFields:
+    """What an effect tells, pending or over. `dedupe` is the id that its receiver sees."""
 
     id: bytes
     channel: Channel
@@ -316,6 +313,15 @@ class Effect:
     rule: str | None
     at: datetime
     tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effect(EffectFields):
+    """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
+    one, and none of which nobody told how it ended; `lapsed`: the last one was such. `group`: the
+    one that it is of; `message`: the effect whose message tells of it, once that is settled;
+    `labels`: of that message, as JSON."""
+
     waits_for: WaitsFor | None = None
     group: bytes | None = None
     message: bytes | None = None

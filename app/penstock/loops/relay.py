@@ -189,7 +189,8 @@ class Relay:
             return fates
         finally:
             for span in spans:
-                span.give_up()
+                if span is not None:
+                    span.give_up()
 
     async def _sent(self, messages: Sequence[Message]) -> list[Delivery]:
         try:

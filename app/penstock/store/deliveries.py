@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from penstock.domain.audit_log import Entry
 from penstock.domain.delivery import DeliveryView, EndpointView, Outcome, endpoint_id
-from penstock.domain.effect import TEST_EVENT, Channel, WaitsFor
+from penstock.domain.effect import TEST_EVENT, Channel
 from penstock.domain.ids import JobId
+from penstock.store import rows
 from penstock.store.audit_log import note, small_change
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -159,23 +160,10 @@ def _place(row: Record) -> Place:
 
 def _view(row: Record) -> DeliveryView:
     return DeliveryView(
-        id=row["effect_id"],
-        at=row["at"],
-        channel=Channel(row["channel"]),
-        endpoint=row["endpoint"],
-        dedupe=row["dedupe"],
-        event=row["event"],
-        job=row["job_id"],
-        workflow=row["workflow_id"],
-        attempt=row["attempt"],
-        state=row["state"],
-        reason=row["reason"],
-        rule=row["rule"],
-        tries=row["tries"],
+        **rows.effect_fields(row),
         outcome=Outcome(row["outcome"]),
         error=row["error"],
         due_at=row["due_at"],
         finished_at=row["finished_at"],
-        waits_for=WaitsFor(row["waits_for"]) if row["waits_for"] else None,
         part_of=row["part_of"],
     )

@@ -25,6 +25,7 @@ from penstock.domain.effect import (
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
+from penstock.store import rows
 from penstock.store.postgres import Postgres, Record, Transaction
 
 _GIVEN_UP = 1000  # at once
@@ -197,22 +198,8 @@ def effect_columns(effects: Sequence[NewEffect]) -> list[list[object]]:
 
 
 def _effect(row: Record) -> Effect:
-    waits_for = row["waits_for"]
     return Effect(
-        id=row["effect_id"],
-        channel=Channel(row["channel"]),
-        endpoint=row["endpoint"],
-        dedupe=row["dedupe"],
-        event=row["event"],
-        job=row["job_id"],
-        workflow=row["workflow_id"],
-        attempt=row["attempt"],
-        state=row["state"],
-        reason=row["reason"],
-        rule=row["rule"],
-        at=row["at"],
-        tries=row["tries"],
-        waits_for=None if waits_for is None else WaitsFor(waits_for),
+        **rows.effect_fields(row),
         group=row["group_id"],
         message=row["message_id"],
         labels=row["labels"],

@@ -70,36 +70,35 @@ u AS (
 )
 SELECT u.*, k.lapsed FROM u JOIN k USING (effect_id) ORDER BY endpoint;
 
+-- part: told
+-- What a row of deliveries keeps of its effect.
+effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule, at, tries,
+message_id, labels
+
 -- name: finish_effects
 -- to be delivered -> over, of those whose lease is still $2, and of those that their messages tell of. $3: outcomes,
 -- $4: errors.
 WITH v AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(effect_id, outcome, error)
+    SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(id, outcome, error)
 ),
 d AS (
     DELETE FROM effects WHERE effect_id = ANY($1::uuid[]) AND lease = $2
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 ),
 m AS (
     DELETE FROM effects
     WHERE message_id = ANY(ARRAY(SELECT effect_id FROM d WHERE message_id = effect_id))
       AND lease IS NULL AND (waits_for = 'asked') IS NOT TRUE -- else it is sent by itself
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 ),
 w AS (
     SELECT *, effect_id AS by FROM d
     UNION ALL
     SELECT *, message_id FROM m
 )
-INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                        state, reason, rule, at, tries, message_id, labels, outcome, error,
-                        finished_at)
-SELECT w.effect_id, w.channel, w.endpoint, w.dedupe, w.event, w.job_id, w.workflow_id, w.attempt,
-       w.state, w.reason, w.rule, w.at, w.tries, w.message_id, w.labels, v.outcome, v.error,
-       clock_timestamp()
-FROM w JOIN v ON v.effect_id = w.by
+INSERT INTO deliveries (@told, outcome, error, finished_at)
+SELECT @told, v.outcome, v.error, clock_timestamp()
+FROM w JOIN v ON v.id = w.by
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
 
@@ -119,12 +118,9 @@ WITH k AS MATERIALIZED (
 ),
 d AS (
     DELETE FROM effects WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 )
-INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                        state, reason, rule, at, tries, message_id, labels, outcome, error,
-                        finished_at)
+INSERT INTO deliveries (@told, outcome, error, finished_at)
 SELECT d.*, 'failed', $4, clock_timestamp() FROM d
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
