@@ -17,6 +17,7 @@ from penstock.domain.terms import Current
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Rules, Show
 from penstock.loops.digest import Digests
+from penstock.loops.nights import Nights
 from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
@@ -151,6 +152,7 @@ class Relays:
         self._metrics = metrics
         self._drain_s = min(_DRAIN_S, settings.worker.drain_grace_s + 5)
         self.sieve = Sieve(rules_of(settings), sources.marks)
+        self.nights = Nights(sources.effects, self.sieve)
         self.digests = Digests(sources.groups, sources.ends, self.sieve, SHOW.job)
         rules = Rules(self.sieve, self.digests)
         self.by_channel: dict[Channel, Relay] = {}
@@ -183,6 +185,7 @@ class Relays:
         if self.by_channel:
             yield Loop("recoveries", self.sieve.look_for_recoveries)
             yield Loop("groups", self.digests.tidy)
+            yield Loop("nights", self.nights.step)
         yield Loop("outbox", self.gauge)
 
     def away(self) -> list[str]:

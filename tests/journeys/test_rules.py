@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 from standardwebhooks import Webhook as Verifier
 
@@ -99,3 +100,20 @@ async def deliveries(api: Api, jobs: list[str]) -> list[dict[str, Any]]:
         assert status == 200, page
         found += page["items"]
     return found
+
+
+async def test_a_rule_is_tried_by_its_name_whatever_it_waits_for(
+    api: Api, there: Receiver, box: Mailbox
+) -> None:
+    for name in ("night", "hook", "mail"):
+        status, told = await api.call("POST", "/v1/notifications/test", {"rule": name})
+        assert (status, told["event"], told["rule"]) == (202, "penstock.test.v1", name)
+
+    async def look() -> bool:
+        return len(there.seen) == 2 and len(box.letters) == 1
+
+    await eventually(look, "all have come", within_s=10)
+    assert {orjson.loads(seen.body)["data"]["rule"] for seen in there.seen} == {"night", "hook"}
+    ((_, recipients, letter),) = box.letters
+    assert (recipients, letter["Subject"]) == ([OPS], "[Penstock] test")
+    assert "by the rule mail of" in str(letter)

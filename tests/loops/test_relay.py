@@ -284,6 +284,25 @@ async def test_what_somebody_else_holds_is_left_until_its_lease_is_over(
     assert await still.engine.effects.finish(b"x" * 16, [(taken.id, "delivered", None)]) == set()
 
 
+async def test_deaths_of_relays_take_nothing_up_the_schedule(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying(status=503)) as there:
+        await end(still, there.url)
+        for number in range(3):
+            (taken,) = await still.engine.effects.claim(
+                Channel.WEBHOOK, bytes([number]) * 16, [], (10, 10, 60.0)
+            )
+            assert (taken.tries, taken.lapsed) == (1, number > 0)
+            await outbox.later()  # that one died
+        await outbox.turn()
+        ((_, tries, _, _, _, in_s),) = await outbox.waiting()
+        assert tries == 1
+        assert 4 < in_s < 7, "it has failed once"
+        await outbox.later()
+        await outbox.turn()
+    ((_, tries, *_),) = await outbox.waiting()
+    assert tries == 2
+
+
 async def test_what_a_job_does_not_ask_for_is_not_told(still: Still, outbox: Outbox) -> None:
     async with receiver(saying()) as there:
         jobs = await still.start(2, notify=hook(there.url, on=(On.DEAD,)))

@@ -11,13 +11,14 @@ from aiohttp import web
 from penstock.api import letter_views, notices, views
 from penstock.api.ask import Ask
 from penstock.api.blame import refusal, validated
-from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
+from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY, TestBody
 from penstock.api.entries import entry
 from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import Fault, Problem, not_found
 from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, one_of
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, endpoint_id
+from penstock.domain.effect import Channel
 from penstock.store.deliveries import DeliveryFilter
 
 
@@ -89,17 +90,36 @@ async def enable(ask: Ask) -> web.Response:
 async def test(ask: Ask) -> web.Response:
     """Sends a message that tells of nothing, to see whether it arrives."""
     body = validated(TEST_BODY, ask.body.value)
-    faults = list(notices.endpoint_faults(body, "", ask.door.reach))
-    if faults:
-        raise refusal(faults)
+    if len(body) != 1:
+        raise refusal([Fault("", "must have one of webhook, email and rule")])
+    rule = body.get("rule")
+    channel, endpoint = _told_by(ask, body) if rule is None else _told_by_rule(ask, rule)
     id_ = ask.door.minter.mint()
-    channel, endpoint = notices.endpoint_of(body)
     told = {"channel": channel, "delivery_id": ids.text(id_)}
+    if rule is not None:
+        told["rule"] = rule
     note = entry(ask, endpoint_id(endpoint), **told)
-    await ask.door.deliveries.add_test(id_, channel, endpoint, note)
+    await ask.door.deliveries.add_test(id_, channel, endpoint, rule, note)
     view = await ask.door.deliveries.delivery(id_)
     assert view is not None, "deliveries are kept for a minute at least"
     return views.answer(letter_views.delivery(view), 202)
+
+
+def _told_by(ask: Ask, body: TestBody) -> tuple[Channel, str]:
+    """Whom the body names."""
+    faults = list(notices.endpoint_faults(body, "", ask.door.reach))
+    if faults:
+        raise refusal(faults)
+    return notices.endpoint_of(body)
+
+
+def _told_by_rule(ask: Ask, name: str) -> tuple[Channel, str]:
+    """Whom that rule tells."""
+    for rule in ask.door.reloader.now.settings.notifications.rules:
+        if rule.name == name:
+            wish = rule.as_wish()
+            return wish.channel, wish.endpoint
+    raise refusal([Fault("/rule", "no rule of that name is configured (notifications.rules)")])
 
 
 async def _own(ask: Ask) -> DeliveryView:

@@ -165,7 +165,9 @@ class Delivery(TypedDict):
         str | None, says("The rule of the configuration that asked for it; null: `notify`.", None)
     ]
     created_at: Annotated[Time, says("When that ended.", _DIED)]
-    tries: Annotated[Count, says("How often it was tried.", 1)]
+    tries: Annotated[
+        Count, says("How often it was tried; without tries in whose midst a replica died.", 1)
+    ]
     outcome: Annotated[
         Outcome,
         says(

@@ -13,7 +13,9 @@ CALLS_OF_CONFIG: Mapping[Handler, Call] = {
         "settings",
         "Look at the settings",
         "Every setting of the replica that answers, with its source; secrets are masked. Where what"
-        " was read last was refused, `refused` says why, and older settings count.",
+        " was read last was refused, `refused` says why, and older settings count. They are of the "
+        "whole server: an admin whose token is limited to queues sees them too, but of what is set "
+        "for single queues (`queues.<name>`) only that of his own.",
         {200: Gives("The settings.", shapes.Config)},
     ),
     config.reload: Call(

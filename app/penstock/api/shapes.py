@@ -87,7 +87,14 @@ class _JobBasics(TypedDict):
         Time, says("When it is or was due: first run or retry.", "2026-11-18T11:06:40.000Z")
     ]
     expires_at: Annotated[Time | None, says("Cancelled if it hasn't started by then.", None)]
-    created_at: Annotated[Time, says("When it was submitted.", "2026-11-18T11:06:40.000Z")]
+    created_at: Annotated[
+        Time,
+        says(
+            "When it was submitted; of one that a job submitted, when that job was: it has the "
+            "same id, and so the same place in lists, however often that job runs.",
+            "2026-11-18T11:06:40.000Z",
+        ),
+    ]
     started_at: Annotated[
         Time | None, says("When the last attempt began.", "2026-11-18T11:06:40.007Z")
     ]

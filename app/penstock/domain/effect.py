@@ -318,15 +318,23 @@ class EffectFields:
 @dataclass(frozen=True, slots=True)
 class Effect(EffectFields):
     """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
-    one. `group`: the one that it is of; `message`: the effect whose message tells of it, once that
-    is settled; `labels`: of that message, as JSON."""
+    one, and none of which nobody told how it ended; `lapsed`: the last one was such. `group`: the
+    one that it is of; `message`: the effect whose message tells of it, once that is settled;
+    `labels`: of that message, as JSON."""
 
     waits_for: WaitsFor | None = None
     group: bytes | None = None
     message: bytes | None = None
     labels: str | None = None
+    lapsed: bool = False
     now: datetime = _LONG_AGO
     lease: bytes = b""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was sent before, and its endpoint did not take it."""
+        waited = self.waits_for is WaitsFor.QUIET and self.tries > 1  # a retry that fell into them
+        return waited or self.waits_for is WaitsFor.RETRY
 
     @property
     def gathers(self) -> bool:

@@ -269,9 +269,17 @@ def _sorted(
         if one.fate in (Fate.DELIVERED, Fate.DROPPED):
             over.append((effect.id, one.fate, one.error))
             continue
-        after_s = wait_s(effect, one, random.random()) if one.fate is Fate.LATER else None
+        after_s = _after_s(effect, one, was_tried) if one.fate is Fate.LATER else None
         if after_s is None:
             over.append((effect.id, "failed", one.error))
         else:
             late.append((effect.id, after_s, one.error, WaitsFor.RETRY if was_tried else None))
     return over, late, held
+
+
+def _after_s(effect: Effect, one: Delivery, was_tried: bool) -> float | None:
+    """The schedule is for endpoints that fail: what wasn't sent waits as long as whoever kept it
+    back says."""
+    if not was_tried and one.after_s is not None:
+        return one.after_s
+    return wait_s(effect, one, random.random())

@@ -90,14 +90,19 @@ class Deliveries:
         return bool(found)
 
     async def add_test(
-        self, id_: bytes, channel: Channel, endpoint: str, entry: Entry | None = None
+        self,
+        id_: bytes,
+        channel: Channel,
+        endpoint: str,
+        rule: str | None = None,
+        entry: Entry | None = None,
     ) -> None:
-        """Sends a message that tells of nothing."""
+        """Sends a message that tells of nothing, by itself or as if by a rule."""
         dedupe = f"test:{id_.hex()}"
         with self._health.watch():
             async with small_change(self._pg) as transaction:
                 await transaction.rows(
-                    "add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT
+                    "add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT, rule
                 )
                 await note(transaction, entry)
 

@@ -16,6 +16,7 @@ from penstock.domain.effect import (
     EndedWorkflow,
     NewEffect,
     Policy,
+    Rule,
     WaitsFor,
     fingerprint,
     of_workflow,
@@ -99,6 +100,23 @@ class Effects:
         """(id, end of quiet hours) each."""
         ids, ends = [list(it) for it in zip(*held, strict=True)]
         await self._pg.rows("hold_effects", ids, lease, ends)
+
+    async def now(self) -> datetime:
+        """By Postgres' clock."""
+        at: datetime = (await self._pg.rows("now"))[0][0]
+        return at
+
+    async def hasten(self, ends: Sequence[tuple[Rule, datetime]], count: int) -> int:
+        """Has what these rules hold for longer than till then due earlier; how many, `count` at
+        most."""
+        columns = [
+            [rule.name for rule, _ in ends],
+            [rule.wish.channel for rule, _ in ends],
+            [rule.wish.endpoint for rule, _ in ends],
+            [until for _, until in ends],
+            [rule.group.wait_s if rule.group else 0.0 for rule, _ in ends],
+        ]
+        return len(await self._pg.rows("hasten_held", *columns, count))
 
     async def give_up_unserved(self, channel: Channel, unserved_s: float, why: str) -> int:
         """Ends what nobody has tried for so long; how many, of which there may be more."""
@@ -185,6 +203,7 @@ def _effect(row: Record) -> Effect:
         group=row["group_id"],
         message=row["message_id"],
         labels=row["labels"],
+        lapsed=row["lapsed"],
         now=row["now"],
         lease=row["lease"],
     )

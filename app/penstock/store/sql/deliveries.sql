@@ -113,8 +113,8 @@ SELECT effect_id FROM e UNION ALL SELECT effect_id FROM p;
 
 -- name: add_test_effect
 -- A message that tells of nothing, to see whether it arrives.
-INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, attempt, state, at, due_at)
-SELECT $1, $2, $3, $4, $5, 0, 'test', t.now, t.now FROM (SELECT clock_timestamp() AS now) t;
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, rule, attempt, state, at, due_at)
+SELECT $1, $2, $3, $4, $5, $6, 0, 'test', t.now, t.now FROM (SELECT clock_timestamp() AS now) t;
 
 -- name: endpoint_enabled
 -- Forgets that an endpoint failed, which $1 names or its short id (delivery.endpoint_id), and makes what waits
