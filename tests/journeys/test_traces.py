@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from tests.egress.receiver import Receiver, receiver, saying
+from tests.egress.receiver import Receiver
 from tests.support.api import Api
 from tests.support.collector import Collector, collector
 from tests.support.replica import ReplicaProcess
@@ -25,12 +25,6 @@ SECRET = '["whsec_' + "c2VjcmV0IG9mIHRoZSB0ZXN0cyBvZiB0cmFjZXM=" + '"]'
 @pytest.fixture
 async def taken() -> AsyncIterator[Collector]:
     async with collector() as one:
-        yield one
-
-
-@pytest.fixture
-async def there() -> AsyncIterator[Receiver]:
-    async with receiver(saying()) as one:
         yield one
 
 
