@@ -86,7 +86,11 @@ def test_scripts_are_whole_and_take_nothing_from_outside_by_text(path: Path, nam
 
 @pytest.mark.parametrize(
     ("heading", "notes"),
-    [("1.2.3 (2026-12-01)", "- ours\n"), ("1.2.3 (unreleased)", None), ("1.2.30 (2026-12-01)", None)],
+    [
+        ("1.2.3 (2026-12-01)", "- ours\n"),
+        ("1.2.3 (unreleased)", None),
+        ("1.2.30 (2026-12-01)", None),
+    ],
 )
 def test_a_release_takes_its_own_section_of_the_changelog(
     heading: str, notes: str | None, tmp_path: Path
