@@ -15,7 +15,6 @@ from tests.test_tidy import ROOT
 
 README = (ROOT / "README.md").read_text()
 TOUR_AT = README.index("## A tour of the API")
-DIES = '{"kind": "fail", "payload": {"retryable": false}}'
 REFUSED = re.compile(r"# (\d{3}) ([a-z-]+)$", re.MULTILINE)  # what a comment promises
 
 
@@ -76,26 +75,6 @@ async def test_every_command_of_the_tour_answers_what_it_says(
             assert answer["items"], command
     keyed = [answer.get("id") for command, answer in told if "4711}" in command]
     assert len(set(keyed)) == 1
-
-
-async def test_what_the_runbooks_say_to_ask_is_understood(
-    development: settings.Settings, workplace: Path
-) -> None:
-    page = (ROOT / "app" / "docs" / "runbooks.md").read_text()
-    (define,) = re.findall(r"`(api\(\) \{.*?\})`", page)
-    asks = list(dict.fromkeys(re.findall(r"`(api '?/.*?)`", page)))
-    assert len(asks) >= 15
-    async with running(development) as replica:
-        dead = await shell(f"{define}\napi /v1/jobs -d '{DIES}'", replica.url, workplace)
-        here = {"<name>": "default", "<channel>": "email", "<id>": dead[0]["id"]}
-        here |= {'"…"': f'"{"0" * 16}"', "…": "{}"}
-        for name, value in here.items():
-            asks = [ask.replace(name, value) for ask in asks]
-        answers = await shell("\n".join([define, *asks]), replica.url, workplace)
-    for ask, answer in zip(asks, answers, strict=True):
-        assert answer.get("status") not in (400, 405, 422), (ask, answer)
-        if not re.search(r"resend|enable", ask):  # there is no such delivery, no such endpoint
-            assert answer.get("status") != 404, (ask, answer)
 
 
 async def shell(script: str, url: str, place: Path) -> list[dict[str, Any]]:
