@@ -40,6 +40,19 @@ def test_a_key_set_stands_for_the_secret() -> None:
     assert URL in refusal()
 
 
+def test_secrets_of_before_are_as_strong_and_hidden_and_follow_one() -> None:
+    name = "PENSTOCK_AUTH__PREVIOUS_SECRETS"
+    one = "b" * 40
+    settings = made(**SECRET, **{name: json.dumps([one])})
+    assert [it.get_secret_value() for it in settings.auth.previous_secrets] == [one]
+    assert one not in str([it.value for it in describe(settings)])
+    assert "at least 32 bytes" in refusal(**SECRET, **{name: '["short"]'})
+    assert "at most 3" in refusal(**SECRET, **{name: json.dumps([one] * 4)})
+    told = refusal(**{URL: "https://id.example/jwks", name: json.dumps([one])})
+    assert "auth.previous_secrets goes with auth.jwt_secret" in told
+    assert one not in told
+
+
 @pytest.mark.parametrize(
     ("url", "env", "passes"),
     [

@@ -178,8 +178,12 @@ def test_rooms_and_names_use_the_words_of_the_house(path: Path) -> None:
 def test_every_query_and_every_script_is_used() -> None:
     code = "\n".join(path.read_text() for path in SOURCES)
     for file in (PACKAGE / "store" / "sql").glob("*.sql"):
-        for name in re.findall(r"^-- name: (\w+)$", file.read_text(), re.MULTILINE):
+        text = file.read_text()
+        for name in re.findall(r"^-- name: (\w+)$", text, re.MULTILINE):
             assert f'"{name}"' in code, f"{file.name}: {name} is never used: delete it"
+        for name in re.findall(r"^-- part: (\w+)", text, re.MULTILINE):
+            uses = len(re.findall(rf"@{name}\b", text))
+            assert uses > 1, f"{file.name}: {name} is used {uses} times: put it where it is used"
     for file in (PACKAGE / "queue" / "lua").glob("*.lua"):
         assert f'"{file.stem}"' in code, f"{file.name} is never used: delete it"
 

@@ -57,6 +57,37 @@ def test_every_mistake_of_every_file_is_told_with_its_line(
         assert told[n].startswith(words)
 
 
+def test_a_mistake_in_a_list_is_told_with_the_line_of_its_item(tmp_path: Path) -> None:
+    told = refusal(
+        tmp_path,
+        "notifications:\n"
+        "  rules:\n"
+        "    - name: a\n"
+        "      on: [dead]\n"
+        "      email: ops@example.com\n"
+        "    - name: b\n"
+        "      on: [dead]\n"
+        "    - name: c\n"
+        "      email: ops@example.com\n"
+        "      on:\n"
+        "        - dead\n"
+        "        - never\n"
+        "      group:\n"
+        "        wait_s: soon\n"
+        "egress:\n"
+        "  allow:\n"
+        "    - 127.0.0.0/8\n"
+        "    - nowhere\n",
+    )
+    for line in (6, 12, 14, 18):
+        assert f"base.yaml:{line}: " in told
+    own = refusal(tmp_path, "egress:\n  allow:\n    - 127.0.0.0/8\n    - nowhere\n")
+    assert "base.yaml:4: egress.allow" in own
+    (tmp_path / "base.yaml").write_text("egress:\n  allow:\n    - 127.0.0.0/8\n")
+    with pytest.raises(SettingsError, match="environment variable PENSTOCK_EGRESS__ALLOW: egress"):
+        load({**SECRETS, "PENSTOCK_EGRESS__ALLOW": '["nowhere"]'}, tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -54,7 +54,8 @@ class Access:
         rules = TokenRules(
             auth.issuer, auth.audience, auth.token_type, auth.token_max_age_s, auth.leeway_s
         )
-        self.verifier.change(key_set(secret, [*own, *others]), rules)
+        former = [one.get_secret_value() for one in auth.previous_secrets]
+        self.verifier.change(key_set(secret, [*own, *others], former), rules)
 
     def _source(self) -> Source | None:
         auth = self._auth

@@ -10,13 +10,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from penstock.domain.alert import AlertRule, Watch
-from penstock.domain.effect import Channel
 from penstock.domain.errors import Unavailable, WrongSetting
-from penstock.egress import Egress, networks
+from penstock.egress import Egress
 from penstock.loops.alerter import Alerter
-from penstock.outlets import Mail, Outlet, Reach, Webhook
 from penstock.outlets.kafka_topic import topic_of
-from penstock.relays import server_of
+from penstock.relays import callers_of, reach_by
 from penstock.settings import Alerts, Kafka, Smtp
 from penstock.settings import Egress as EgressSettings
 from penstock.settings import Webhook as WebhookSettings
@@ -46,7 +44,7 @@ async def watch_topic(parts: Parts, on_ready: Callable[[str], None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     hooks = Egress(parts.egress.allow, connect_timeout_s=parts.egress.connect_timeout_s)
     async with hooks:
-        alerter = Alerter(Watch(rules), _outlets(parts, hooks))
+        alerter = Alerter(Watch(rules), callers_of(parts.webhook, parts.smtp, hooks))
         reading = asyncio.create_task(_read(parts, alerter, on_ready))
         stopping = asyncio.create_task(stop.wait())
         await asyncio.wait([reading, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -63,28 +61,13 @@ def rules_of(parts: Parts) -> list[AlertRule]:
             "kafka.bootstrap_servers is required to read dead letters: "
             "set PENSTOCK_KAFKA__BOOTSTRAP_SERVERS"
         )
-    reach = Reach(
-        networks(parts.egress.allow),
-        hooks=bool(parts.webhook.secrets),
-        mails=parts.smtp.host is not None,
-        schemes=parts.webhook.schemes,
-    )
+    reach = reach_by(parts.egress, parts.webhook, parts.smtp)
     rules = [rule.as_rule() for rule in parts.alerts.rules]
     for rule in rules:
         why = rule.channel and reach(rule.channel, rule.endpoint)
         if why:
             raise WrongSetting(f"alerts.rules: {rule.name}: its {rule.channel} {why}")
     return rules
-
-
-def _outlets(parts: Parts, hooks: Egress) -> dict[Channel, Outlet]:
-    outlets: dict[Channel, Outlet] = {}
-    if secrets := parts.webhook.secrets:
-        keys = [secret.get_secret_value() for secret in secrets]
-        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, parts.webhook.timeout_s)
-    if (server := server_of(parts.smtp)) is not None:
-        outlets[Channel.EMAIL] = Mail(server)
-    return outlets
 
 
 async def _read(parts: Parts, alerter: Alerter, on_ready: Callable[[str], None]) -> None:

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from penstock import places
+from penstock import keys, places
 from penstock.domain import checkup, checkup_servers
 from penstock.domain.checkup import Finding
-from penstock.domain.errors import PenstockError, WrongSetting
-from penstock.egress import Egress, EgressError, EgressRefused
+from penstock.domain.errors import KeysUnavailable, PenstockError, WrongSetting
+from penstock.egress import Egress, EgressError, EgressRefused, fetched, pinned
+from penstock.keys import KeyRefused
 from penstock.outlets import Mail
 from penstock.outlets.brokers import dead_letter_outlet
 from penstock.queue import checkup as redis_checkup
@@ -33,6 +34,7 @@ from penstock.store import postgres
 from penstock.store.checkup import Session
 
 _OWN_CONNECTIONS = 2  # the keeper's and the pings', beside the pools
+_KEYS_GET_OLD = "mend it before the keys that replicas have are too old (auth.jwks_stale_s)"
 _ANYWHERE = ("0.0.0.0/0", "::/0")  # the operator says where
 _HANDLERS = """
 import sys
@@ -109,9 +111,8 @@ async def _look_at_settings(case: Case, tell: Tell) -> None:
         tell(checkup.warning("settings.files", f"there is no {folder}", advice))
     if settings.auth.jwt_secret is not None:
         tell(checkup.of_secret(settings.auth.jwt_secret.get_secret_value()))
-    keys = sum(len(source.keys) for source in settings.auth.public_keys)
-    if keys:
-        tell(checkup.ok("auth.public_keys", f"{keys}"))
+    if count := sum(len(source.keys) for source in settings.auth.public_keys):
+        tell(checkup.ok("auth.public_keys", f"{count}"))
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     files = sys.maxsize if limit == resource.RLIM_INFINITY else limit
     tell(checkup.of_files(files, settings.http.connections_max, case.pools))
@@ -285,6 +286,24 @@ def _tell_fault(name: str, fault: str | None, tell: Tell) -> None:
         tell(checkup.wrong(name, fault, "what is for it waits, and is sent when it is back"))
 
 
+async def _look_at_key_set(case: Case, tell: Tell) -> None:
+    """As a replica fetches it."""
+    auth = case.settings.auth
+    if auth.jwks_url is None:
+        tell(checkup.skipped("auth.jwks_url", "none is set: no key set is fetched"))
+        return
+    async with pinned(case.settings.egress.connect_timeout_s) as own:
+        try:
+            data = await fetched(own, auth.jwks_url, auth.jwks_max_bytes, auth.jwks_timeout_s)
+            found, passed_over = keys.of_published(data, auth.jwks_keys_max)
+        except KeysUnavailable as error:
+            tell(checkup.wrong("auth.jwks_url", str(error), _KEYS_GET_OLD))
+        except KeyRefused as error:
+            tell(checkup.wrong("auth.jwks_url", f"what is there {error}", _KEYS_GET_OLD))
+        else:
+            tell(checkup.of_key_set([key.kid for key in found], passed_over))
+
+
 async def _look_at_server(case: Case, tell: Tell) -> None:
     """A server that runs: the one that was named, or the one that these settings would start."""
     http = case.settings.http
@@ -337,6 +356,7 @@ CHECKS: dict[str, Callable[[Case, Tell], Awaitable[None]]] = {
     "redis": _look_at_redis,
     "broker": _look_at_broker,
     "smtp": _look_at_mail,
+    "auth.jwks_url": _look_at_key_set,
     "server": _look_at_server,
 }
 LOOKS: dict[str, Look] = {

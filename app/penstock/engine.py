@@ -303,8 +303,6 @@ class Engine:
         self.ears.on_due = self._on_due
         self.ears.on_cancel = self._on_cancel
         self.ears.on_settings = self.book.wake.set
-        wire_reloader(self)
-        wire_metrics(self, self._settings)
         self.ears.on_ended = self.waiters.tell
         self.ears.on_back = lambda: self.worker.heat(self.book.names())
         self.book.on_change = self.worker.heat
@@ -313,6 +311,8 @@ class Engine:
         self.surveyor.on_due = self.promoter.expect
         self.surveyor.on_expired = self.renewer.expect_expired
         self.rooms.redis.on_change = self._on_redis
+        wire_reloader(self)
+        wire_metrics(self, self._settings)
 
     def _run_of(self, job: Started) -> Run | None:
         """None if its kind isn't ours: claims name only ours, but a shelf may hold anything."""

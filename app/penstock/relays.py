@@ -12,17 +12,21 @@ from typing import cast
 
 from penstock.api import views
 from penstock.domain.effect import Channel, Fate, Rule, Wish
+from penstock.domain.errors import StoreUnavailable
 from penstock.domain.terms import Current
 from penstock.egress import Egress, networks
 from penstock.loops.compose import Composer, Extent, Rules, Show
 from penstock.loops.digest import Digests
+from penstock.loops.nights import Nights
 from penstock.loops.relay import Relay
 from penstock.loops.sieve import Sieve
 from penstock.loops.supervise import Loop
 from penstock.outlets import Mail, Outlet, Reach, Server, Webhook
 from penstock.outlets.brokers import Broker, dead_letter_outlet
+from penstock.settings import Egress as EgressSettings
 from penstock.settings import Settings, Smtp
-from penstock.store.effects import Effects
+from penstock.settings import Webhook as WebhookSettings
+from penstock.store.effects import Effects, Waiting
 from penstock.store.ends import Ends
 from penstock.store.groups import Groups
 from penstock.store.postgres import Postgres
@@ -38,6 +42,8 @@ _GAUGES_S = 5.0
 _MAIL_LANES = 5  # a connection each, to one server
 _DRAIN_S = 18.0  # a call that hangs is over by then; or what handlers get, and 5 s, if that is less
 
+_NONE = Waiting(0, 0.0, 0, 0)
+_UNKNOWN = Waiting(*[float("nan")] * 4)  # an old figure would look like a good one
 _UNSERVED_S = 3600.0  # for so long nobody has tried what is due
 _SET_BY = {
     Channel.DEAD_LETTER: "broker",
@@ -59,14 +65,18 @@ def rules_of(settings: Settings) -> tuple[Rule, ...]:
 
 def reach_of(settings: Settings) -> Reach:
     """What can be asked for; raises WrongSetting for what the settings ask for in vain."""
-    reach = Reach(
-        networks(settings.egress.allow),
-        hooks=bool(settings.webhook.secrets),
-        mails=settings.smtp.host is not None,
-        schemes=settings.webhook.schemes,
-    )
+    reach = reach_by(settings.egress, settings.webhook, settings.smtp)
     reach.demand(rules_of(settings), _wishes_of(settings))
     return reach
+
+
+def reach_by(egress: EgressSettings, webhook: WebhookSettings, smtp: Smtp) -> Reach:
+    return Reach(
+        networks(egress.allow),
+        hooks=bool(webhook.secrets),
+        mails=smtp.host is not None,
+        schemes=webhook.schemes,
+    )
 
 
 def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
@@ -78,19 +88,19 @@ def _wishes_of(settings: Settings) -> Iterable[tuple[str, Wish]]:
 
 def outlets_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
     """A way out for each channel that is configured."""
-    outlets = callers_of(settings, hooks)
+    outlets = callers_of(settings.webhook, settings.smtp, hooks)
     if (broker := dead_letter_outlet(settings)) is not None:
         outlets[Channel.DEAD_LETTER] = broker
     return outlets
 
 
-def callers_of(settings: Settings, hooks: Egress) -> dict[Channel, Outlet]:
+def callers_of(webhook: WebhookSettings, smtp: Smtp, hooks: Egress) -> dict[Channel, Outlet]:
     """Those of them that hold nothing open, so that others may take their places."""
     outlets: dict[Channel, Outlet] = {}
-    if secrets := settings.webhook.secrets:
+    if secrets := webhook.secrets:
         keys = [secret.get_secret_value() for secret in secrets]
-        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, settings.webhook.timeout_s)
-    if (server := server_of(settings.smtp)) is not None:
+        outlets[Channel.WEBHOOK] = Webhook(hooks, keys, webhook.timeout_s)
+    if (server := server_of(smtp)) is not None:
         outlets[Channel.EMAIL] = Mail(server)
     return outlets
 
@@ -142,6 +152,7 @@ class Relays:
         self._metrics = metrics
         self._drain_s = min(_DRAIN_S, settings.worker.drain_grace_s + 5)
         self.sieve = Sieve(rules_of(settings), sources.marks)
+        self.nights = Nights(sources.effects, self.sieve)
         self.digests = Digests(sources.groups, sources.ends, self.sieve, SHOW.job)
         rules = Rules(self.sieve, self.digests)
         self.by_channel: dict[Channel, Relay] = {}
@@ -174,6 +185,7 @@ class Relays:
         if self.by_channel:
             yield Loop("recoveries", self.sieve.look_for_recoveries)
             yield Loop("groups", self.digests.tidy)
+            yield Loop("nights", self.nights.step)
         yield Loop("outbox", self.gauge)
 
     def away(self) -> list[str]:
@@ -194,17 +206,24 @@ class Relays:
 
     async def gauge(self) -> float:
         """How much waits to be delivered, and for how long; what nobody will deliver is ended."""
-        waiting = await self._effects.waiting()
+        self._gauge_endpoints()
+        try:
+            waiting = await self._effects.waiting()
+        except StoreUnavailable:
+            self._gauge_waiting(dict.fromkeys(Channel, _UNKNOWN))
+            raise
+        self._gauge_waiting(waiting)
         for channel in waiting.keys() - self.by_channel.keys():
             await self._give_up(channel)
-        for channel in Channel:
-            found = waiting.get(channel)
-            self._metrics.effects_waiting(channel).set(found.count if found else 0)
-            self._metrics.effects_oldest_age(channel).set(found.oldest_s if found else 0.0)
-            self._metrics.effects_held(channel, "quiet").set(found.quiet if found else 0)
-            self._metrics.effects_held(channel, "group").set(found.gathering if found else 0)
-        self._gauge_endpoints()
         return _GAUGES_S
+
+    def _gauge_waiting(self, waiting: Mapping[Channel, Waiting]) -> None:
+        for channel in Channel:
+            found = waiting.get(channel, _NONE)
+            self._metrics.effects_waiting(channel).set(found.count)
+            self._metrics.effects_oldest_age(channel).set(found.oldest_s)
+            self._metrics.effects_held(channel, "quiet").set(found.quiet)
+            self._metrics.effects_held(channel, "group").set(found.gathering)
 
     def _gauge_endpoints(self) -> None:
         for channel, relay in self.by_channel.items():

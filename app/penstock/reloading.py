@@ -126,7 +126,7 @@ def swap_of(engine: "Engine", settings: Settings) -> Callable[[], None]:
     rooms = engine.rooms
     terms, policy = terms_of(settings, rooms.registry), policy_of(settings)
     reach, allow = reach_of(settings), networks(settings.egress.allow)
-    callers = callers_of(settings, rooms.hooks)
+    callers = callers_of(settings.webhook, settings.smtp, rooms.hooks)
     setup = setup_of(settings, engine.bounds)
 
     def swap() -> None:

@@ -107,6 +107,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(
             signal.SIGHUP, replica.engine.reloader.ask, SIGNAL
         )
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})  # `__main__` had it wait
         gc.collect()
         gc.freeze()  # what is there now stays: looking through it again would hold up the loop
         gc.set_threshold(*_GC_THRESHOLDS)

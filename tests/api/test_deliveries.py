@@ -174,6 +174,9 @@ async def test_a_test_is_written_and_told(api: Api) -> None:
         ({"webhook": 1}, "/webhook"),
         ({"email": "ops@example.com"}, "/email"),
         ({"url": "https://example.com/"}, "/url"),
+        ({"rule": "nobody"}, "/rule"),
+        ({"rule": ""}, "/rule"),
+        ({"rule": "r", "webhook": "https://example.com/"}, ""),
     ],
 )
 async def test_a_bad_test_is_refused(api: Api, body: Any, pointer: str) -> None:

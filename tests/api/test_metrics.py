@@ -49,6 +49,15 @@ async def test_old_figures_are_not_told_again_once_postgres_is_away(served: Serv
     assert (await told(served, metrics=metrics)).series("queue_depth") == {}
 
 
+async def test_what_is_counted_of_a_queue_is_there_at_0_before_anything_is(
+    served: Served,
+) -> None:
+    found = await told(served, reads=cast(Any, Told(["a"])))
+    assert found.value("jobs_submitted_total", queue="a", source="api") == 0
+    assert found.value("jobs_ended_total", queue="a", state="dead") == 0
+    assert found.value("jobs_expired_total", queue="a") == 0
+
+
 async def test_queues_beyond_the_200th_are_told_as_one(served: Served) -> None:
     names = [f"q{n:03}" for n in range(NAMES_MAX + 50)]
     found = await told(served, reads=cast(Any, Told(names)))

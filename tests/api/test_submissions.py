@@ -44,6 +44,13 @@ def test_a_bare_kind_gets_all_defaults(door: Door) -> None:
     assert job == replace(new, follows=ALL)
 
 
+def test_of_a_large_batch_only_the_first_jobs_are_in_a_trace_that_began_with_it(door: Door) -> None:
+    origin = Origin("ada", "00-aa-bb-01", suspect=False, traced_max=2)
+    taker = Intake(door.recipe, origin, NOW_MS)
+    jobs = [taker.take({"kind": "echo"}) for _ in range(4)]
+    assert [job and job.traceparent for job in jobs] == ["00-aa-bb-01"] * 2 + [None] * 2
+
+
 def test_every_field_arrives(door: Door) -> None:
     job = take(
         door,

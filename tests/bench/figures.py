@@ -50,6 +50,7 @@ TARGETS = {
     ("workflows", "the largest, sent to answered"): Target(2000, "≤"),
     ("workflows", "out to 1,000 and in again"): Target(400, "≤"),
     ("idle", "CPU of the server"): Target(2, "<"),
+    ("price", "on: drain lost"): Target(3, "≤"),
     ("lists", "worst p99 of a filter"): Target(30, "<"),
 }
 

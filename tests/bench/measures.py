@@ -46,30 +46,33 @@ class Scale:
     overload_s: float = 20.0
     workflows: tuple[int, ...] = (1000, 10_000)  # jobs of one, in each shape
     join: int = 5000  # parents of one job
+    price_jobs: int = 20_000  # of each turn
+    rounds: int = 5  # of turns
 
 
 QUICK = Scale(
     jobs=2000, single_s=0.5, start_s=0.5, delayed=100, delay_s=1.0, idle_s=0.5, quiet_max_s=0.0,
     listed=2000, pages=3, overload_s=0.5, workflows=(30,), join=50,
+    price_jobs=2000, rounds=1,
 )  # fmt: skip
 
 Measure = Callable[[Stage, Scale], Awaitable[list[Figure]]]
 
 
-async def warm_up(stage: Stage) -> None:
+async def warm_up(stage: Stage, queue: str = "bench-warm") -> None:
     """Not measured: connections are opened, statements prepared, modules imported."""
-    body = _batch("bench-warm", 0, WARM_UP_JOBS)
-    single = stage.client.request("POST", "/v1/jobs", _job("bench-warm", 0))
+    body = _batch(queue, 0, WARM_UP_JOBS)
+    single = stage.client.request("POST", "/v1/jobs", _job(queue, 0))
     async with stage.client.links(SINGLE_LINKS) as links:
         await Flood(links, iter([stage.client.request("POST", "/v1/jobs/batch", body)])).done
         await Flood(links, iter([single] * WARM_UP_JOBS)).done
-    await all_succeeded(stage, "bench-warm", 2 * WARM_UP_JOBS)
+    await all_succeeded(stage, queue, 2 * WARM_UP_JOBS)
 
 
 async def bulk(stage: Stage, scale: Scale) -> list[Figure]:
     """Batches of 1,000 over 4 connections into a paused queue."""
     await stage.client.call("POST", "/v1/queues/bench-bulk/pause")
-    requests = list(_batches(stage.client, "bench-bulk", scale.jobs))
+    requests = list(batches(stage.client, "bench-bulk", scale.jobs))
     async with stage.client.links(BULK_LINKS) as links:
         before = stage.usage.cpu()
         flood = Flood(links, iter(requests))
@@ -231,7 +234,8 @@ def _batch(queue: str, first: int, count: int, **fields: object) -> dict[str, ob
     return {"jobs": [{**_job(queue, first + i), **fields} for i in range(count)]}
 
 
-def _batches(client: Client, queue: str, count: int) -> Iterator[bytes]:
+def batches(client: Client, queue: str, count: int) -> Iterator[bytes]:
+    """Requests that submit so many jobs."""
     for first in range(0, count, BATCH_JOBS):
         body = _batch(queue, first, min(BATCH_JOBS, count - first))
         yield client.request("POST", "/v1/jobs/batch", body)

@@ -1,7 +1,7 @@
 """What is measured: one replica with default settings, and servers of its own, all fresh."""
 
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,11 +51,11 @@ def fresh_servers(parent: Path | None) -> Iterator[Servers]:
 
 
 @asynccontextmanager
-async def serving(servers: Servers) -> AsyncIterator[Stage]:
+async def serving(servers: Servers, environ: Mapping[str, str] = ENVIRON) -> AsyncIterator[Stage]:
     """`penstock serve` on these servers; it must also stop in good order."""
     dsn = servers.postgres.dsn
     await migrate(dsn)
-    replica = ReplicaProcess(dsn, servers.redis.url, servers.directory, ENVIRON)
+    replica = ReplicaProcess(dsn, servers.redis.url, servers.directory, environ)
     try:
         replica.start()
         await replica.ready()

@@ -8,29 +8,34 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.bench import price
+from tests.bench.__main__ import PRICE
 from tests.bench.client import Link
 from tests.bench.figures import TARGETS, BenchError, Figure, Target, lines, percentile
 from tests.bench.measures import MEASURES
 from tests.bench.report import table
+from tests.bench.usage import Cpu, Usage
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_benchmark_measures_every_figure(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [tuple(MEASURES), (PRICE,)], ids=["measures", PRICE])
+def test_the_benchmark_measures_every_figure(tmp_path: Path, names: tuple[str, ...]) -> None:
     file = tmp_path / "figures.json"
+    only = ("--only", ",".join(names))
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--quick", "--json", str(file)],
+        [sys.executable, "-m", "tests.bench", "--quick", "--json", str(file), *only],
         cwd=ROOT, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     written = orjson.loads(file.read_bytes())
     assert "fsync on, synchronous_commit on" in written["about"]["PostgreSQL"]
     figures = {(one["measure"], one["figure"]): one for one in written["figures"]}
-    assert {measure for measure, _ in figures} == set(MEASURES)
-    for key in TARGETS:
+    assert {measure for measure, _ in figures} == set(names)
+    for key in (key for key in TARGETS if key[0] in names):
         assert figures[key]["met"] in (True, False)
-        assert figures[key]["median"] > 0 or key[0] == "idle"
-    assert re.search(r"\| single +\| rate ", done.stdout)
+        assert figures[key]["median"] > 0 or key[0] in ("idle", "price")
+    assert re.search(rf"\| {names[-1]} +\| .+ \| ", done.stdout)
 
 
 def test_an_unknown_measure_is_refused() -> None:
@@ -88,3 +93,23 @@ def test_the_median_of_the_runs_is_held_against_the_target() -> None:
 )
 def test_a_target_is_met_on_its_own_side(sign: str, met: tuple[bool, ...]) -> None:
     assert tuple(Target(2, sign).met(value) for value in (1, 2, 3)) == met
+
+
+def test_what_a_way_costs_is_told_against_the_off_of_its_round() -> None:
+    def turn(rate: float, server: float, spans: int) -> price.Turn:
+        return price.Turn(rate, Cpu(server, 0.5, 0.1, 0.1, 5.0, 10.0), spans)
+
+    turns = {price.ON: turn(970, 1.1, 7), price.OFF: turn(1000, 1.0, 0)}
+    told = {one.name: round(one.value, 6) for one in price._told(turns, 1000)}
+    assert told["off: CPU of the server"] == 1000
+    assert told["on: drain lost"] == 3
+    assert told["on: CPU of the server more"] == 10
+    assert told["on: CPU of PostgreSQL more"] == 0
+    assert told["on: attempts' spans"] == 7
+    assert "off: drain lost" not in told
+
+
+def test_cpu_is_told_from_before_the_resume_until_after_the_last_end() -> None:
+    meter = price._Meter(Usage(1, 1, 1))
+    meter.read = [(at, Cpu(at * 2, 0, 0, 0, 0, at)) for at in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    assert meter.between(2.5, 3.5) == Cpu(4.0, 0, 0, 0, 0, 2.0)

@@ -115,13 +115,6 @@ async def test_an_async_handler_gives_a_coroutine_to_await() -> None:
     assert await coroutine == 7
 
 
-def test_a_handler_tells_what_it_takes() -> None:
-    functions: list[Callable[..., Any]] = [nothing, only_payload, only_context, unannotated]
-    handlers = [shaped("k", function, "m") for function in functions]
-    assert [it.takes_payload for it in handlers] == [False, True, False, True]
-    assert [it.takes_context for it in handlers] == [False, False, True, True]
-
-
 def keyword_only(payload: Any, *, ctx: Context) -> None: ...
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,10 +24,12 @@ from penstock.store.checkup import session
 from penstock.store.grants import grant
 from penstock.store.postgres import Limits
 from tests.cli.command import penstock
+from tests.egress.receiver import receiver, saying
 from tests.outlets.mailbox import mailbox
 from tests.support.ports import free_port
 from tests.support.replica import SECRET
 from tests.support.still import changed
+from tests.support.tokens import signer
 
 OK, WARNING, ERROR, SKIPPED = Level.OK, Level.WARNING, Level.ERROR, Level.SKIPPED
 
@@ -60,7 +62,9 @@ async def test_a_replica_that_is_well(replica: Replica, replica_settings: Settin
     found = await levels(Case(replica_settings, replica.url))
     machine = found.pop("machine.files"), found.pop("postgres.disk")
     assert set(machine) <= {OK, SKIPPED, WARNING, ERROR}, "they are as this machine is"
-    assert {k for k, level in found.items() if level is SKIPPED} == {"broker", "smtp"}
+    assert {k for k, level in found.items() if level is SKIPPED} == {
+        *("broker", "smtp", "auth.jwks_url")
+    }
     assert found.pop("auth.jwt_secret") is WARNING, "it holds the word secret"
     assert set(found.values()) == {OK, SKIPPED}, found
     assert found.keys() >= {
@@ -267,6 +271,33 @@ async def test_mail_is_greeted_and_no_letter_sent(replica_settings: Settings) ->
         found = await levels(Case(changed(replica_settings, smtp=smtp)), "smtp")
     assert found["smtp"] is OK
     assert (box.connections, box.letters) == (1, [])
+
+
+async def test_the_key_set_is_fetched_as_a_replica_does(replica_settings: Settings) -> None:
+    usable, other = signer("RS256").jwk(kid="a"), signer("RS256").jwk(use="enc")
+    async with AsyncExitStack() as there:
+        good, gone, page, of_others = [
+            (await there.enter_async_context(receiver(answer))).url
+            for answer in (
+                saying(json.dumps({"keys": [usable]})),
+                saying(status=404),
+                saying("<html>"),
+                saying(json.dumps({"keys": [other]})),
+            )
+        ]
+        wanted = {
+            good: (OK, "1 keys (a)"),
+            gone: (ERROR, "it answered 404"),
+            page: (ERROR, "is no JSON"),
+            of_others: (WARNING, "no key that we can use"),
+            f"http://127.0.0.1:{free_port()}": (ERROR, "is out of reach"),
+        }
+        for url, (level, said) in wanted.items():
+            auth = {"jwks_url": url, "jwks_allow_http": True, "jwks_timeout_s": 2}
+            case = Case(changed(replica_settings, auth=auth))
+            finding = one_of(await examine(case, ["auth.jwks_url"]), "auth.jwks_url")
+            assert (finding.level, said in finding.found) == (level, True), finding
+    assert (await levels(Case(replica_settings), "auth.jwks_url"))["auth.jwks_url"] is SKIPPED
 
 
 async def test_handlers_that_cannot_be_imported(replica_settings: Settings) -> None:

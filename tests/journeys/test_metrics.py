@@ -36,7 +36,7 @@ async def workload(api: Api) -> None:
     ids.append(await api.submit("logged", {"failures": 2}, max_attempts=3, backoff=NO_WAIT))
     dead = [await api.submit("fail", {"retryable": False}, queue="mail") for _ in range(2)]
     ids.append(await api.submit("sleep", {"seconds": 60}, timeout_s=0.1, max_attempts=1))
-    ids.append(await api.submit("echo", delay_s=0.2))
+    ids.append(await api.submit("echo", delay_s=0.6))
     late = await api.submit("echo", delay_s=60)
     for id_ in [*ids, *dead]:
         await api.ended(id_)
@@ -113,6 +113,7 @@ async def test_the_metrics_are_those_of_the_workload(api: Api) -> None:
     assert found.value("jobs_unlocked_total") == 3  # two of the chain, the second of the handler's
     assert found.value("workflows_ended_total", state="succeeded") == 1
     assert found.value("unsettled") == 0
+    assert counted(found, "submissions_keyed_total", "outcome") == {}, "a workflow has no key"
 
 
 async def test_what_all_replicas_have_is_told_by_each_and_by_no_counter(api: Api) -> None:
@@ -139,6 +140,7 @@ async def test_what_all_replicas_have_is_told_by_each_and_by_no_counter(api: Api
     assert found.value("queue_oldest_ready_age_seconds", queue="default") == 0
     assert found.value("queue_paused", queue="held") == 1
     assert found.value("workers") == 1
+    assert found.value("jobs_ended_total", queue="held", state="succeeded") == 0  # before any has
     slots = sum(found.series("slots").values())
     assert found.value("workers_slots") == slots > 0
 
@@ -147,6 +149,7 @@ async def test_who_we_are_and_what_we_stand_on(api: Api, replica_settings: Setti
     found = await scraped(api.url)
     assert counted(found, "role", "role") == {(role,): 1 for role in replica_settings.roles}
     assert list(found.series("build_info").values()) == [1]
+    assert found.value("ready") == 1
     size = replica_settings.postgres.read_connections
     assert found.value("postgres_pool_size", pool="read") == size
     assert found.value("postgres_connections", pool="engine", state="busy") is not None

@@ -1,8 +1,8 @@
 """Who asked for it is told: by a webhook that anybody can verify, by mail."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import ClientSession
@@ -10,8 +10,8 @@ from standardwebhooks import Webhook as Verifier
 
 from penstock.server import Replica, running
 from penstock.settings import Settings
-from tests.egress.receiver import Receiver, receiver, saying
-from tests.outlets.mailbox import Mailbox, mailbox
+from tests.egress.receiver import Receiver
+from tests.outlets.mailbox import Mailbox
 from tests.support.api import Api
 from tests.support.replica import ReplicaProcess
 from tests.support.still import changed
@@ -21,20 +21,7 @@ OPS = "ops@example.com"
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[Mailbox]:
-    async with mailbox() as one:
-        yield one
-
-
-@pytest.fixture
-async def there() -> AsyncIterator[Receiver]:
-    async with receiver(saying()) as one:
-        yield one
-
-
-@pytest.fixture
-def replica_settings(replica_settings: Settings, box: Mailbox) -> Settings:
-    smtp = {"host": "127.0.0.1", "port": box.port, "tls": "none", "from_address": "a@example.org"}
+def replica_settings(replica_settings: Settings, smtp: dict[str, Any]) -> Settings:
     return changed(replica_settings, smtp=smtp)
 
 

@@ -1,14 +1,13 @@
 """What operators do about what doesn't arrive: tests, sending again, taking endpoints back."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from penstock.settings import Settings
 from tests.egress.receiver import Receiver, receiver, saying
-from tests.outlets.mailbox import Mailbox, mailbox
+from tests.outlets.mailbox import Mailbox
 from tests.support.api import Api
 from tests.support.still import changed
 from tests.support.waiting import eventually
@@ -17,20 +16,7 @@ ALL = ["succeeded", "dead", "cancelled"]
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[Mailbox]:
-    async with mailbox() as one:
-        yield one
-
-
-@pytest.fixture
-async def there() -> AsyncIterator[Receiver]:
-    async with receiver(saying()) as one:
-        yield one
-
-
-@pytest.fixture
-def replica_settings(replica_settings: Settings, box: Mailbox) -> Settings:
-    smtp = {"host": "127.0.0.1", "port": box.port, "tls": "none", "from_address": "a@example.org"}
+def replica_settings(replica_settings: Settings, smtp: dict[str, Any]) -> Settings:
     return changed(replica_settings, smtp=smtp)
 
 

@@ -1,5 +1,6 @@
 """Settings that change while servers run, seen from outside."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Mapping
@@ -177,6 +178,30 @@ async def test_a_call_at_one_replica_reaches_all_and_a_signal_only_one(
             one.stop()
 
 
+async def test_a_signal_that_comes_before_we_can_heed_it_waits(
+    dsn: str, redis_url: str, workplace: Path
+) -> None:
+    """A supervisor may ask for a reload right after a start: SIGHUP would end us."""
+    replica = ReplicaProcess(dsn, redis_url, workplace)
+    replica.start()
+    try:
+        maps = Path(f"/proc/{replica.pid}/maps")
+
+        async def imports() -> bool:
+            return "pydantic_core" in await asyncio.to_thread(maps.read_text)
+
+        await eventually(imports, "it has begun with its imports", every_s=0.001)
+        os.kill(replica.pid, signal.SIGHUP)
+        await replica.ready()
+
+        async def heeded() -> bool:
+            return '"by":"signal"' in replica.last_words()
+
+        await eventually(heeded, "it reads its settings again", 5)
+    finally:
+        replica.stop()
+
+
 async def test_wrong_settings_are_refused_with_every_mistake_and_the_old_ones_count(
     config: Config,
 ) -> None:
@@ -226,6 +251,22 @@ async def test_what_is_shown_hides_secrets(config: Config) -> None:
     assert (settings["jobs.priority"]["live"], settings["http.port"]["live"]) == (True, False)
 
 
+async def test_an_admin_of_some_queues_learns_of_no_other(config: Config) -> None:
+    config.base.write_text("queues: {mail: {priority: 3}, bills: {priority: 4}}\n")
+    async with (
+        config.served() as api,
+        Api(api.url, token(queues=["mail*"])) as limited,
+    ):
+        _, shown = await limited.call("GET", "/v1/config")
+        keys = {one["key"] for one in shown["settings"]}
+        assert keys >= {"queues.mail.priority", "jobs.priority"}
+        assert "bills" not in str(shown)
+        config.base.write_text("queues: {mail: {priority: 5}, bills: {priority: 6}}\n")
+        _, done = await limited.call("POST", "/v1/config/reload")
+        assert done["changed"] == ["queues.mail.priority"]
+        assert "queues.bills.priority" in str(await api.get("/v1/config"))
+
+
 async def test_a_key_is_rotated_without_a_restart(config: Config, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text(SECRET)
@@ -241,6 +282,39 @@ async def test_a_key_is_rotated_without_a_restart(config: Config, tmp_path: Path
 
             await eventually(look, "tokens of the new key are taken")
             assert (await api.call("GET", "/v1/queues"))[0] == 401
+
+
+async def test_tokens_of_the_secret_before_are_taken_while_it_is_named(
+    config: Config, tmp_path: Path
+) -> None:
+    secret, former = tmp_path / "secret", tmp_path / "former"
+    secret.write_text(SECRET)
+    former.write_text("[]")
+    del config.environ["PENSTOCK_AUTH__JWT_SECRET"]
+    new = "another-secret-of-the-tests-with-32-bytes"
+    files = {
+        "PENSTOCK_AUTH__JWT_SECRET_FILE": str(secret),
+        "PENSTOCK_AUTH__PREVIOUS_SECRETS_FILE": str(former),
+    }
+    async with (
+        config.served(**files) as old,
+        Api(old.url, token(secret=new)) as young,
+        Api(old.url, token(secret="x" * 40)) as strange,
+    ):
+
+        async def statuses() -> list[int]:
+            return [(await one.call("GET", "/v1/queues"))[0] for one in (old, young, strange)]
+
+        assert await statuses() == [200, 401, 401]
+        former.write_text(f'["{SECRET}"]')
+        secret.write_text(new)
+        assert (await old.call("POST", "/v1/config/reload"))[0] == 200
+        assert await statuses() == [200, 200, 401]
+        shown = await old.get("/v1/config")
+        assert SECRET not in str(shown)
+        former.write_text("[]")
+        assert (await young.call("POST", "/v1/config/reload"))[0] == 200
+        assert await statuses() == [401, 200, 401]
 
 
 async def test_unknown_kinds_are_refused_where_that_is_asked_for(config: Config) -> None:

@@ -1,18 +1,18 @@
 """Rules with quiet hours and groups, over HTTP: one message for many, and none in the night."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
 import pytest
 from standardwebhooks import Webhook as Verifier
 
 from penstock.server import Replica
 from penstock.settings import Settings
 from penstock.settings.notifications import NotificationRule
-from tests.egress.receiver import Receiver, receiver, saying
-from tests.outlets.mailbox import Mailbox, mailbox
+from tests.egress.receiver import Receiver
+from tests.outlets.mailbox import Mailbox
 from tests.support.api import Api
 from tests.support.still import changed
 from tests.support.waiting import eventually
@@ -21,20 +21,7 @@ OPS = "ops@example.com"
 
 
 @pytest.fixture
-async def box() -> AsyncIterator[Mailbox]:
-    async with mailbox() as one:
-        yield one
-
-
-@pytest.fixture
-async def there() -> AsyncIterator[Receiver]:
-    async with receiver(saying()) as one:
-        yield one
-
-
-@pytest.fixture
-def replica_settings(replica_settings: Settings, box: Mailbox, there: Receiver) -> Settings:
-    smtp = {"host": "127.0.0.1", "port": box.port, "tls": "none", "from_address": "a@example.org"}
+def replica_settings(replica_settings: Settings, smtp: dict[str, Any], there: Receiver) -> Settings:
     hours = [(datetime.now(UTC) + timedelta(hours=n)).strftime("%H:%M") for n in (-1, 1)]
     group = {"by": ["kind", "error_type"], "wait_s": 0.5, "every_s": 60}
     rules: list[dict[str, Any]] = [
@@ -113,3 +100,20 @@ async def deliveries(api: Api, jobs: list[str]) -> list[dict[str, Any]]:
         assert status == 200, page
         found += page["items"]
     return found
+
+
+async def test_a_rule_is_tried_by_its_name_whatever_it_waits_for(
+    api: Api, there: Receiver, box: Mailbox
+) -> None:
+    for name in ("night", "hook", "mail"):
+        status, told = await api.call("POST", "/v1/notifications/test", {"rule": name})
+        assert (status, told["event"], told["rule"]) == (202, "penstock.test.v1", name)
+
+    async def look() -> bool:
+        return len(there.seen) == 2 and len(box.letters) == 1
+
+    await eventually(look, "all have come", within_s=10)
+    assert {orjson.loads(seen.body)["data"]["rule"] for seen in there.seen} == {"night", "hook"}
+    ((_, recipients, letter),) = box.letters
+    assert (recipients, letter["Subject"]) == ([OPS], "[Penstock] test")
+    assert "by the rule mail of" in str(letter)

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import orjson
 import pytest
 
-from tests.egress.receiver import Receiver, receiver, saying
+from tests.egress.receiver import Receiver
 from tests.support.api import Api
 from tests.support.collector import Collector, collector
 from tests.support.replica import ReplicaProcess
@@ -28,16 +29,25 @@ async def taken() -> AsyncIterator[Collector]:
 
 
 @pytest.fixture
-async def there() -> AsyncIterator[Receiver]:
-    async with receiver(saying()) as one:
+async def process(
+    dsn: str, redis_url: str, tmp_path: Path, taken: Collector
+) -> AsyncIterator[ReplicaProcess]:
+    async with serving(ReplicaProcess(dsn, redis_url, tmp_path, environ(taken))) as one:
         yield one
 
 
 @pytest.fixture
-async def process(
+async def sparing(
     dsn: str, redis_url: str, tmp_path: Path, taken: Collector
 ) -> AsyncIterator[ReplicaProcess]:
-    environ = {
+    """It keeps one trace, and no other while we look."""
+    few = environ(taken) | {"PENSTOCK_TRACING__PER_S": "0.001"}
+    async with serving(ReplicaProcess(dsn, redis_url, tmp_path, few)) as one:
+        yield one
+
+
+def environ(taken: Collector) -> dict[str, str]:
+    return {
         "PENSTOCK_HANDLERS__MODULES": MODULES,
         "PENSTOCK_WEBHOOK__SECRETS": SECRET,
         "PENSTOCK_WEBHOOK__SCHEMES": '["http", "https"]',
@@ -47,11 +57,16 @@ async def process(
         "PENSTOCK_LOG__HANDLERS": "true",
         "OTEL_SERVICE_NAME": "jobs",
     }
-    one = ReplicaProcess(dsn, redis_url, tmp_path, environ)
-    one.start()
-    await one.ready()
-    yield one
-    one.stop()
+
+
+@asynccontextmanager
+async def serving(one: ReplicaProcess) -> AsyncIterator[ReplicaProcess]:
+    try:
+        one.start()
+        await one.ready()
+        yield one
+    finally:
+        one.stop()
 
 
 def lines(process: ReplicaProcess, event: str) -> list[dict[str, object]]:
@@ -158,3 +173,36 @@ async def test_a_handler_in_a_child_process_is_in_its_attempt(
     assert run.attributes["messaging.message.id"] == id_
     (said,) = lines(process, "said in a thread")
     assert (said["job_id"], said["trace_id"]) == (id_, run.trace)
+
+
+async def test_a_trace_that_nobody_keeps_is_on_no_job_and_goes_nowhere(
+    sparing: ReplicaProcess, taken: Collector, there: Receiver
+) -> None:
+    hook = {"on": ["succeeded"], "webhook": f"{there.url}/hook"}
+    asked = {"kind": "in-a-thread", "notify": [hook]}
+    async with Api(sparing.url) as api:
+        status, batch = await api.call("POST", "/v1/jobs/batch", {"jobs": [asked] * 3})
+        assert status == 201, batch
+        jobs = [await api.ended(item["id"]) for item in batch["items"]]
+        flow = {"name": "flow", "jobs": [{"name": "a", **asked}]}
+        status, workflow = await api.call("POST", "/v1/workflows", flow)
+        assert (status, workflow["traceparent"]) == (201, None), workflow
+        status, callers = await api.call("POST", "/v1/jobs", asked, {"traceparent": CALLER})
+        assert (status, callers["traceparent"][:35]) == (201, CALLER[:35])
+        await eventually(lambda: told(there, 5), "each has told of its end")
+    first, *others = (job["result"] for job in jobs)
+    assert others == [None, None], "of the batch only the first job was in the trace"
+    sparing.terminate()
+    assert await asyncio.to_thread(sparing.wait) == 0
+    kept = {TRACE, first[3:35]}
+    traces = [span.trace for span in taken.spans()]
+    assert len(traces) == 2 * len(["POST", "process", "own-in-thread", "send webhook"])
+    assert set(traces) == kept
+    sent = [seen.headers.get("traceparent") for seen in there.seen]
+    assert sorted(one[3:35] for one in sent if one) == sorted(kept)
+    said = [line.get("trace_id") for line in lines(sparing, "said in a thread")]
+    assert sorted(map(str, said)) == sorted([*kept, "None", "None", "None"])
+
+
+async def told(there: Receiver, count: int) -> bool:
+    return len(there.seen) >= count

@@ -120,6 +120,16 @@ async def test_a_role_gets_rights_on_every_table_of_ours_and_on_no_other(roles: 
     assert {tuple(one) for one in rights.values()} == {("DELETE", "INSERT", "SELECT", "UPDATE")}
 
 
+async def test_a_table_that_a_migration_took_away_again_is_no_obstacle(roles: Roles) -> None:
+    await migrate(roles.owner)
+    con = await asyncpg.connect(roles.owner)
+    await con.execute("DROP TABLE pruned_workflows")
+    await grant(roles.owner, roles.name)
+    reads = "SELECT has_table_privilege($1, 'jobs', 'SELECT')"
+    assert await con.fetchval(reads, roles.name)
+    await con.close()
+
+
 async def test_roles_that_can_be_given_nothing_are_told(roles: Roles) -> None:
     await migrate(roles.owner)
     with pytest.raises(WrongSetting, match="there is no role 'nobody'"):

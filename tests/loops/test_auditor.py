@@ -123,8 +123,11 @@ async def test_0_turns_it_off(still: Still) -> None:
     async def never(_name: str, _ttl_s: float) -> bool:
         raise AssertionError
 
-    off = Auditor(Audit(still.rooms.postgres), never, Metrics(), every_s=0)
+    metrics = Metrics()
+    metrics.leader("audit").set(1)  # before the settings changed
+    off = Auditor(Audit(still.rooms.postgres), never, metrics, every_s=0)
     assert await off.step() == auditor._OFF_S
+    assert metrics.registry.get_sample_value("penstock_leader", {"task": "audit"}) == 0
     assert math.isfinite(auditor._OFF_S)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from penstock.domain.attempt import Ending, Failure, Outcome
 from penstock.domain.delivery import DeliveryView
 from penstock.domain.effect import Channel, Effect, Message, On, WaitsFor
 from penstock.domain.grouping import By
+from penstock.loops.nights import LOOKS_S
 from penstock.settings import Settings
 from penstock.settings.notifications import NotificationRule
 from penstock.settings.quiet import Group, QuietHours
@@ -108,10 +109,15 @@ def group(*by: By, **fields: Any) -> Group:
     return Group(by=by, **{"wait_s": 30, "every_s": EVERY_S, **fields})
 
 
-def around(now: datetime) -> list[QuietHours]:
-    """Quiet from an hour ago until in an hour."""
-    hours = [(now + timedelta(hours=n)).strftime("%H:%M") for n in (-1, 1)]
+def around(now: datetime, end: int = 1) -> list[QuietHours]:
+    """Quiet from an hour ago until in an hour, or in `end`."""
+    hours = [(now + timedelta(hours=n)).strftime("%H:%M") for n in (-1, end)]
     return [QuietHours.model_validate({"from": hours[0], "until": hours[1]})]
+
+
+def due_in_s(view: DeliveryView) -> float:
+    assert view.due_at is not None
+    return (view.due_at - datetime.now(UTC)).total_seconds()
 
 
 def counts(events: Sequence[dict[str, Any]]) -> list[int]:
@@ -236,6 +242,38 @@ async def test_who_is_of_a_message_is_settled_before_it_is_sent(street: Street) 
     assert counts(told) == [1, 2]
 
 
+async def test_a_leader_whose_relay_died_is_put_off_by_no_more_than_its_first_failure(
+    street: Street,
+) -> None:
+    street.answers.append(503)
+    async with street.house(group=group()) as house:
+        await house.die(2)
+        await house.turn()
+        await house.claim()  # by one that dies
+        await house.claim()
+        (first,) = await house.later()
+        leader, _ = await house.views()
+        assert leader.tries == 1
+        assert due_in_s(leader) < 7
+        assert await house.later() == [first]
+
+
+async def test_a_leader_that_met_a_relay_without_its_rule_is_looked_at_each_minute(
+    street: Street,
+) -> None:
+    async with street.house(group=group()) as house:
+        await house.die(2)
+        await house.turn()
+        await house.claim()  # by one that dies
+    async with street.house(name="another") as house:
+        for _ in range(3):
+            assert await house.later() == []
+            leader, _ = await house.views()
+            assert 55 < due_in_s(leader) <= 61
+    async with street.house(group=group()) as house:
+        assert counts(await house.later()) == [2]
+
+
 async def test_of_two_that_claim_a_leader_one_settles_its_message(street: Street) -> None:
     async with street.house(group=group()) as house:
         await house.die(2)
@@ -336,6 +374,50 @@ async def test_a_night_of_a_group_comes_as_one(street: Street) -> None:
         )
         await house.turn()
         assert counts(await house.later()) == [5]
+
+
+async def test_a_night_that_is_shortened_ends_as_the_settings_say(street: Street) -> None:
+    now = datetime.now(UTC)
+    longer, quiet = around(now, 3), around(now)
+    async with street.house(group=group(), throttle_s=0) as house:
+        await house.die()
+        await house.turn()
+    async with street.house(group=group(), quiet=longer) as house:
+        await house.later()  # what gathered before is held as well
+        await house.die(2)
+        await house.turn()
+        assert [round(due_in_s(one) / 3600) for one in await house.views()] == [3, 3, 3]
+        await house.still.engine.relays.nights.step()
+        assert [round(due_in_s(one) / 3600) for one in await house.views()] == [3, 3, 3]
+    async with street.house(group=group(), quiet=quiet) as house:
+        await house.still.engine.relays.nights.step()
+        leader, *night = await house.views()
+        assert [round(due_in_s(one) / 3600) for one in night] == [1, 1]
+        assert night[0].due_at is not None
+        assert leader.due_at == night[0].due_at + timedelta(seconds=30)
+        assert await house.turn() == []
+    async with street.house() as house:
+        await house.still.engine.relays.nights.step()
+        told = await house.turn()
+    assert sorted(event["type"].split(".")[1] for event in told) == ["job", "job", "jobs"]
+
+
+async def test_a_night_is_looked_at_only_while_replicas_may_differ(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with street.house(quiet=around(datetime.now(UTC))) as house:
+        await house.die()
+        await house.turn()
+        relays = house.still.engine.relays
+        rule = relays.sieve.rule("r")
+        assert rule is not None
+        relays.sieve.use([replace(rule, quiet=())])
+        monkeypatch.setattr(relays.sieve, "used_since", relays.sieve.used_since - LOOKS_S - 1)
+        await relays.nights.step()
+        assert await house.turn() == []
+        relays.sieve.use([replace(rule, quiet=())])
+        await relays.nights.step()
+        assert len(await house.turn()) == 1
 
 
 async def test_a_retry_that_falls_into_quiet_hours_waits(street: Street) -> None:

@@ -363,3 +363,16 @@ async def test_what_was_submitted_while_redis_was_away_is_in_line_when_it_is_bac
     assert wired.engine.missing.wake.is_set(), "it is woken"
     await reconcile(wired)
     assert await wired.ready() == [*before, *meanwhile]
+
+
+async def test_while_redis_is_away_nobody_is_told_to_lead(wired: Still, redis_wire: Wire) -> None:
+    for one, task in ((wired.engine.reconciler, "reconcile"), (wired.engine.auditor, "audit")):
+        await redis_wire.mend()
+        await wired.redis_is(away=False)
+        await one.step()
+        assert wired.metric("leader", task=task) == 1
+        await redis_wire.cut()
+        await wired.redis_is(away=True)
+        with pytest.raises(QueueUnavailable):
+            await one.step()
+        assert wired.metric("leader", task=task) == 0

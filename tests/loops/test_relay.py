@@ -1,7 +1,9 @@
 """The relay: what becomes of effects, whatever their receivers do."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 
 import orjson
@@ -11,12 +13,15 @@ from aiohttp import web
 from penstock.api import views
 from penstock.domain.attempt import Ending
 from penstock.domain.effect import Channel, On
+from penstock.domain.errors import StoreUnavailable
 from penstock.domain.ids import JobId
+from penstock.telemetry.of_effects import FATES
 from tests.egress.receiver import Receiver, receiver, saying
 from tests.support.making import FINAL_FAILURE, SUCCESS
 from tests.support.relaying import Outbox, hook
 from tests.support.still import Still
 from tests.support.waiting import eventually
+from tests.support.wire import Wire
 
 
 @pytest.fixture
@@ -85,6 +90,8 @@ async def test_the_schedule_comes_to_its_end(still: Still, outbox: Outbox) -> No
             await outbox.turn()
     assert await outbox.over() == [("failed", "the endpoint answered 500")]
     assert len(there.seen) == 10
+    fates = {fate: still.metric("effects_total", channel="webhook", fate=fate) for fate in FATES}
+    assert {fate: count for fate, count in fates.items() if count} == {"later": 9, "never": 1}
 
 
 async def test_an_address_that_is_refused_is_never_tried_again(
@@ -277,6 +284,25 @@ async def test_what_somebody_else_holds_is_left_until_its_lease_is_over(
     assert await still.engine.effects.finish(b"x" * 16, [(taken.id, "delivered", None)]) == set()
 
 
+async def test_deaths_of_relays_take_nothing_up_the_schedule(still: Still, outbox: Outbox) -> None:
+    async with receiver(saying(status=503)) as there:
+        await end(still, there.url)
+        for number in range(3):
+            (taken,) = await still.engine.effects.claim(
+                Channel.WEBHOOK, bytes([number]) * 16, [], (10, 10, 60.0)
+            )
+            assert (taken.tries, taken.lapsed) == (1, number > 0)
+            await outbox.later()  # that one died
+        await outbox.turn()
+        ((_, tries, _, _, _, in_s),) = await outbox.waiting()
+        assert tries == 1
+        assert 4 < in_s < 7, "it has failed once"
+        await outbox.later()
+        await outbox.turn()
+    ((_, tries, *_),) = await outbox.waiting()
+    assert tries == 2
+
+
 async def test_what_a_job_does_not_ask_for_is_not_told(still: Still, outbox: Outbox) -> None:
     async with receiver(saying()) as there:
         jobs = await still.start(2, notify=hook(there.url, on=(On.DEAD,)))
@@ -331,3 +357,25 @@ async def test_gauges_tell_how_much_waits(still: Still, outbox: Outbox) -> None:
     await still.db.session.execute("TRUNCATE effects")
     await still.engine.relays.gauge()
     assert still.metric("effects_waiting", channel="webhook") == 0
+
+
+async def test_while_postgres_is_away_nobody_knows_how_much_waits(
+    wired: Still, postgres_wire: Wire
+) -> None:
+    await end(wired, "http://127.0.0.1:1/")
+    await wired.engine.relays.gauge()
+    assert wired.metric("effects_waiting", channel="webhook") == 1
+    await postgres_wire.cut()
+    with pytest.raises(StoreUnavailable):
+        await wired.engine.relays.gauge()
+    assert math.isnan(wired.metric("effects_oldest_age_seconds", channel="webhook"))
+    assert math.isnan(wired.metric("effects_waiting", channel="webhook"))
+    await postgres_wire.mend()
+    await eventually(lambda: _gauged(wired), "PostgreSQL answers again")
+    assert wired.metric("effects_waiting", channel="webhook") == 1
+
+
+async def _gauged(still: Still) -> bool:
+    with suppress(StoreUnavailable):
+        return bool(await still.engine.relays.gauge())
+    return False

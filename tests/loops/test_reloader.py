@@ -349,6 +349,31 @@ async def test_a_reading_that_hangs_is_given_up_and_not_begun_twice(
     assert place.reloader.now.refused is None
 
 
+async def test_whoever_asks_while_a_reading_hangs_waits_no_longer_than_one_may_take(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_READ_MAX_S", 0.3)
+    goes_on, source = threading.Event(), place.reloader._source
+
+    def hangs() -> Settings:
+        goes_on.wait(10)
+        return source.load()
+
+    place.reloader._source = replace(source, load=hangs)
+    try:
+        began = asyncio.get_running_loop().time()
+        calls = (place.reloader.reload(f"caller {n}") for n in range(10))
+        told = await asyncio.gather(*calls, return_exceptions=True)
+        assert asyncio.get_running_loop().time() - began < 1.5, "not one after the other"
+        assert {str(one).partition(":")[0] for one in told} == {
+            "the settings could not be read within 0.3 s"
+        }
+    finally:
+        goes_on.set()
+    monkeypatch.setattr(module, "_READ_MAX_S", 10)
+    assert (await place.reloader.reload("ada")).refusal is None
+
+
 async def test_a_reading_that_fails_when_nobody_waits_any_more_is_no_fault_of_ours(
     place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp import web
 
 from penstock.domain.attempt import Ending
 from penstock.domain.effect import Channel, On
@@ -130,6 +131,28 @@ async def test_a_rule_that_throttles_tells_of_one_in_a_while(
         assert await told.after(FINAL_FAILURE) == ["dead"]
 
 
+async def test_the_throttle_counts_messages_and_not_tries(
+    still_settings: Settings, dsn: str, redis_url: str, rule: NotificationRule
+) -> None:
+    statuses = [503, 200, 200]
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(status=statuses.pop(0))
+
+    async with receiver(answer) as there:
+        slow = rule.model_copy(update={"on": (On.DEAD,), "throttle_s": 60.0, "webhook": there.url})
+        async for told in opened(still_settings, [slow], dsn, redis_url, there):
+            assert await told.after(FINAL_FAILURE) == ["dead"]
+            await told.still.db.session.execute(
+                "UPDATE rule_marks SET told_at = told_at - interval '1 minute'"
+            )
+            told.outbox.relay.rests.clear()
+            assert await told.after(FINAL_FAILURE) == ["dead"], "another one, meanwhile"
+            await told.outbox.later()
+            assert await told.after() == ["dead"], "the first, which was refused"
+            assert [outcome for outcome, _ in await told.outbox.over()] == ["delivered"] * 2
+
+
 async def test_a_rule_of_other_jobs_or_ends_tells_nothing(
     still_settings: Settings, dsn: str, redis_url: str, rule: NotificationRule, there: Receiver
 ) -> None:
@@ -152,7 +175,7 @@ async def test_an_effect_of_a_rule_that_is_gone_waits_a_while_and_is_dropped(
     (job,) = await told.still.start()
     await told.still.settle((job, FINAL_FAILURE))
     async for other in opened(still_settings, [], dsn, redis_url, there):
-        for _ in range(3):
+        for _ in range(7):
             await other.outbox.later()
             await other.turn()
         assert other.types() == []

@@ -3,6 +3,7 @@
 import asyncio
 
 from penstock.domain.ids import JobId
+from penstock.telemetry.of_replica import LANES
 from tests.support.gates import let_go
 from tests.support.making import SUCCESS
 from tests.support.still import Still
@@ -112,11 +113,15 @@ async def test_counts_are_folded_when_they_age(still: Still) -> None:
     assert [tuple(row) for row in await still.db.session.fetch(count)] == [(1, 3)]
 
 
-async def test_slots_are_shown(still: Still) -> None:
+async def test_slots_are_shown_by_lane(still: Still) -> None:
     await still.submit(3, kind="gated")
     await still.engine.worker.step()
     await still.engine.upkeep.gauges()
-    assert (still.metric("slots", state="free"), still.metric("slots", state="busy")) == (3, 3)
+    lanes = {lane.name: lane.slots for lane in still.engine.pool.lanes if lane.kinds}
+    assert lanes.keys() == set(LANES), "no slot is free for claims in the lane of children"
+    for lane, busy in {"async": 3, "threads": 0}.items():
+        assert still.metric("slots", lane=lane, state="busy") == busy
+        assert still.metric("slots", lane=lane, state="free") == lanes[lane] - busy
     assert still.metric("leaked_slots") == 0
 
 

@@ -8,7 +8,7 @@ import yaml
 from tests.observed.shipped import RULES
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
-_WINDOW = re.compile(r"\[(\d+)([smh])\]")
+_WINDOW = re.compile(r"(?<=\[)\d+[smh](?=\])|(?<=offset )\d+[smh]\b")
 _AGE = re.compile(r"(age_seconds[^>]*) > (\d+)")
 
 
@@ -17,7 +17,7 @@ def write_rules(directory: Path) -> list[str]:
     for path in RULES:
         tree = yaml.safe_load(path.read_text())
         for rule in (rule for group in tree["groups"] for rule in group["rules"]):
-            expr = _WINDOW.sub(lambda found: f"[{_short_s(found[1] + found[2])}s]", rule["expr"])
+            expr = _WINDOW.sub(lambda found: f"{_short_s(found[0])}s", rule["expr"])
             rule["expr"] = _AGE.sub(lambda found: f"{found[1]} > {int(found[2]) / 60:g}", expr)
             if "for" in rule:
                 rule["for"] = f"{_short_s(rule['for'])}s"

@@ -205,7 +205,7 @@ class Teller:
         here.proxies["postgres"].apply(AWAY)
         while not await self._ask(_firing("PenstockApiErrors")):
             await self._api.call("POST", "/v1/jobs", {"kind": "echo"})
-        await self._fires("PenstockPostgresAway")
+        await self._fires("PenstockPostgresAway", "PenstockNotReady")
         self._fleet.heal()
         here.proxies["redis"].apply(AWAY)
         await self._fires("PenstockRedisAway")

@@ -30,7 +30,7 @@ FIRED = {
     *("PenstockNoFreeSlots", "PenstockDeadLettersLate", "PenstockBrokerAway"),
     *("PenstockOutboxStuck", "PenstockDeliveriesFail", "PenstockDeliveriesGivenUp"),
     *("PenstockEndpointDisabled", "PenstockPostgresAway", "PenstockRedisAway"),
-    *("PenstockApiErrors", "PenstockConfigRefused"),
+    *("PenstockApiErrors", "PenstockConfigRefused", "PenstockNotReady"),
 }
 
 

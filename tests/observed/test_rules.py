@@ -61,7 +61,7 @@ def test_each_alert_has_its_section_in_the_runbooks_and_no_other_has() -> None:
 def test_the_runbooks_name_calls_and_log_lines_that_there_are() -> None:
     text = (ROOT / RUNBOOKS).read_text()
     table = Table(ROUTES)
-    for path, words in re.findall(r"`api (/v1/[^ `]+)([^`]*)`", text):
+    for path, words in re.findall(r"`api '?(/v1/[^ '`]+)'?([^`]*)`", text):
         method = re.search(r"-X (\w+)", words)
         way = method[1] if method else "POST" if "-d " in words else "GET"
         table.find(way, path.split("?")[0])  # raises what a caller would hear
@@ -101,6 +101,17 @@ def test_the_inhibitions_of_the_example_name_alerts_that_there_are() -> None:
             assert all(
                 set(rule["equal"]) <= labels(alerts()[one]["expr"], known()) for one in found
             )
+
+
+def test_what_wakes_somebody_is_kept_back_by_nothing_less() -> None:
+    example = yaml.safe_load((PROMETHEUS / "alertmanager.example.yml").read_text())
+    for rule in example["inhibit_rules"]:
+        (source,) = rule["source_matchers"]
+        if alerts()[source.split('"')[1]]["labels"]["severity"] == "critical":
+            continue
+        for matcher in rule["target_matchers"]:
+            kept = [name for name in ALERTS if re.fullmatch(matcher.split('"')[1], name)]
+            assert {alerts()[name]["labels"]["severity"] for name in kept} == {"warning"}, matcher
 
 
 @needs_prometheus

@@ -95,6 +95,7 @@ async def test_a_server_that_is_killed_is_missed_and_found_again(tmp_path: Path)
     with server:
         outlet = RabbitMq(Settings.model_validate({"url": server.url, "routing_key": TOPIC}))
         assert fates(await outlet.deliver(dead_letters(3))) == {Fate.DELIVERED}
+        await eventually(lambda: _remembers(server), "the queue is on the disk", 30)
         server.kill()
         assert fates(await outlet.deliver(dead_letters(3))) == {Fate.LATER}
         assert outlet.is_away()
@@ -127,6 +128,10 @@ async def taken(server: RabbitServer, count: int) -> list[AbstractIncomingMessag
         got = [await queue.get(no_ack=True) for _ in range(count)]
         assert await queue.get(no_ack=True, fail=False) is None
         return got
+
+
+async def _remembers(server: RabbitServer) -> bool:
+    return server.remembers(TOPIC)
 
 
 async def _is_back(outlet: RabbitMq) -> bool:

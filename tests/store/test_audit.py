@@ -207,7 +207,6 @@ async def test_a_due_job_is_passed_over_when_one_after_it_runs(db: Database) -> 
     await db.jobs.start([second], worker)
     (head,) = await audit.waiting(60.0)
     assert (head.job, head.passed_over) == (ids.text(first), True)
-    assert 89 < head.due_s < 100
 
 
 async def test_who_is_not_served_or_paused_or_not_due_long_is_not_waiting(db: Database) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 import time
 
+from structlog.testing import capture_logs
+
 from penstock.store.health import Health
 from tests.support.database import Database
 from tests.support.servers import Servers
-from tests.support.wire import laid
+from tests.support.wire import Wire, laid
 
 
 async def hold_the_loop(times: int) -> None:
@@ -28,17 +30,24 @@ async def test_a_postgres_that_is_silent_is_down_though_the_loop_is_held_too(
     db: Database, servers: Servers
 ) -> None:
     async with laid(servers.postgres.port) as wire:
-        dsn = db.dsn.replace(f":{servers.postgres.port}/", f":{wire.port}/")
-        health = Health(dsn, db.postgres._limits)
-        await health.step()
-        wire.hold()
-        holding = asyncio.create_task(hold_the_loop(6))
-        seen = [await down_after(health) for _ in range(4)]
-        assert seen[-1], seen
-        wire.release()
-        await holding
-        assert not await down_after(health)
-        health.close()
+        with capture_logs() as lines:
+            await silenced(db, servers, wire)
+    assert [line["event"] for line in lines] == ["postgres_away", "postgres_back"], "once each"
+    assert lines[0]["why"].startswith("PostgreSQL is out of reach")
+
+
+async def silenced(db: Database, servers: Servers, wire: Wire) -> None:
+    dsn = db.dsn.replace(f":{servers.postgres.port}/", f":{wire.port}/")
+    health = Health(dsn, db.postgres._limits)
+    await health.step()
+    wire.hold()
+    holding = asyncio.create_task(hold_the_loop(6))
+    seen = [await down_after(health) for _ in range(4)]
+    assert seen[-1], seen
+    wire.release()
+    await holding
+    assert not await down_after(health)
+    health.close()
 
 
 async def down_after(health: Health) -> bool:

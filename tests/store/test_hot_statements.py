@@ -42,6 +42,7 @@ from tests.support.fillings import (
     ENDED_LONG_AGO,
     EXPIRED_WORKERS,
     GRAPHS_LONG_AGO,
+    HELD,
     JOBS,
     KEYS,
     LEASED,
@@ -353,6 +354,11 @@ HOT = [
     Hot("claim_effects", [LEASED], lambda _, worker: [("webhook", [], 50, 500, worker, 60.0, "")]),
     Hot("finish_effects", [LEASED], lambda i, worker: [(i, worker, ["failed"] * len(i), [])]),
     Hot("put_off_effects", [LEASED], lambda i, worker: [(i, worker, [1.0] * len(i), [], [])]),
+    Hot(
+        "hasten_held",
+        [HELD],
+        lambda *_: [(["r"], ["webhook"], ["https://x"], [rows.EPOCH], [0.0], THROUGH)],
+    ),
     Hot("prune_letters", [CLOSED_LETTERS], lambda *_: [(60.0, THROUGH)], answers=1),
     Hot("prune_deliveries", [DELIVERIES], lambda *_: [(60.0, THROUGH)], answers=1),
     Hot(

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from penstock.domain.attempt import RELEASED
-from penstock.domain.errors import DuplicateJob, KeyBusy
+from penstock.domain.errors import Contended, DuplicateJob, KeyBusy
 from penstock.domain.ids import JobId
 from penstock.domain.submission import (
     Again,
@@ -18,7 +18,7 @@ from penstock.domain.submission import (
     Store,
     Submission,
 )
-from penstock.store.submissions import LOCKS_MAX, KeysMoved
+from penstock.store.submissions import LOCKS_MAX
 from tests.support import making
 from tests.support.database import Database, until_somebody_waits_for_a_lock
 from tests.support.making import FAILURE, FINAL_FAILURE, SUCCESS
@@ -151,7 +151,7 @@ async def test_a_key_taken_while_we_looked_stores_nothing(db: Database) -> None:
             store(db, Submission([making.new_job(), making.new_job(unique_key="a")]))
         )
         await until_somebody_waits_for_a_lock(db)
-    with pytest.raises(KeysMoved):
+    with pytest.raises(Contended, match="taken meanwhile"):
         await submitting
     assert (await db.count("jobs"), await db.count("job_due")) == (0, 0)
 

@@ -164,6 +164,13 @@ INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attemp
 SELECT id, 'webhook', 'https://x/' || n % 50, '', '', id, 1, 'dead', now(), now(), $2
 FROM unnest($1::uuid[]) WITH ORDINALITY i(id, n)
 """
+HELD = """
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
+                     due_at, rule, waits_for)
+SELECT id, 'webhook', 'https://x', '', '', id, 1, 'dead', now(), now() + interval '1 h',
+       'r', 'quiet'
+FROM unnest($1::uuid[]) i(id)
+"""
 DELIVERIES = """
 INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, attempt, state, at,
                         tries, outcome, finished_at)

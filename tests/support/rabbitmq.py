@@ -66,6 +66,17 @@ class RabbitServer:
             assert time.monotonic() < give_up_at, "RabbitMQ doesn't end"
             time.sleep(0.02)
 
+    def remembers(self, queue: str) -> bool:
+        """Whether a kill would leave the queue. Its declaration is answered when it is on the disk,
+        but what isn't followed there by a decision, within 2 s, counts as aborted (Mnesia), and
+        the queue takes along what was confirmed."""
+        base = self._directory / "mnesia"
+        dumped = base.glob("*/rabbit_durable_queue.DC?")
+        if any(queue.encode() in one.read_bytes() for one in dumped):
+            return True
+        logged = b"".join(one.read_bytes() for one in base.glob("*/LATEST.LOG"))
+        return b"committed" in logged[logged.rfind(queue.encode()) :]
+
     def _family(self) -> list[psutil.Process]:
         """Ours by their environment: epmd leaves its parent."""
         mark = str(self._directory)

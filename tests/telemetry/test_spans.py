@@ -3,15 +3,18 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from math import inf
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from penstock.telemetry import spans, tracing
+from penstock import clock
+from penstock.telemetry import scope, spans, tracing
 from penstock.telemetry.spans import Exported
 from penstock.telemetry.tracing import CLIENT, CONSUMER, Export, Within, losses
+from tests.handlers.factory import context
 from tests.support.collector import collector
 
 SAMPLED = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -84,6 +87,40 @@ def test_the_caller_samples_and_where_there_is_none_the_ratio(
     make(within=Within(trace))
     made.close()
     assert len(taken.get_finished_spans()) == count
+
+
+def test_of_traces_that_begin_here_so_many_a_second_are_kept_whatever_callers_ask_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(clock, "monotonic", lambda: now)
+    taken = InMemorySpanExporter()
+    made = Exported(Export(per_s=3), taken)
+    make(20)
+    assert not tracing.has_room()
+    make(5, Within(SAMPLED))
+    now += 1
+    assert tracing.has_room()
+    assert tracing.room_for(1) == 1
+    make(1)
+    assert [tracing.room_for(100), tracing.room_for(100)] == [3, 1], "one came with its request"
+    make(1)
+    made.close()
+    assert len(taken.get_finished_spans()) == 15 + 5 + 1
+    assert tracing.room_for(100) == inf
+
+
+def test_spans_of_a_handler_whose_job_is_in_no_trace_are_kept_as_little() -> None:
+    taken = InMemorySpanExporter()
+    made = Exported(Export(), taken)
+    for about, count in ((context(traceparent=None), 0), (context(), 1), (None, 2)):
+        entered = None if about is None else scope.enter(about)
+        make()
+        if entered is not None:
+            scope.leave(entered)
+        assert made._provider.force_flush()
+        assert len(taken.get_finished_spans()) == count
+    made.close()
 
 
 def test_an_exporter_that_hangs_holds_nobody_up_and_what_finds_no_room_is_counted() -> None:

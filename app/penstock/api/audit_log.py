@@ -4,7 +4,6 @@ For admins; one whose token opens some queues only sees what is about those. Wri
 `entries.py`.
 """
 
-import struct
 from dataclasses import replace
 from typing import Any
 
@@ -14,15 +13,12 @@ from aiohttp import web
 from penstock.api import views
 from penstock.api.ask import Ask
 from penstock.api.lists import page, queues_among
-from penstock.api.queries import AuditQuery, Cursors, instant_of, one_of, us_of
+from penstock.api.queries import AuditQuery, Cursors, one_of
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.audit_log import Action, EntryView, object_of
-from penstock.domain.ids import BYTES
 from penstock.store.audit_log import EntryFilter
 from penstock.store.lists import LOWEST
-
-_PLACE = struct.Struct(f">q{BYTES}s")  # microseconds since 1970, id
 
 
 async def list_all(ask: Ask) -> web.Response:
@@ -30,7 +26,7 @@ async def list_all(ask: Ask) -> web.Response:
     query = ask.query
     assert isinstance(query, AuditQuery)
     cursors = Cursors("audit", query, ask.caller)
-    position = cursors.position(_PLACE.size)
+    place = cursors.place()
     queues, actions = await queues_among(ask, query.queue), _actions(query)
     if (queues is not None and not queues) or (actions is not None and not actions):
         return views.page([])
@@ -46,14 +42,10 @@ async def list_all(ask: Ask) -> web.Response:
         of = replace(of, since=query.created_after)
     if query.created_before is not None:
         of = replace(of, below=(query.created_before, LOWEST))
-    if position is not None:
-        at, id_ = _PLACE.unpack(position)
-        of = replace(of, below=min(of.below, (instant_of(at), id_)))
+    if place is not None:
+        of = replace(of, below=min(of.below, place))
     found = await ask.door.audit_log.page(of, query.limit)
-    following = None
-    if found.next is not None:
-        following = cursors.cursor(_PLACE.pack(us_of(found.next[0]), found.next[1]))
-    return page(ask, [_told(one) for one in found.items], following)
+    return page(ask, [_told(one) for one in found.items], cursors.behind(found.next))
 
 
 def _actions(query: AuditQuery) -> list[str] | None:

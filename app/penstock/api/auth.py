@@ -1,7 +1,8 @@
 """Who asks: a bearer token becomes a `Caller`, or 401.
 
 In: the request's headers. Out: the caller with roles and queues. Always holds: a token may choose
-among our keys, but the algorithm is that of our key; it costs one signature at most; it is checked
+among our keys, but the algorithm is that of our key; it costs one signature at most, while shared
+secrets are changed one of each; it is checked
 once and then known by its text until it expires; no token and no part of one is logged or answered.
 """
 
@@ -10,6 +11,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -45,25 +47,30 @@ _TYPES: dict[str | None, frozenset[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key and the one algorithm that it is for."""
+    """A key and the one algorithm that it is for. `former`: secrets that it follows, whose tokens
+    are still taken."""
 
     algorithm: str
     material: str | PublicMaterial
+    former: tuple[str, ...] = ()
 
 
 # Finds the key that a token asks for by its `kid` and `alg`.
 FindKey = Callable[[str | None, str], Key | None]
 
 
-def key_set(secret: str | None, public: Iterable[PublicKey] = ()) -> FindKey:
-    """HS256 with a secret, and public keys. Two keys of one algorithm differ in their kid.
+def key_set(
+    secret: str | None, public: Iterable[PublicKey] = (), former: Iterable[str] = ()
+) -> FindKey:
+    """HS256 with a secret, or those it follows, and public keys. Two keys of one algorithm differ
+    in their kid.
 
     The key of a token is that of its kid; else the one of its algorithm that has no kid (the secret
     is such a one); else, if the token has no kid, the only one of its algorithm.
     """
     keys = [(key.kid, Key(key.algorithm, key.material)) for key in public]
     if secret is not None:
-        keys.append((None, Key("HS256", secret)))
+        keys.append((None, Key("HS256", secret, tuple(former))))
     named = {(kid, key.algorithm): key for kid, key in keys}
     counts = Counter(key.algorithm for _, key in keys)
     only = {key.algorithm: key for _, key in keys if counts[key.algorithm] == 1}
@@ -178,21 +185,13 @@ class Verifier:
         return key
 
     def _claims(self, token: str, key: Key) -> dict[str, Any]:
-        rules = self._rules
+        *former, last = key.material, *key.former
         try:
-            jwt.decode(
-                token,
-                key.material,
-                algorithms=[key.algorithm],
-                issuer=rules.issuer,
-                audience=rules.audience,
-                leeway=rules.leeway_s,
-                options={
-                    "require": ["exp", "sub"],
-                    "verify_iat": False,  # says nothing about validity, and clocks differ
-                    "verify_aud": rules.audience is not None,
-                },
-            )
+            for material in former:
+                with suppress(jwt.InvalidSignatureError):
+                    self._judge(token, key.algorithm, material)
+                    return _decoded(token, 1)
+            self._judge(token, key.algorithm, last)
         except jwt.ExpiredSignatureError:
             raise Refused("the token has expired") from None
         except jwt.ImmatureSignatureError:
@@ -200,6 +199,24 @@ class Verifier:
         except Exception:
             raise Refused("the token isn't valid here") from None
         return _decoded(token, 1)
+
+    def _judge(self, token: str, algorithm: str, material: str | PublicMaterial) -> None:
+        """Raises what PyJWT does where the token isn't signed by it, or doesn't keep to the
+        rules."""
+        rules = self._rules
+        jwt.decode(
+            token,
+            material,
+            algorithms=[algorithm],
+            issuer=rules.issuer,
+            audience=rules.audience,
+            leeway=rules.leeway_s,
+            options={
+                "require": ["exp", "sub"],
+                "verify_iat": False,  # says nothing about validity, and clocks differ
+                "verify_aud": rules.audience is not None,
+            },
+        )
 
     def _remember(self, token: str, caller: Caller, exp: int) -> None:
         self._seen[token] = (caller, exp)

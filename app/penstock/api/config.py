@@ -1,5 +1,10 @@
-"""The settings at the door: which count and where each comes from; reading them again."""
+"""The settings at the door: which count and where each comes from; reading them again.
 
+They are of the whole server, and for admins whatever queues they see. What is set for a queue by
+its name (`queues.<name>.*`) is for those who see that queue: others learn of none.
+"""
+
+from collections.abc import Iterable
 from typing import Any
 
 from aiohttp import web
@@ -10,10 +15,12 @@ from penstock.api.entries import entry
 from penstock.api.problems import Fault, Problem
 from penstock.clock import rfc3339_of
 from penstock.domain.audit_log import Entry
+from penstock.domain.caller import Caller
 from penstock.domain.errors import Unavailable
 from penstock.loops.reloader import Reload, ReloadRefused, details_of
 from penstock.settings import describe
 from penstock.settings.live import is_live
+from penstock.settings.names import path_of
 from penstock.telemetry.logs import get_logger
 
 log = get_logger(__name__)
@@ -26,7 +33,7 @@ async def show(ask: Ask) -> web.Response:
         {
             "version": now.version,
             "loaded_at": rfc3339_of(now.loaded_at),
-            "restart_needed": now.restart_needed,
+            "restart_needed": _seen(ask.caller, now.restart_needed),
             "refused": None if now.refused is None else _refused(now.refused),
             "settings": [
                 {
@@ -37,6 +44,7 @@ async def show(ask: Ask) -> web.Response:
                     "description": one.description,
                 }
                 for one in describe(now.settings)
+                if _sees(ask.caller, one.key)
             ],
         }
     )
@@ -56,14 +64,26 @@ async def reload(ask: Ask) -> web.Response:
         {
             "version": reloader.now.version,
             "loaded_at": rfc3339_of(done.at),
-            "changed": done.changed,
-            "restart_needed": done.restart_needed,
+            "changed": _seen(ask.caller, done.changed),
+            "restart_needed": _seen(ask.caller, done.restart_needed),
         }
     )
 
 
 _STAY = "nothing was changed: {}"
 _TOLD_MAX = 2000
+
+
+def _seen(caller: Caller, keys: Iterable[str]) -> list[str]:
+    return [key for key in keys if _sees(caller, key)]
+
+
+def _sees(caller: Caller, key: str) -> bool:
+    """Whether a setting is of no queue, or of one of the caller's."""
+    match path_of(key):
+        case ("queues", queue, *_):
+            return caller.sees(queue)
+    return True
 
 
 async def _note(ask: Ask, told: Entry) -> None:

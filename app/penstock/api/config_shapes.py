@@ -4,7 +4,8 @@ from typing import Annotated, Any
 
 from typing_extensions import TypedDict
 
-from penstock.api.shapes import Time, says
+from penstock.api.fields import says
+from penstock.api.shapes import Time
 
 _VERSION = says("The same on each replica whose settings are alike.", "9f86d081884c")
 _LOADED = says("When the settings that count were read.", "2026-11-18T11:06:40.000Z")

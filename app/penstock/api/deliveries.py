@@ -4,7 +4,6 @@ A delivery is seen by who sees the queue of its job, or all queues of its workfl
 neither, and the endpoints that fail, by who sees all queues.
 """
 
-import struct
 from dataclasses import replace
 
 from aiohttp import web
@@ -12,17 +11,15 @@ from aiohttp import web
 from penstock.api import letter_views, notices, views
 from penstock.api.ask import Ask
 from penstock.api.blame import refusal, validated
-from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY
+from penstock.api.delivery_body import ENDPOINT_BODY, TEST_BODY, TestBody
 from penstock.api.entries import entry
 from penstock.api.lists import cut, own_queues, page
 from penstock.api.problems import Fault, Problem, not_found
-from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, instant_of, one_of, us_of
+from penstock.api.queries import Cursors, DeliveriesQuery, PageQuery, one_of
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, endpoint_id
-from penstock.domain.ids import BYTES
+from penstock.domain.effect import Channel
 from penstock.store.deliveries import DeliveryFilter
-
-_PLACE = struct.Struct(f">q{BYTES}s")  # microseconds since 1970, id
 
 
 async def list_all(ask: Ask) -> web.Response:
@@ -30,7 +27,7 @@ async def list_all(ask: Ask) -> web.Response:
     query = ask.query
     assert isinstance(query, DeliveriesQuery)
     cursors = Cursors("deliveries", query, ask.caller)
-    position = cursors.position(_PLACE.size)
+    place = cursors.place()
     of = DeliveryFilter(
         queues=await own_queues(ask, ask.caller),
         channels=one_of(query.channel),
@@ -40,14 +37,12 @@ async def list_all(ask: Ask) -> web.Response:
     )
     if not await _may_see(ask, of.job, of.workflow) and (of.job or of.workflow):
         return views.page([])
-    if position is not None:
-        at, id_ = _PLACE.unpack(position)
-        of = replace(of, below=(instant_of(at), id_))
+    if place is not None:
+        of = replace(of, below=place)
     found = await ask.door.deliveries.page(of, query.limit)
-    following = None
-    if found.next is not None:
-        following = cursors.cursor(_PLACE.pack(us_of(found.next[0]), found.next[1]))
-    return page(ask, [letter_views.delivery(one) for one in found.items], following)
+    return page(
+        ask, [letter_views.delivery(one) for one in found.items], cursors.behind(found.next)
+    )
 
 
 async def show(ask: Ask) -> web.Response:
@@ -95,17 +90,36 @@ async def enable(ask: Ask) -> web.Response:
 async def test(ask: Ask) -> web.Response:
     """Sends a message that tells of nothing, to see whether it arrives."""
     body = validated(TEST_BODY, ask.body.value)
-    faults = list(notices.endpoint_faults(body, "", ask.door.reach))
-    if faults:
-        raise refusal(faults)
+    if len(body) != 1:
+        raise refusal([Fault("", "must have one of webhook, email and rule")])
+    rule = body.get("rule")
+    channel, endpoint = _told_by(ask, body) if rule is None else _told_by_rule(ask, rule)
     id_ = ask.door.minter.mint()
-    channel, endpoint = notices.endpoint_of(body)
     told = {"channel": channel, "delivery_id": ids.text(id_)}
+    if rule is not None:
+        told["rule"] = rule
     note = entry(ask, endpoint_id(endpoint), **told)
-    await ask.door.deliveries.add_test(id_, channel, endpoint, note)
+    await ask.door.deliveries.add_test(id_, channel, endpoint, rule, note)
     view = await ask.door.deliveries.delivery(id_)
     assert view is not None, "deliveries are kept for a minute at least"
     return views.answer(letter_views.delivery(view), 202)
+
+
+def _told_by(ask: Ask, body: TestBody) -> tuple[Channel, str]:
+    """Whom the body names."""
+    faults = list(notices.endpoint_faults(body, "", ask.door.reach))
+    if faults:
+        raise refusal(faults)
+    return notices.endpoint_of(body)
+
+
+def _told_by_rule(ask: Ask, name: str) -> tuple[Channel, str]:
+    """Whom that rule tells."""
+    for rule in ask.door.reloader.now.settings.notifications.rules:
+        if rule.name == name:
+            wish = rule.as_wish()
+            return wish.channel, wish.endpoint
+    raise refusal([Fault("/rule", "no rule of that name is configured (notifications.rules)")])
 
 
 async def _own(ask: Ask) -> DeliveryView:

@@ -12,7 +12,7 @@ _CLOSED = ConfigDict(extra="forbid", strict=True)
 
 
 def _one(schema: dict[str, Any]) -> None:
-    schema["oneOf"] = [{"required": ["webhook"]}, {"required": ["email"]}]
+    schema["oneOf"] = [{"required": [name]} for name in ("webhook", "email", "rule")]
 
 
 def _one_name(schema: dict[str, Any]) -> None:
@@ -32,10 +32,14 @@ class EndpointBody(TypedDict, total=False):
 
 @with_config(ConfigDict(**_CLOSED, json_schema_extra=_one))
 class TestBody(TypedDict, total=False):
-    """Whom to send a test to: a webhook or an e-mail address."""
+    """Whom to send a test to: a webhook, an e-mail address, or whom a rule tells."""
 
     webhook: Webhook
     email: Email
+    rule: Annotated[
+        Printable,
+        Field(max_length=64, description="The `name` of one of `notifications.rules`."),
+    ]
 
 
 ENDPOINT_BODY: TypeAdapter[EndpointBody] = TypeAdapter(EndpointBody)

@@ -27,6 +27,11 @@ MARK_PATTERN = r"^[0-9a-f]{16}$"
 Fingerprint = Annotated[str, Field(pattern=MARK_PATTERN)]
 
 
+def says(description: str, *examples: Any) -> Any:
+    """What the document tells of a field: what it means, and what it may be."""
+    return Field(description=description, examples=list(examples) or None)
+
+
 def instant(value: object, hint: str = "") -> datetime:
     """The instant in UTC that an RFC 3339 text names; `hint` is added where it has not its form.
 

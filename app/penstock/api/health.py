@@ -48,6 +48,7 @@ async def metrics(ask: Ask) -> web.Response:
         found = await ask.door.reads.cluster()
     except PenstockError:
         found = None
+    ask.door.metrics.ready.set(ask.door.readiness().ready)
     tell(ask.door.metrics, found)
     body, content_type = ask.door.metrics.exposition()
     return web.Response(body=body, headers={"Content-Type": content_type})
@@ -61,6 +62,7 @@ def tell(metrics: Metrics, found: Cluster | None) -> None:
             told.now = ()
         return
     named, others = found.loads[:NAMES_MAX], found.loads[NAMES_MAX:]
+    metrics.foresee_queues(load.queue for load in named)
     shown = [*named, *([together(OTHER, others)] if others else [])]
     metrics.queue_depth.now = [
         ((load.queue, state), load.counts.get(State(state), 0))

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import TypedDict
 
 from penstock.api.bodies import DEPTH_MAX
-from penstock.api.fields import JobRef, Name, Printable, Tag, instant, whole
+from penstock.api.fields import JobRef, Name, Printable, Tag, instant, says, whole
 from penstock.api.notices import WISHES_MAX, Notify
 from penstock.domain.graph import LOOSE_PARENTS_MAX, NAME_CHARS_MAX, PARENTS_MAX
 
@@ -58,25 +58,20 @@ Instant = Annotated[
 ]
 
 
-def _says(description: str) -> Any:
-    """What the document tells of a field."""
-    return Field(description=description)
-
-
 @with_config(_CLOSED)
 class BackoffBody(TypedDict, total=False):
     """How long to wait after a failure: by default 2 s, doubled each time, up to 1 h."""
 
     kind: Annotated[
         Literal["exponential", "linear", "fixed"],
-        _says("`linear`: base_s times the failures; `exponential`: times factor each time."),
+        says("`linear`: base_s times the failures; `exponential`: times factor each time."),
     ]
-    base_s: Annotated[float, Field(ge=0, le=_DAY_S), _says("The first wait in seconds.")]
-    factor: Annotated[float, Field(ge=1, le=100), _says("What `exponential` multiplies by.")]
-    max_s: Annotated[float, Field(ge=0, le=30 * _DAY_S), _says("The longest wait in seconds.")]
+    base_s: Annotated[float, Field(ge=0, le=_DAY_S), says("The first wait in seconds.")]
+    factor: Annotated[float, Field(ge=1, le=100), says("What `exponential` multiplies by.")]
+    max_s: Annotated[float, Field(ge=0, le=30 * _DAY_S), says("The longest wait in seconds.")]
     jitter: Annotated[
         Literal["full", "equal", "none"],
-        _says("How much of the wait d is left to chance: 0 to d, d/2 to d, or nothing."),
+        says("How much of the wait d is left to chance: 0 to d, d/2 to d, or nothing."),
     ]
 
 
@@ -122,45 +117,45 @@ _UNIQUE = {"uniqueItems": True}
 class _Fields(TypedDict, total=False):
     """What a job has wherever it is submitted."""
 
-    kind: Required[Annotated[Name, _says("The handler that is to run it, known here or not.")]]
+    kind: Required[Annotated[Name, says("The handler that is to run it, known here or not.")]]
     payload: Annotated[
         Any,
-        _says(
+        says(
             f"Any JSON, at most {DEPTH_MAX} levels deep, without NUL in its strings and with "
             "integers within ±2^53. A kind that is known here checks it at once."
         ),
     ]
-    queue: Annotated[Name, _says("The line to stand in; `default` by default.")]
+    queue: Annotated[Name, says("The line to stand in; `default` by default.")]
     priority: Annotated[
         int,
         Field(ge=0, le=9),
         BeforeValidator(whole),
-        _says("9 runs first; 5 by default. Waiting outweighs priority in the end."),
+        says("9 runs first; 5 by default. Waiting outweighs priority in the end."),
     ]
     run_at: Annotated[
-        Instant, _says("Not before; at most five years ahead. The past is now. Excludes `delay_s`.")
+        Instant, says("Not before; at most five years ahead. The past is now. Excludes `delay_s`.")
     ]
     delay_s: Annotated[
-        float, Field(ge=0, le=AHEAD_MAX_S), _says("Not before so many seconds from now.")
+        float, Field(ge=0, le=AHEAD_MAX_S), says("Not before so many seconds from now.")
     ]
     max_attempts: Annotated[
         int,
         Field(ge=1, le=100),
         BeforeValidator(whole),
-        _says("How often it may fail before it is dead; 5 by default."),
+        says("How often it may fail before it is dead; 5 by default."),
     ]
     backoff: Annotated[BackoffBody, BeforeValidator(_few_names)]
-    timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S), _says("For one attempt; 300 by default.")]
+    timeout_s: Annotated[float, Field(ge=0.1, le=_DAY_S), says("For one attempt; 300 by default.")]
     on_lost: Annotated[
         Literal["retry", "dead"],
-        _says(
+        says(
             "When a worker is lost with it: run again (the default), or give up, for work that "
             "must never run twice."
         ),
     ]
     expires_at: Annotated[
         Instant,
-        _says(
+        says(
             "Cancelled, reason `expired`, if it hasn't started by then; later than `run_at`, at "
             "most five years ahead. Never by default. Excludes `ttl_s`."
         ),
@@ -168,19 +163,19 @@ class _Fields(TypedDict, total=False):
     ttl_s: Annotated[
         float,
         Field(gt=0, le=AHEAD_MAX_S),
-        _says("`expires_at` as seconds from now; more than `delay_s`."),
+        says("`expires_at` as seconds from now; more than `delay_s`."),
     ]
     unique_key: Annotated[
         Printable,
         Field(max_length=255),
-        _says("At most one job of the queue that isn't over has this key."),
+        says("At most one job of the queue that isn't over has this key."),
     ]
-    tags: Annotated[list[Tag], Field(max_length=16), _says("Labels to find it by.")]
+    tags: Annotated[list[Tag], Field(max_length=16), says("Labels to find it by.")]
     notify: Annotated[Notify, _few(WISHES_MAX)]
 
     run_if: Annotated[
         RunIfName,
-        _says(
+        says(
             "What must have become of the jobs that it depends on for it to run; `all_succeeded` "
             "by default. Where that can't hold any more, it is `skipped`. `failed` means `dead`. "
             "Needs `depends_on`."
@@ -194,7 +189,7 @@ class JobBody(_Fields, total=False):
 
     on_conflict: Annotated[
         Literal["reject", "return"],
-        _says(
+        says(
             "When another job has the `unique_key`: `reject` with 409 (the default), or `return` "
             "that job with 200. Needs `unique_key`."
         ),
@@ -204,7 +199,7 @@ class JobBody(_Fields, total=False):
         FailFast(),
         Field(max_length=LOOSE_PARENTS_MAX, json_schema_extra=_UNIQUE),
         _few(LOOSE_PARENTS_MAX),
-        _says(
+        says(
             "Ids of existing jobs that it waits for, each once. In its payload "
             '`{"$result": id, "pointer": "/a/0"}` stands for the result of one, or a part of it.'
         ),
@@ -215,16 +210,16 @@ class JobBody(_Fields, total=False):
 class MemberBody(_Fields, total=False):
     """A job of a workflow as it is submitted. What is left out has the server's default."""
 
-    name: Required[Annotated[JobName, _says("Its own in the workflow.")]]
+    name: Required[Annotated[JobName, says("Its own in the workflow.")]]
     on_conflict: Annotated[
-        Literal["reject"], _says("`return` is none for workflows. Needs `unique_key`.")
+        Literal["reject"], says("`return` is none for workflows. Needs `unique_key`.")
     ]
     depends_on: Annotated[
         list[JobName],
         FailFast(),
         Field(max_length=PARENTS_MAX, json_schema_extra=_UNIQUE),
         _few(PARENTS_MAX),
-        _says(
+        says(
             "Names of jobs of the workflow that it waits for, each once. In its payload "
             '`{"$result": name, "pointer": "/a/0"}` stands for the result of one, or a part of it.'
         ),

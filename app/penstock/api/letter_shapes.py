@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Name
-from penstock.api.shapes import Count, Error, Id, NextCursor, Time, says
+from penstock.api.fields import Name, says
+from penstock.api.shapes import Count, Error, Id, NextCursor, Time
 from penstock.domain.delivery import Outcome
 from penstock.domain.effect import Channel
 from penstock.domain.letter import Message, Resolution
@@ -165,7 +165,9 @@ class Delivery(TypedDict):
         str | None, says("The rule of the configuration that asked for it; null: `notify`.", None)
     ]
     created_at: Annotated[Time, says("When that ended.", _DIED)]
-    tries: Annotated[Count, says("How often it was tried.", 1)]
+    tries: Annotated[
+        Count, says("How often it was tried; without tries in whose midst a replica died.", 1)
+    ]
     outcome: Annotated[
         Outcome,
         says(

@@ -1,11 +1,9 @@
 """Dead letters and deliveries as they are answered."""
 
-from datetime import datetime
 from typing import Any
 
-import orjson
-
 from penstock.api.problems import problem_of
+from penstock.api.views import fragment, id_text, moment
 from penstock.clock import rfc3339
 from penstock.domain import ids
 from penstock.domain.delivery import DeliveryView, EndpointView, endpoint_id, masked
@@ -20,12 +18,12 @@ def letter(view: LetterView) -> dict[str, Any]:
         "attempt": view.attempt,
         "queue": view.queue,
         "kind": view.kind,
-        "error": _fragment(view.error),
+        "error": fragment(view.error),
         "error_type": view.error_type,
         "fingerprint": view.fingerprint,
         "reason": view.reason,
         "died_at": rfc3339(view.died_at),
-        "resolved_at": _time(view.resolved_at),
+        "resolved_at": moment(view.resolved_at),
         "resolution": view.resolution,
         "resolved_by": view.resolved_by,
         "delivery": view.message,
@@ -37,7 +35,7 @@ def group(view: GroupView) -> dict[str, Any]:
         "job_id": ids.text(view.job),
         "attempt": view.attempt,
         "queue": view.queue,
-        "error": _fragment(view.error),
+        "error": fragment(view.error),
     }
     return {
         "fingerprint": view.fingerprint,
@@ -66,8 +64,8 @@ def delivery(view: DeliveryView) -> dict[str, Any]:
         "endpoint_id": endpoint_id(view.endpoint),
         "message_id": view.dedupe,
         "event": view.event,
-        "job_id": None if view.job is None else ids.text(view.job),
-        "workflow_id": None if view.workflow is None else ids.text(view.workflow),
+        "job_id": id_text(view.job),
+        "workflow_id": id_text(view.workflow),
         "attempt": view.attempt,
         "state": view.state,
         "rule": view.rule,
@@ -75,10 +73,10 @@ def delivery(view: DeliveryView) -> dict[str, Any]:
         "tries": view.tries,
         "outcome": view.outcome,
         "error": view.error,
-        "next_try_at": _time(view.due_at),
+        "next_try_at": moment(view.due_at),
         "waits_for": None if view.waits_for is WaitsFor.ASKED else view.waits_for,
-        "part_of": None if view.part_of is None else ids.text(view.part_of),
-        "finished_at": _time(view.finished_at),
+        "part_of": id_text(view.part_of),
+        "finished_at": moment(view.finished_at),
     }
 
 
@@ -87,7 +85,7 @@ def endpoint(view: EndpointView) -> dict[str, Any]:
         **enabled(view.endpoint, view.channel),
         "failing_since": rfc3339(view.failing_since),
         "failures": view.failures,
-        "disabled_at": _time(view.disabled_at),
+        "disabled_at": moment(view.disabled_at),
         "error": view.error,
     }
 
@@ -99,11 +97,3 @@ def enabled(endpoint: str, channel: str) -> dict[str, Any]:
 def endpoint_key(view: EndpointView) -> bytes:
     """Where it stands in the list: cursors hold no URLs."""
     return bytes.fromhex(endpoint_id(view.endpoint))
-
-
-def _fragment(text: str | None) -> orjson.Fragment | None:
-    return None if text is None else orjson.Fragment(text)
-
-
-def _time(at: datetime | None) -> str | None:
-    return None if at is None else rfc3339(at)

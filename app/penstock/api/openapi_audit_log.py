@@ -6,10 +6,10 @@ from typing import Annotated, Any
 from typing_extensions import TypedDict
 
 from penstock.api import audit_log
-from penstock.api.fields import Name
+from penstock.api.fields import Name, says
 from penstock.api.openapi_parts import Call, Gives
 from penstock.api.routes import Handler
-from penstock.api.shapes import Id, NextCursor, Time, says
+from penstock.api.shapes import Id, NextCursor, Time
 from penstock.domain.audit_log import Action, EntryOutcome, Object
 from penstock.domain.caller import Role
 

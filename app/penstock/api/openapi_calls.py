@@ -206,7 +206,8 @@ CALLS: Mapping[Handler, Call] = {
         "How many replicas should there be?",
         "By the age of what waits, how quickly jobs end and how many slots are taken, over all "
         "replicas; see `autoscale.*` of the settings. Never 0 while a job runs or waits to be "
-        "started. Made for KEDA's `metrics-api` scaler (`valueLocation: desired_replicas`).",
+        "started, be it of a kind that no living replica knows: one that is scaled to 0 may. "
+        "Made for KEDA's `metrics-api` scaler (`valueLocation: desired_replicas`).",
         {200: Gives("What there is to do, and by how many.", shapes.Autoscale)},
     ),
     health.livez: Call(

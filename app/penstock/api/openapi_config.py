@@ -13,7 +13,9 @@ CALLS_OF_CONFIG: Mapping[Handler, Call] = {
         "settings",
         "Look at the settings",
         "Every setting of the replica that answers, with its source; secrets are masked. Where what"
-        " was read last was refused, `refused` says why, and older settings count.",
+        " was read last was refused, `refused` says why, and older settings count. They are of the "
+        "whole server: an admin whose token is limited to queues sees them too, but of what is set "
+        "for single queues (`queues.<name>`) only that of his own.",
         {200: Gives("The settings.", shapes.Config)},
     ),
     config.reload: Call(
@@ -22,7 +24,8 @@ CALLS_OF_CONFIG: Mapping[Handler, Call] = {
         "Read the settings again",
         "Has every replica read its settings again, which it also does by itself: when a file "
         "changes, and every `config.poll_s`. All of them count at once or none does. The answer is "
-        "that of the replica that was asked.",
+        "that of the replica that was asked, within 20 s: where what settings come from (files, "
+        "SSM) hangs for so long, it says so and the old ones count.",
         {200: Gives("What changed, and what waits for a restart.", shapes.Reloaded)},
         problems=("settings-refused",),
     ),

@@ -65,8 +65,9 @@ CALLS_OF_DELIVERIES: Mapping[Handler, Call] = {
         "testNotification",
         "notifications",
         "Send a test",
-        "Sends a message of type `penstock.test.v1`, which tells of nothing. Look at the delivery "
-        "to see what becomes of it.",
+        "Sends a message of type `penstock.test.v1`, which tells of nothing, to a webhook, to an "
+        "address, or to whom a rule of the configuration tells: at once, whatever the rule says of "
+        "quiet hours, throttling and groups. Look at the delivery to see what becomes of it.",
         {202: Gives("The delivery.", shapes.Delivery, example=_TEST)},
         samples={"webhook": {"webhook": "https://example.com/hook"}},
     ),

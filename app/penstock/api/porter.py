@@ -191,16 +191,11 @@ def _terms(door: Door) -> dict[Takes, Terms]:
     many = replace(one, max_bytes=limits.batch_body_max_bytes, items=items)
     graph_ = replace(many, items=replace(items, items_max=graph.JOBS_MAX))
     return {
+        **dict.fromkeys(Takes, one),
         Takes.NOTHING: replace(one, max_bytes=_NOTHING_MAX_BYTES),
-        Takes.JOB: one,
         Takes.BATCH: many,
         Takes.WORKFLOW: graph_,
         Takes.MORE: graph_,
-        Takes.RETRY: one,
-        Takes.REPLAY: one,
-        Takes.REPLAYS: one,
-        Takes.ENDPOINT: one,
-        Takes.TEST: one,
     }
 
 

@@ -8,6 +8,7 @@ typo must not widen a query.
 import base64
 import binascii
 import re
+import struct
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
@@ -25,6 +26,7 @@ from penstock.domain.audit_log import OBJECT_MAX, Action, EntryOutcome, Object
 from penstock.domain.caller import Caller
 from penstock.domain.delivery import Outcome
 from penstock.domain.effect import Channel
+from penstock.domain.ids import BYTES
 from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
 
@@ -33,6 +35,8 @@ REPEATS_MAX = 100  # values of one name
 _ECHO_MAX = 64  # characters of a caller's own names that we repeat
 _BOUND_BYTES = 8  # of a cursor: the query that it belongs to
 _POSITION_MAX = 64  # bytes of a cursor: where the last page ended
+
+_PLACE = struct.Struct(f">q{BYTES}s")  # microseconds since 1970, id
 
 _EPOCH, _US, _US_MAX = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1), 2**57
 
@@ -226,6 +230,21 @@ class Cursors:
         if not is_ours or not position or size not in (None, len(position)):
             raise _bad_cursor()
         return position
+
+    def place(self) -> tuple[datetime, bytes] | None:
+        """As `position`, in a list by time and id."""
+        position = self.position(_PLACE.size)
+        if position is None:
+            return None
+        at, id_ = _PLACE.unpack(position)
+        return instant_of(at), id_
+
+    def behind(self, place: tuple[datetime, bytes] | None) -> str | None:
+        """The cursor for the page after this place; None where there is none."""
+        if place is None:
+            return None
+        at, id_ = place
+        return self.cursor(_PLACE.pack(us_of(at), id_))
 
     def cursor(self, position: bytes) -> str:
         """The cursor for the page after this position."""

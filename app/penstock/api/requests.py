@@ -1,7 +1,7 @@
 """The span of a request: SERVER, a child of the caller's, and current until it is answered.
 
-Only while tracing is on, and only for calls of the API: probes and scrapes would drown it. What a
-submission stores of its trace is this span.
+Only while tracing is on, and only for calls of the API: probes and scrapes would drown it. One that
+nobody would keep isn't made. What a submission stores of its trace is this span.
 """
 
 from http import HTTPStatus
@@ -19,12 +19,15 @@ _API = "/v1/"
 def begun(request: web.BaseRequest, about: scope.Request) -> Begun | None:
     if not request.raw_path.startswith(_API):
         return None
+    callers = traces.sent(request.headers)
+    if callers is None and not tracing.has_room():
+        return None
     attributes = {
         "http.request.method": request.method,
         "url.scheme": request.scheme,
         "penstock.request.id": about.request_id,
     }
-    within = Within(traces.sent(request.headers), enters=True)
+    within = Within(callers, enters=True)
     span = tracing.begin(request.method, SERVER, attributes, within)
     about.trace_id = id_of(span.trace)
     return span

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Name
+from penstock.api.fields import Name, says
 from penstock.domain.attempt import Outcome
 from penstock.domain.job import OnLost, State
 from penstock.domain.retry import Curve, Jitter
@@ -29,11 +29,6 @@ NextCursor = Annotated[
     str | None,
     Field(description="Where the next page begins; null: this is the last.", examples=[None]),
 ]
-
-
-def says(description: str, example: Any) -> Any:
-    """What a field means, and what it may be."""
-    return Field(description=description, examples=[example])
 
 
 class Backoff(TypedDict):
@@ -92,7 +87,14 @@ class _JobBasics(TypedDict):
         Time, says("When it is or was due: first run or retry.", "2026-11-18T11:06:40.000Z")
     ]
     expires_at: Annotated[Time | None, says("Cancelled if it hasn't started by then.", None)]
-    created_at: Annotated[Time, says("When it was submitted.", "2026-11-18T11:06:40.000Z")]
+    created_at: Annotated[
+        Time,
+        says(
+            "When it was submitted; of one that a job submitted, when that job was: it has the "
+            "same id, and so the same place in lists, however often that job runs.",
+            "2026-11-18T11:06:40.000Z",
+        ),
+    ]
     started_at: Annotated[
         Time | None, says("When the last attempt began.", "2026-11-18T11:06:40.007Z")
     ]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from itertools import islice
+from math import inf
 from typing import Any
 
 from pydantic import ValidationError
@@ -50,12 +51,13 @@ _MISPLACED = "a reference may stand in the payloads of a workflow's jobs, nowher
 @dataclass(frozen=True, slots=True)
 class Origin:
     """Where the jobs of a request come from. `suspect`: see `bodies.Body`. `workflow_id`: whose
-    jobs they are."""
+    jobs they are. `traced_max`: so many of them are in the trace."""
 
     created_by: str
     traceparent: str | None
     suspect: bool
     workflow_id: JobId | None = None
+    traced_max: float = inf
 
 
 @dataclass(slots=True)
@@ -96,6 +98,7 @@ class Intake:
         self._around = _Around(0 if form is JOB else 1)
         self._places: dict[tuple[str, str], str] = {}  # of unique keys
         self._seen: Looked | None = None
+        self._traced = 0
         self.suspect = origin.suspect
         self.faults: list[Fault] = []
         self.twins: list[Fault] = []
@@ -180,7 +183,7 @@ class Intake:
             timeout_s=body.get("timeout_s", defaults.timeout_s),
             on_lost=OnLost(body["on_lost"]) if "on_lost" in body else defaults.on_lost,
             tags=tuple(body["tags"]) if "tags" in body else (),
-            traceparent=self._origin.traceparent,
+            traceparent=self._origin.traceparent and self._trace(),
             created_by=self._origin.created_by,
             workflow_id=self._origin.workflow_id,
             name=body.get("name"),
@@ -190,6 +193,10 @@ class Intake:
             notify=notices.text(body["notify"]) if "notify" in body else _notice(defaults.notify),
             follows=ALL if body.keys().isdisjoint(FOLLOWED) else _follows(body),
         )
+
+    def _trace(self) -> str | None:
+        self._traced += 1
+        return self._origin.traceparent if self._traced <= self._origin.traced_max else None
 
     def _queue(self, body: Mapping[str, Any]) -> str:
         return self._recipe.terms.of(body["kind"], body.get("queue")).queue

@@ -96,7 +96,8 @@ def _entry(ask: Ask, jobs: Sequence[NewJob], *, is_one: bool) -> Entry | None:
 
 async def _taken(ask: Ask, values: list[Any], now_ms: int | None) -> Taken:
     headers, body = ask.request.headers, ask.body
-    origin = Origin(ask.caller.sub, traces.kept(headers), suspect=body.suspect)
+    kept = traces.kept(headers, len(values))
+    origin = Origin(ask.caller.sub, kept.trace, body.suspect, traced_max=kept.jobs_max)
     intake = Intake(ask.door.recipe, origin, now_ms)
     if values[0] is body.value:
         jobs = [await take_one(intake, body, ask.door.pace)]

@@ -57,8 +57,8 @@ def job(view: JobView) -> dict[str, Any]:
         "state": view.state,
         "priority": view.priority,
         "payload": orjson.Fragment(view.payload),
-        "result": _fragment(view.result),
-        "error": _fragment(view.error),
+        "result": fragment(view.result),
+        "error": fragment(view.error),
         "attempt": view.attempt,
         "failures": view.failures,
         "crashes": view.crashes,
@@ -68,17 +68,17 @@ def job(view: JobView) -> dict[str, Any]:
         "timeout_s": float(view.timeout_s),
         "run_at": rfc3339(view.run_at),
         "created_at": rfc3339(view.created_at),
-        "started_at": _time(view.started_at),
-        "finished_at": _time(view.finished_at),
+        "started_at": moment(view.started_at),
+        "finished_at": moment(view.finished_at),
         "tags": view.tags,
         "cancel_reason": view.reason if view.state is State.CANCELLED else None,
-        "worker": _id(view.worker),
+        "worker": id_text(view.worker),
         "traceparent": parent_of(view.traceparent),
         "created_by": view.created_by,
         "unique_key": view.unique_key,
-        "expires_at": _time(view.expires_at),
+        "expires_at": moment(view.expires_at),
         "progress": _progress(view.progress),
-        "workflow_id": _id(view.workflow_id),
+        "workflow_id": id_text(view.workflow_id),
         "name": view.name,
         "depends_on": view.depends_on,
         "run_if": view.run_if,
@@ -167,8 +167,8 @@ def workflow(view: WorkflowView) -> dict[str, Any]:
         "halt": view.halt,
         "counts": {state.value: view.counts.get(state, 0) for state in State},
         "created_at": rfc3339(created_at),
-        "finished_at": _time(view.finished_at),
-        "held_by": _id(view.held_by),
+        "finished_at": moment(view.finished_at),
+        "held_by": id_text(view.held_by),
         "notify": _notify(view.notify),
         "traceparent": parent_of(view.traceparent),
         "created_by": view.created_by,
@@ -188,8 +188,8 @@ def member(view: MemberView) -> dict[str, Any]:
         "run_if": view.run_if,
         "attempt": view.attempt,
         "created_at": rfc3339(created_at),
-        "started_at": _time(view.started_at),
-        "finished_at": _time(view.finished_at),
+        "started_at": moment(view.started_at),
+        "finished_at": moment(view.finished_at),
     }
 
 
@@ -211,10 +211,10 @@ def attempt(view: AttemptView) -> dict[str, Any]:
         "attempt": view.attempt,
         "worker": ids.text(view.worker),
         "started_at": rfc3339(view.started_at),
-        "finished_at": _time(view.finished_at),
+        "finished_at": moment(view.finished_at),
         "outcome": view.outcome,
-        "error": _fragment(view.error),
-        "next_run_at": _time(view.next_run_at),
+        "error": fragment(view.error),
+        "next_run_at": moment(view.next_run_at),
     }
 
 
@@ -280,13 +280,13 @@ def _notify(text: str | None) -> list[dict[str, Any]]:
     return wishes
 
 
-def _fragment(text: str | None) -> orjson.Fragment | None:
+def fragment(text: str | None) -> orjson.Fragment | None:
     return None if text is None else orjson.Fragment(text)
 
 
-def _id(id_: bytes | None) -> str | None:
+def id_text(id_: bytes | None) -> str | None:
     return None if id_ is None else ids.text(id_)
 
 
-def _time(at: datetime | None) -> str | None:
+def moment(at: datetime | None) -> str | None:
     return None if at is None else rfc3339(at)

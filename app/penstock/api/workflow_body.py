@@ -2,12 +2,12 @@
 documents them. Its jobs are validated one by one, by `job_body.MEMBER`.
 """
 
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Printable
+from penstock.api.fields import Printable, says
 from penstock.api.job_body import JobName, MemberBody
 from penstock.api.notices import Notify
 from penstock.domain.graph import EDGES_MAX, JOBS_MAX, NAME_CHARS_MAX
@@ -18,14 +18,10 @@ _CLOSED = ConfigDict(extra="forbid", strict=True)
 WorkflowName = Annotated[Printable, Field(max_length=NAME_CHARS_MAX)]
 
 
-def _says(description: str) -> Any:
-    return Field(description=description)
-
-
 _Members = Annotated[
     list[MemberBody],
     Field(min_length=1, max_length=JOBS_MAX),
-    _says(f"Stored all or none. They may have {EDGES_MAX:,} dependencies together."),
+    says(f"Stored all or none. They may have {EDGES_MAX:,} dependencies together."),
 ]
 
 
@@ -33,11 +29,11 @@ _Members = Annotated[
 class Head(TypedDict):
     """A workflow without its jobs."""
 
-    name: Annotated[WorkflowName, _says("What to call it; others may be called the same.")]
+    name: Annotated[WorkflowName, says("What to call it; others may be called the same.")]
     on_failure: NotRequired[
         Annotated[
             Literal["continue", "stop"],
-            _says(
+            says(
                 "When a job is `dead`: go on with what doesn't depend on it (the default), or "
                 "cancel all that hasn't started, but for jobs whose `run_if` is `all_finished`, "
                 "`any_failed` or `all_failed`."
@@ -77,13 +73,13 @@ class RetryBody(TypedDict, total=False):
         list[JobName],
         FailFast(),
         Field(alias="from", min_length=1, max_length=FROM_MAX),
-        _says(
+        says(
             "Names of jobs: only these, and what depends on them. Of them, too, only what didn't "
             "succeed runs again: a job that succeeded is kept even if it is named, and so is a "
             "clean-up (`all_finished`) that is done."
         ),
     ]
-    dry_run: Annotated[bool, _says("Only tell what would run again.")]
+    dry_run: Annotated[bool, says("Only tell what would run again.")]
 
 
 HEAD: TypeAdapter[Head] = TypeAdapter(Head)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from penstock.api.fields import Name
-from penstock.api.shapes import Count, Counts, Id, NextCursor, Notice, Time, says
+from penstock.api.fields import Name, says
+from penstock.api.shapes import Count, Counts, Id, NextCursor, Notice, Time
 from penstock.domain.job import State
 from penstock.domain.workflow import Halt, OnFailure, WorkflowState
 

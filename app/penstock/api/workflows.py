@@ -62,7 +62,7 @@ async def create(ask: Ask) -> web.Response:
         head["name"],
         OnFailure(head.get("on_failure", OnFailure.CONTINUE)),
         ask.caller.sub,
-        traces.kept(ask.request.headers),
+        traces.kept(ask.request.headers).trace,
         notify=notices.text(head.get("notify", ())),
     )
     ask.room.foresee(ask.body.size + _MEMBER_BYTES * len(values))
@@ -161,7 +161,8 @@ async def retry(ask: Ask) -> web.Response:
 
 async def _taken(ask: Ask, values: list[Any], id_: JobId, now_ms: int | None) -> Taken:
     """The jobs of a request, as those of this workflow."""
-    origin = Origin(ask.caller.sub, traces.kept(ask.request.headers), ask.body.suspect, id_)
+    kept = traces.kept(ask.request.headers, len(values))
+    origin = Origin(ask.caller.sub, kept.trace, ask.body.suspect, id_, kept.jobs_max)
     intake = Intake(ask.door.recipe, origin, now_ms, MEMBER)
     jobs = await take_all(intake, values, ask.door.pace)
     names = {job.name for job in jobs}

@@ -90,8 +90,8 @@ class Changes:
         return moved is not None
 
     async def retry(self, id_: JobId, renewal: Renewal = RETRY) -> None:
-        """Gives an ended job that didn't succeed a new life; in a workflow, also what lies
-        downstream of it and didn't; `renewal` says on whose behalf. JobNotFound, WrongState,
+        """Gives an ended job that didn't succeed a new life; in a workflow, also what depends
+        on it and didn't; `renewal` says on whose behalf. JobNotFound, WrongState,
         or DuplicateJob where another job has its unique key by now."""
         with self._health.watch():
             async with self._lanes:

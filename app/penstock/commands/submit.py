@@ -211,7 +211,8 @@ class Submitter:
 
     async def _store_graph(self, one: _Asked) -> None:
         resolution, at, moved = await self._submissions.store_graph(one.submission, again=one.again)
-        self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
+        if one.submission.has_keys:
+            self._metrics.submissions_keyed(_OUTCOMES[type(resolution)]).inc()
         if isinstance(resolution, Store):
             states = standing(resolution.new, moved, at)
             _tell(one, Accepted(at, resolution.ids, resolution.holders, standing=states))

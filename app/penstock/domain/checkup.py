@@ -4,7 +4,7 @@ In: figures of this machine and of the settings. Out: findings. Those about Post
 the work are in `checkup_servers`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -13,6 +13,7 @@ _SKEW_TOLD_S = 1.0
 _DISTINCT_MIN = 10  # characters of a secret; 32 random ones in hexadecimal have 13 or more
 _WORDS = ("changeme", "change-me", "secret", "password", "example", "12345678")
 _FILES_BESIDE = 200  # what a process holds open besides connections: libraries, logs, children
+_SHOWN_MAX = 5  # keys that are named
 _FREE_LOW, _FREE_LEAST = 0.15, 0.05  # of a disk
 
 
@@ -71,6 +72,18 @@ def of_secret(secret: str) -> Finding:
     if any(word in low for word in _WORDS):
         return warning(check, "holds a word that everybody tries first", advice)
     return ok(check, f"{len(secret.encode())} bytes")
+
+
+def of_key_set(kids: Sequence[str | None], passed_over: Sequence[str]) -> Finding:
+    """The keys that others publish for their tokens, and why the rest of them are passed over."""
+    check = "auth.jwks_url"
+    if not kids:
+        why = f": {passed_over[0]}" if passed_over else ""
+        advice = "see whether it is the address of the right key set"
+        return warning(check, f"it holds no key that we can use{why}", advice)
+    named = ", ".join(kid or "without a name" for kid in kids[:_SHOWN_MAX])
+    more = ", …" if len(kids) > _SHOWN_MAX else ""
+    return ok(check, f"{len(kids)} keys ({named}{more})")
 
 
 def of_skew(check: str, ahead_s: float) -> Finding:

@@ -6,8 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from urllib.parse import urlsplit
 
-from penstock.domain.effect import Channel, WaitsFor
-from penstock.domain.ids import JobId
+from penstock.domain.effect import EffectFields, WaitsFor
 
 
 class Outcome(StrEnum):
@@ -20,23 +19,10 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class DeliveryView:
-    """An effect, pending or over. `dedupe` is the id that its receiver sees; `part_of`: the effect
-    whose message tells of it, if not its own."""
+class DeliveryView(EffectFields):
+    """An effect, pending or over, as readers see it. `part_of`: the effect whose message tells of
+    it, if not its own."""
 
-    id: bytes
-    at: datetime
-    channel: Channel
-    endpoint: str
-    dedupe: str
-    event: str
-    job: JobId | None
-    workflow: JobId | None
-    attempt: int
-    state: str
-    reason: str | None
-    rule: str | None
-    tries: int
     outcome: Outcome
     error: str | None
     due_at: datetime | None

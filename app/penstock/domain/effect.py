@@ -297,10 +297,8 @@ class WaitsFor(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Effect:
-    """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
-    one. `group`: the one that it is of; `message`: the effect whose message tells of it, once that
-    is settled; `labels`: of that message, as JSON."""
+class EffectFields:
+    """What an effect tells, pending or over. `dedupe` is the id that its receiver sees."""
 
     id: bytes
     channel: Channel
@@ -315,12 +313,28 @@ class Effect:
     rule: str | None
     at: datetime
     tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Effect(EffectFields):
+    """An effect as it was claimed, `now`, by Postgres' clock, under that lease. `tries` counts this
+    one, and none of which nobody told how it ended; `lapsed`: the last one was such. `group`: the
+    one that it is of; `message`: the effect whose message tells of it, once that is settled;
+    `labels`: of that message, as JSON."""
+
     waits_for: WaitsFor | None = None
     group: bytes | None = None
     message: bytes | None = None
     labels: str | None = None
+    lapsed: bool = False
     now: datetime = _LONG_AGO
     lease: bytes = b""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether it was sent before, and its endpoint did not take it."""
+        waited = self.waits_for is WaitsFor.QUIET and self.tries > 1  # a retry that fell into them
+        return waited or self.waits_for is WaitsFor.RETRY
 
     @property
     def gathers(self) -> bool:
@@ -374,13 +388,18 @@ _WAITS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 50_400.0, 72_000.0, 
 _BROKER_MAX_S = 60.0
 
 
+def is_last_try(effect: Effect) -> bool:
+    """Whether none comes after this one."""
+    return effect.channel is not Channel.DEAD_LETTER and effect.tries > len(_WAITS_S)
+
+
 def wait_s(effect: Effect, delivery: Delivery, chance: float) -> float | None:
     """Seconds until the next try after one that failed; None: there is none. `chance` in [0, 1)
     spreads what failed together over a fifth of the wait."""
+    if is_last_try(effect):
+        return None
     if effect.channel is Channel.DEAD_LETTER:
         wait = min(2.0 ** min(effect.tries - 1, 10), _BROKER_MAX_S)
-    elif effect.tries > len(_WAITS_S):
-        return None
     else:
         wait = max(_WAITS_S[effect.tries - 1], delivery.after_s or 0.0)
     return wait * (1 + 0.2 * chance)

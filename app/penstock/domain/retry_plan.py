@@ -41,7 +41,7 @@ class Again:
 
 def plan_retry(nodes: Sequence[Node], names: Collection[str] | None) -> list[Again]:
     """What runs again, parents before children: all that didn't succeed, or of that only the jobs
-    of these names and what lies downstream of them."""
+    of these names and what depends on them."""
     by_id = {node.id: node for node in nodes}
     wanted = None if names is None else frozenset(names)
     chosen: set[JobId] = set()

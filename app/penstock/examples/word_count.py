@@ -56,7 +56,7 @@ async def word_count(payload: WordCount, ctx: Context) -> dict[str, Any]:
 
 async def _page(url: str, ctx: Context) -> str:
     """The page's readable text. Connection failures are retried by the job's own back-off."""
-    ctx.log.info("fetching", url=url)
+    ctx.log.info("fetching")  # the URL is in the payload, and may hold a token
     page = await ctx.services.http.request(
         "GET", url, timeout_s=ctx.remaining_s(), response_max_bytes=PAGE_MAX_BYTES
     )

@@ -41,14 +41,6 @@ class Handler:
     shape: Shape
     adapter: TypeAdapter[Any] | None  # None: the payload is passed on as it is
 
-    @property
-    def takes_payload(self) -> bool:
-        return self.shape not in (Shape.NOTHING, Shape.CONTEXT)
-
-    @property
-    def takes_context(self) -> bool:
-        return self.shape not in (Shape.NOTHING, Shape.PAYLOAD)
-
     def arguments(self, payload_json: str, ctx: Context) -> tuple[Any, ...]:
         """What the function is called with. Raises BadPayload."""
         shape = self.shape

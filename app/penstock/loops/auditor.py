@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 
 from penstock import clock
+from penstock.loops.turns import Lock, is_ours
 from penstock.store.audit import Audit, Page
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
@@ -38,7 +39,7 @@ class Auditor:
     def __init__(
         self,
         audit: Audit,
-        lock: Callable[[str, float], Awaitable[bool]],
+        lock: Lock,
         metrics: Metrics,
         every_s: float,
     ) -> None:
@@ -65,12 +66,13 @@ class Auditor:
     async def step(self) -> float:
         """One page of each walk, or the looks; the pause until the next step."""
         if not self.every_s:
+            self._metrics.leader("audit").set(0)
             return _OFF_S
         began = clock.monotonic()
-        if not await self._lock("audit", max(_LOCK_S, 2 * self.every_s)):
+        ttl_s = max(_LOCK_S, 2 * self.every_s)
+        if not await is_ours(self._lock, "audit", ttl_s, self._metrics):
             self._stand_by()
             return self.every_s
-        self._metrics.leader("audit").set(1)
         if not self._looked:
             await self._look()
             self._looked = True
@@ -131,7 +133,6 @@ class Auditor:
 
     def _stand_by(self) -> None:
         """Another replica audits: what we found is its to find again, or was mended."""
-        self._metrics.leader("audit").set(0)
         self._begin()
         self._before = {}
         for rule in RULES:

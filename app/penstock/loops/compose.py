@@ -24,7 +24,7 @@ from penstock.store.workflow_reads import WorkflowReads
 
 _AT_ONCE = 20  # jobs read by one statement
 
-_TEST = '{"message":"This is a test: nothing has happened."}'
+_TEST = "This is a test: nothing has happened."
 GONE = Delivery(Fate.DROPPED, "what it tells of is gone")
 
 
@@ -159,7 +159,10 @@ class _Jobs:
 
 def _other(effect: Effect, workflows: Mapping[bytes, Message]) -> Message | Delivery:
     """What tells of a workflow, or of nothing."""
-    return Message(effect, _TEST) if effect.event == TEST_EVENT else workflows.get(effect.id, GONE)
+    if effect.event != TEST_EVENT:
+        return workflows.get(effect.id, GONE)
+    told = {"message": _TEST} if effect.rule is None else {"message": _TEST, "rule": effect.rule}
+    return Message(effect, orjson.dumps(told).decode())
 
 
 def _end(effect: Effect) -> End:

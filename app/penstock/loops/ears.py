@@ -18,7 +18,7 @@ log = get_logger(__name__)
 
 
 class Ears:
-    """Dispatches messages; each callback is set by server.py. Our own wake-ups are passed over."""
+    """Dispatches messages; each callback is set by engine.py. Our own wake-ups are passed over."""
 
     def __init__(self, listener: Listener, origin: str) -> None:
         self._listener = listener

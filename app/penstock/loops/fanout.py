@@ -8,7 +8,6 @@ is passed over.
 """
 
 import asyncio
-import random
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -35,6 +34,7 @@ from penstock.domain.job import NewJob, Started
 from penstock.domain.submission import Submission
 from penstock.handlers.gathered import REFUSED
 from penstock.handlers.text import cut, one_line
+from penstock.loops.backoff import backoff_s
 from penstock.store.jobs import Jobs
 from penstock.telemetry.logs import get_logger
 
@@ -43,8 +43,6 @@ if TYPE_CHECKING:
 
 _LANES = 32  # under way at once; small ones share a transaction
 _IN_A_THREAD = 200  # jobs whose reading is too long for the event loop
-_RETRY_FIRST_S = 0.02
-_RETRY_MAX_S = 0.5
 _TOLD_MAX = 20  # of what is wrong, in an error's details
 _SHOWN_MAX_BYTES = 200
 _LAST_SEQ = 2**31 - 1  # of a log line that comes after all of the handler's
@@ -150,8 +148,7 @@ class Fanout:
                         "children_wait", job_id=text(job.id), why=str(error), failures=failures
                     )
                 failures += 1
-                longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)
-                await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+                await asyncio.sleep(backoff_s(failures))
 
     async def _linked(self, submission: Submission) -> Submission:
         """With the ids of parents that go by their names in a workflow. Raises ValueError."""

@@ -9,7 +9,6 @@ kept.
 """
 
 import asyncio
-import random
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 
@@ -27,6 +26,7 @@ from penstock.domain.errors import (
 )
 from penstock.domain.job import Started
 from penstock.domain.submission import Submission
+from penstock.loops.backoff import backoff_s
 from penstock.loops.held import Held
 from penstock.loops.settle import Outgoing, Settler
 from penstock.queue.shelves import Off
@@ -99,7 +99,7 @@ class Nester:
                     return Ending(Outcome.FAILED, failure=Failure("contended", str(error)))
             except (BadRow, TooManyQueues, DuplicateJob) as error:
                 return _failed(_slug(error), str(error))
-            await asyncio.sleep(min(0.02 * 2 ** min(failures, 10), 0.5) * random.random())
+            await asyncio.sleep(backoff_s(failures))
 
     async def _read(self, job: Started) -> Submission:
         if len(job.payload) <= _IN_A_THREAD_BYTES:

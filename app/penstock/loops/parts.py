@@ -1,4 +1,4 @@
-"""What the loops share: settings, who we are, and the rooms they work with. Made in server.py."""
+"""What the loops share: settings, who we are, and the rooms they work with. Made in engine.py."""
 
 from dataclasses import dataclass
 

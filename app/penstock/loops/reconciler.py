@@ -22,6 +22,7 @@ from penstock.domain.job import Due
 from penstock.loops.mirror import Mirror
 from penstock.loops.missing import Missing
 from penstock.loops.parts import Parts
+from penstock.loops.turns import is_ours
 from penstock.store.line import FIRST_PAGE, BlockedKey, PageKey, Round
 from penstock.telemetry.logs import get_logger
 
@@ -79,8 +80,8 @@ class Reconciler:
 
     async def _look_round(self, reported: set[str]) -> bool:
         """Whether many were missing. One replica does the round, any may begin a rebuild."""
-        mine = await self._parts.shelves.lock("reconcile", _ROUND_S / 2)
-        self._parts.metrics.leader("reconcile").set(mine)
+        lock, metrics = self._parts.shelves.lock, self._parts.metrics
+        mine = await is_ours(lock, "reconcile", _ROUND_S / 2, metrics)
         lines = await self._round.next() if mine else {}
         for one in await self._parts.shelves.survey(sorted(lines.keys() | reported), ()):
             if not one.marked and one.queue not in self._rebuilds:

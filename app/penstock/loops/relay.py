@@ -13,11 +13,21 @@ import secrets
 import traceback
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime
 from urllib.parse import urlsplit
 
 from penstock import chaos, clock
-from penstock.domain.effect import Channel, Delivery, Effect, Fate, Message, WaitsFor, wait_s
+from penstock.domain.effect import (
+    Channel,
+    Delivery,
+    Effect,
+    Fate,
+    Message,
+    WaitsFor,
+    is_last_try,
+    wait_s,
+)
 from penstock.domain.errors import StoreUnavailable
 from penstock.loops import traced
 from penstock.loops.rests import Rests
@@ -158,7 +168,8 @@ class Relay:
         if tried:
             await chaos.point("after_deliver")
         answers = iter(tried)
-        fates = [next(answers) if isinstance(one, Message) else one for one in composed]
+        came = [next(answers) if isinstance(one, Message) else one for one in composed]
+        fates = [_for_good(effect, one) for effect, one in zip(batch, came, strict=True)]
         self._count(fates, clock.monotonic() - began)
         tried_ones = [isinstance(one, Message) for one in composed]
         over, late, held = _sorted(batch, fates, tried_ones)
@@ -189,7 +200,8 @@ class Relay:
             return fates
         finally:
             for span in spans:
-                span.give_up()
+                if span is not None:
+                    span.give_up()
 
     async def _sent(self, messages: Sequence[Message]) -> list[Delivery]:
         try:
@@ -234,6 +246,13 @@ async def _alone(_effect: Effect) -> None:
     """No effect of this channel is one of a group."""
 
 
+def _for_good(effect: Effect, came: Delivery) -> Delivery:
+    """A failure that no other try follows is one for good."""
+    if came.fate is Fate.LATER and is_last_try(effect):
+        return replace(came, fate=Fate.NEVER)
+    return came
+
+
 def _sorted(
     batch: Sequence[Effect], fates: Sequence[Delivery], tried: Sequence[bool]
 ) -> tuple[list[Over], list[Late], list[Held]]:
@@ -250,9 +269,17 @@ def _sorted(
         if one.fate in (Fate.DELIVERED, Fate.DROPPED):
             over.append((effect.id, one.fate, one.error))
             continue
-        after_s = wait_s(effect, one, random.random()) if one.fate is Fate.LATER else None
+        after_s = _after_s(effect, one, was_tried) if one.fate is Fate.LATER else None
         if after_s is None:
             over.append((effect.id, "failed", one.error))
         else:
             late.append((effect.id, after_s, one.error, WaitsFor.RETRY if was_tried else None))
     return over, late, held
+
+
+def _after_s(effect: Effect, one: Delivery, was_tried: bool) -> float | None:
+    """The schedule is for endpoints that fail: what wasn't sent waits as long as whoever kept it
+    back says."""
+    if not was_tried and one.after_s is not None:
+        return one.after_s
+    return wait_s(effect, one, random.random())

@@ -8,8 +8,8 @@ here, the next start reads the same sources.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +66,17 @@ def details_of(reload: Reload) -> dict[str, Any]:
         "changed": list(reload.changed[:_KEYS_MAX]),
         "restart_needed": list(reload.restart_needed[:_KEYS_MAX]),
     }
+
+
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        raise ReloadRefused(
+            f"the settings could not be read within {_READ_MAX_S:g} s: their files, or SSM, hang; "
+            "they are read again by themselves"
+        ) from None
 
 
 async def _unheard(_reload: Reload) -> None:
@@ -137,7 +148,8 @@ class Reloader:
         return POLL if now >= self._poll_at else None
 
     async def reload_all(self, by: str) -> Reload:
-        """Has all replicas do what `reload` does: what came of it here. Raises ReloadRefused."""
+        """Has all replicas do what `reload` does: what came of it here. Raises ReloadRefused, after
+        20 s at the latest: what settings come from may hang, and others may ask for them too."""
         try:
             return await self.reload(by)
         finally:
@@ -149,9 +161,10 @@ class Reloader:
         return await self._reload(by, of_caller=True)
 
     async def _reload(self, by: str, *, of_caller: bool) -> Reload:
-        async with self._one_at_a_time:
+        until = asyncio.get_running_loop().time() + _READ_MAX_S
+        async with self._turn(until):
             try:
-                stamps, read = await self._whole()
+                stamps, read = await self._whole(until)
                 done = self._take(by, of_caller, stamps, read)
             except PenstockError as error:
                 done = self._refused(by, of_caller, str(error))
@@ -168,18 +181,26 @@ class Reloader:
             raise ReloadRefused(done.refusal)
         return done
 
-    async def _whole(self) -> tuple[Stamps, Settings]:
+    @asynccontextmanager
+    async def _turn(self, until: float) -> AsyncIterator[None]:
+        """One at a time. Raises ReloadRefused, which whoever reads meanwhile notes and tells."""
+        with _in_time():
+            async with asyncio.timeout_at(until):
+                await self._one_at_a_time.acquire()
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
+
+    async def _whole(self, until: float) -> tuple[Stamps, Settings]:
         """Reads everything, in a thread: files and networks may hang. While one reading does, none
         is begun beside it."""
-        try:
-            async with asyncio.timeout(_READ_MAX_S):
+        with _in_time():
+            async with asyncio.timeout_at(until):
                 if self._reading is not None:  # what it finds may be old by now
                     await asyncio.wait([self._reading])
                 self._reading = asyncio.create_task(asyncio.to_thread(self._load))
                 return await outlived(self._reading)
-        except TimeoutError:
-            told = f"the settings could not be read within {_READ_MAX_S:g} s"
-            raise ReloadRefused(told) from None
 
     def _load(self) -> tuple[Stamps, Settings]:
         """What a caller asks for is read at once, and again while it changes meanwhile: then it may

@@ -8,7 +8,6 @@ here, what had not committed stands in job_running under our name: the reaper se
 """
 
 import asyncio
-import random
 import traceback
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State
 from penstock.domain.verdict import Verdict
 from penstock.handlers.context import named
+from penstock.loops.backoff import backoff_s
 from penstock.loops.fanout import Fanout
 from penstock.loops.judge import Judge
 from penstock.loops.tallies import count_settled
@@ -49,8 +49,6 @@ from penstock.store.walk import Moved
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
-_RETRY_FIRST_S = 0.02
-_RETRY_MAX_S = 0.5
 _STUCK_S = 30.0
 _REFUSED_MAX = 1000
 
@@ -386,5 +384,4 @@ def _internal_error(outgoing: Outgoing, why: str) -> Outgoing:
 async def _pause(failures: int, error: PenstockError) -> None:
     if failures % 20 == 1:
         log.warning("settlement_waits", why=str(error), failures=failures)
-    longest = min(_RETRY_FIRST_S * 2 ** min(failures, 10), _RETRY_MAX_S)
-    await asyncio.sleep(longest * random.uniform(0.5, 1.0))
+    await asyncio.sleep(backoff_s(failures))

@@ -11,8 +11,9 @@ while something fails, so that successes cost nothing.
 """
 
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
+from penstock import clock
 from penstock.domain.effect import (
     RECOVERED,
     Delivery,
@@ -30,7 +31,7 @@ from penstock.store.rule_marks import Failing, RuleMarks
 from penstock.telemetry.logs import get_logger
 
 _LOOK_S = 2.0
-_UNKNOWN_TRIES = 2  # another replica may know the rule: they are started one after the other
+_UNKNOWN_TRIES = 6  # another replica may know the rule: they are started one after the other
 _UNKNOWN_S = 60.0
 
 log = get_logger(__name__)
@@ -51,6 +52,11 @@ class Sieve:
     def use(self, rules: Iterable[Rule]) -> None:
         """These count from now on."""
         self._rules = {rule.name: rule for rule in rules}
+        self.used_since = clock.monotonic()
+
+    def quiet_ends(self, now: datetime) -> list[tuple[Rule, datetime]]:
+        """When each rule's messages are held no longer: now, where it isn't quiet."""
+        return [(rule, quiet_until(rule.quiet, now) or now) for rule in self._rules.values()]
 
     def rule(self, name: str) -> Rule | None:
         return self._rules.get(name)
@@ -67,7 +73,7 @@ class Sieve:
         if not await self._may_pass(rule, effect, job):
             why = f"the rule told of another one within {rule.throttle_s:g} s"
             return Delivery(Fate.DROPPED, why)
-        return JOINS if rule.group and effect.waits_for is not WaitsFor.RETRY else None
+        return JOINS if rule.group and not effect.has_failed else None
 
     def hold(self, effect: Effect) -> Delivery | None:
         """None: its rule is known, and it isn't quiet, or nobody asks for either."""
@@ -101,8 +107,8 @@ class Sieve:
         return On.DEAD in rule.wish.on or (first and On.FIRST_FAILURE in rule.wish.on)
 
     async def _may_pass(self, rule: Rule, effect: Effect, job: JobView) -> bool:
-        if not rule.throttle_s or effect.event == RECOVERED:
-            return True
+        if not rule.throttle_s or effect.event == RECOVERED or effect.has_failed:
+            return True  # it passed when it was sent first: messages count, not tries
         return await self._marks.may_tell(rule, job.queue, job.kind, effect)
 
     async def _look_for_recovery(self, failing: Failing, rule: Rule) -> None:

@@ -5,12 +5,12 @@ and ends the process (the orchestrator starts it anew; fence and reaper make tha
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from penstock import clock
 from penstock.domain.errors import Unavailable
+from penstock.loops.backoff import backoff_s
 from penstock.telemetry.logs import get_logger
 from penstock.telemetry.metrics import Metrics
 
@@ -86,5 +86,4 @@ def _back_off(loop: Loop, error: Unavailable) -> float:
     loop.failures += 1
     if loop.failures % _LOG_EVERY == 1:
         log.warning("loop_backs_off", loop=loop.name, why=str(error), failures=loop.failures)
-    longest: float = min(_BACKOFF_FIRST_S * 2 ** min(loop.failures - 1, 10), _BACKOFF_MAX_S)
-    return longest * random.uniform(0.5, 1.0)
+    return backoff_s(loop.failures - 1, _BACKOFF_FIRST_S, _BACKOFF_MAX_S)

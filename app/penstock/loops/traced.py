@@ -19,6 +19,7 @@ from penstock.domain.job import Started
 from penstock.domain.trace import is_kept, sound
 from penstock.domain.workflow import LOOSE
 from penstock.handlers.context import Context
+from penstock.settings import environment
 from penstock.settings.tracing import Tracing
 from penstock.telemetry import tracing
 from penstock.telemetry.tracing import CLIENT, CONSUMER, PRODUCER, Begun, Export, Within
@@ -26,15 +27,19 @@ from penstock.telemetry.tracing import CLIENT, CONSUMER, PRODUCER, Begun, Export
 if TYPE_CHECKING:
     from penstock.telemetry.spans import Exported
 
+_SAMPLER = "OTEL_TRACES_SAMPLER"  # who sets it goes by it
 _SYSTEM = {"messaging.system": "penstock"}
 _FAILED = (Outcome.FAILED, Outcome.TIMED_OUT, Outcome.CRASHED, Outcome.LOST)
 
 
-def begun(context: Context) -> Begun:
-    """An attempt begins here; what its handler sends on from now on is this span."""
+def begun(context: Context) -> Begun | None:
+    """An attempt begins here; what its handler sends on from now on is this span. A job without a
+    trace has none: nobody keeps it, so it costs nothing."""
     job = context.job
     trace = sound(job.traceparent)
-    if trace is not None and not is_kept(trace):
+    if trace is None:
+        return None
+    if not is_kept(trace):
         return tracing.passed_through(trace)
     within = Within(trace, is_linked=True, enters=True)
     span = tracing.begin(f"process {job.kind}", CONSUMER, _attributes(job), within)
@@ -58,17 +63,24 @@ def ended(span: Begun, ending: Ending | None) -> None:
         span.end(ending.outcome.value if ending.outcome in _FAILED else None)
 
 
-def deliveries(channel: Channel, messages: Sequence[Message]) -> tuple[list[Begun], list[Message]]:
-    """Their spans, and the messages with these in the place of the submissions' traces."""
+def deliveries(
+    channel: Channel, messages: Sequence[Message]
+) -> tuple[list[Begun | None], list[Message]]:
+    """Their spans, and the messages with these in the place of the submissions' traces. What tells
+    of a job without a trace has none either."""
     spans = [_delivery(channel, one) for one in messages]
-    told = [replace(one, traceparent=span.trace) for one, span in zip(messages, spans, strict=True)]
+    told = [
+        one if span is None else replace(one, traceparent=span.trace)
+        for one, span in zip(messages, spans, strict=True)
+    ]
     return spans, told
 
 
-def delivered(spans: Sequence[Begun], fates: Sequence[Delivery]) -> None:
+def delivered(spans: Sequence[Begun | None], fates: Sequence[Delivery]) -> None:
     for span, one in zip(spans, fates, strict=True):
-        span.told({"penstock.delivery.outcome": one.fate.value})
-        span.end(None if one.fate is Fate.DELIVERED else one.fate.value, one.error or "")
+        if span is not None:
+            span.told({"penstock.delivery.outcome": one.fate.value})
+            span.end(None if one.fate is Fate.DELIVERED else one.fate.value, one.error or "")
 
 
 def export_of(settings: Tracing) -> Export | None:
@@ -80,6 +92,7 @@ def export_of(settings: Tracing) -> Export | None:
         settings.endpoint,
         None if secret is None else secret.get_secret_value(),
         settings.sample_ratio,
+        None if environment().get(_SAMPLER) else settings.per_s,
         settings.timeout_s,
         settings.waiting_max,
     )
@@ -125,8 +138,10 @@ def _attributes(job: Started) -> dict[str, str | int]:
     return told
 
 
-def _delivery(channel: Channel, message: Message) -> Begun:
-    effect = message.effect
+def _delivery(channel: Channel, message: Message) -> Begun | None:
+    effect, trace = message.effect, sound(message.traceparent)
+    if trace is None and (effect.job is not None or effect.workflow is not None):
+        return None
     attributes: dict[str, str | int] = {
         **_SYSTEM,
         "messaging.operation.type": "send",
@@ -138,5 +153,5 @@ def _delivery(channel: Channel, message: Message) -> Begun:
     if effect.job is not None:
         attributes["penstock.job.id"] = ids.text(effect.job)
     kind = CLIENT if channel is Channel.WEBHOOK else PRODUCER
-    within = Within(sound(message.traceparent), is_linked=True)
+    within = Within(trace, is_linked=True)
     return tracing.begin(f"send {channel.value}", kind, attributes, within)

@@ -53,11 +53,11 @@ class Upkeep:
         now = clock.monotonic()
         self._metrics.loop_lag.observe(max(now - self._gauged_at - _GAUGES_S, 0.0))
         self._gauged_at = now
-        lanes = [lane for lane in self._pool.lanes if lane.kinds]
-        free = sum(max(lane.free, 0) for lane in lanes)
-        slots = sum(lane.slots for lane in lanes)
-        self._metrics.slots("free").set(free)
-        self._metrics.slots("busy").set(slots - free)
+        for lane in self._pool.lanes:
+            if lane.kinds:
+                free = max(lane.free, 0)
+                self._metrics.slots(lane.name, "free").set(free)
+                self._metrics.slots(lane.name, "busy").set(lane.slots - free)
         self._metrics.leaked_slots.set(self._pool.leaked())
         alone = [lane for lane in self._pool.lanes if lane.children]
         self._metrics.children("busy").set(sum(len(lane.running) for lane in alone))

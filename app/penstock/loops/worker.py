@@ -8,7 +8,6 @@ before it runs: when Postgres is away just then, it is left to adoption as well.
 """
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -20,6 +19,7 @@ from penstock.domain.job import Started
 from penstock.domain.workflow import KIND, NO_KIN, Kin
 from penstock.handlers.errors import PermanentError, failure_of
 from penstock.handlers.parents import resolved_around
+from penstock.loops.backoff import backoff_s
 from penstock.loops.claims import Claims, Taken
 from penstock.loops.held import Held
 from penstock.loops.nesting import Nester
@@ -144,7 +144,7 @@ class Worker:
                 started = await self._parts.jobs.start(ids, worker)
             except StoreUnavailable:
                 failures += 1
-                await asyncio.sleep(min(0.02 * 2 ** min(failures, 10), 0.5) * random.random())
+                await asyncio.sleep(backoff_s(failures))
                 continue
             if failures:
                 # An earlier sending may have moved some, or does so as long as Postgres lets it.

@@ -37,6 +37,11 @@ class Auth(Section):
     jwt_secret: LongSecret | None = Field(
         None, description="key of the HS256 tokens, 32 bytes at least"
     )
+    previous_secrets: tuple[LongSecret, ...] = Field(
+        (),
+        max_length=3,
+        description="keys of HS256 tokens that are still taken while auth.jwt_secret is changed",
+    )
     # Not repeated in errors: somebody may have put a private key there.
     public_keys: PublicKeys = Field(
         (),
@@ -83,6 +88,12 @@ class Auth(Section):
                 "PENSTOCK_AUTH__JWT_SECRET, or PENSTOCK_AUTH__JWT_SECRET_FILE to a file that holds "
                 "it, or PENSTOCK_AUTH__PUBLIC_KEYS, or PENSTOCK_AUTH__JWKS_URL",
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_one_that_follows(self) -> Self:
+        if self.previous_secrets and self.jwt_secret is None:
+            raise ValueError("auth.previous_secrets goes with auth.jwt_secret: put one there")
         return self
 
     @model_validator(mode="after")

@@ -6,7 +6,7 @@ name, and errors are gathered: all of them are told at once.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,17 +26,26 @@ from penstock.settings.names import (
 
 @dataclass(frozen=True)
 class Found:
-    """`origins`: where each value came from; `errors`: what could not be read."""
+    """`origins`: where each value came from; `within`: where what lies in it did, by its path;
+    `errors`: what could not be read."""
 
     environment: str
     values: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    within: dict[str, Callable[[Path], str]] = field(default_factory=dict)
     errors: list[SettingsError] = field(default_factory=list)
 
     def put(self, key: str, value: object, origin: str) -> None:
         """Remembers a value; a later source wins."""
         self.values[key] = value
         self.origins[key] = origin
+        self.within.pop(key, None)
+
+    def place(self, key: str, inner: Sequence[str] = ()) -> str:
+        """Where a value came from, or what lies at `inner` in it."""
+        if inner and key in self.within:
+            return self.within[key]((*(path_of(key) or (key,)), *inner))
+        return self.origins.get(key, "default")
 
     def put_text(self, key: str, text: str, origin: str, show: Callable[[str], str] = str) -> None:
         """Remembers what a text means for its setting. `show`: how its source names keys."""
@@ -73,6 +82,7 @@ class Found:
                 continue
             elif shape is Shape.VALUE:
                 self.put(key, value, origin_of(here))
+                self.within[key] = origin_of
             elif isinstance(value, dict):
                 self.put_tree(value, origin_of, here)
             else:

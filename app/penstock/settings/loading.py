@@ -200,7 +200,7 @@ def _problems(error: ErrorDetails, found: Found, section: str) -> Iterator[str]:
         told = f"{key} is required: set {name}, or {name}_FILE to a file that holds it"
         yield from _unless_unread(key, told, found)
     else:
-        yield _wrong(key, f"{inner}: {text}" if inner else text, found)
+        yield _wrong(key, inner, text, found)
 
 
 def _unless_unread(keys: str, told: str, found: Found) -> Iterator[str]:
@@ -209,13 +209,13 @@ def _unless_unread(keys: str, told: str, found: Found) -> Iterator[str]:
         yield told
 
 
-def _parted(loc: list[str]) -> tuple[str | None, str]:
+def _parted(loc: list[str]) -> tuple[str | None, list[str]]:
     """The setting that a place of pydantic's lies in, and the rest of it."""
     for n in range(len(loc), 0, -1):
         key = ".".join(loc[:n])
         if (path := path_of(key)) is not None and list(path) == loc[:n]:
-            return key, ".".join(loc[n:])
-    return None, ""
+            return key, loc[n:]
+    return None, []
 
 
 def _places(text: str, loc: list[str], found: Found) -> str:
@@ -237,9 +237,9 @@ def _said(message: str) -> str:
     return _SHOULD.sub("it should ", message.removeprefix("Value error, "))
 
 
-def _wrong(key: str, text: str, found: Found) -> str:
+def _wrong(key: str, inner: list[str], text: str, found: Found) -> str:
     info = field_of(key)
     assert info is not None  # nobody calls it for another
     given = f" = {_cut(repr(found.values.get(key)))}" if is_told(info) else ""
-    source = found.origins.get(key, "default")
-    return f"{source}: {key}{given}: {text} ({info.description})"
+    at = f"{'.'.join(inner)}: " if inner else ""
+    return f"{found.place(key, inner)}: {key}{given}: {at}{text} ({info.description})"

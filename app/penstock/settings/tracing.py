@@ -43,7 +43,15 @@ class Tracing(Section):
         ge=0,
         le=1,
         description="share of the traces begun here that are kept; unset = OTEL_TRACES_SAMPLER, "
-        "or all",
+        "or per_s",
+    )
+    per_s: float = Field(
+        20,
+        gt=0,
+        le=1_000_000,
+        description="traces begun here that are kept a second by each replica, where neither "
+        "sample_ratio nor OTEL_TRACES_SAMPLER is set, five times as many at once; further jobs of "
+        "a batch count like a trace",
     )
     timeout_s: float = Field(10, ge=0.1, le=60, description="longest time to send spans")
     waiting_max: int = Field(

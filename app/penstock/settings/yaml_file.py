@@ -27,7 +27,7 @@ _MERGE = "tag:yaml.org,2002:merge"
 
 @dataclass(frozen=True)
 class YamlFile:
-    """`lines`: of the names in its mappings, by their path."""
+    """`lines`: of the names in its mappings and the items of its lists, by their path."""
 
     name: str
     tree: dict[Any, Any] = field(default_factory=dict)
@@ -35,7 +35,9 @@ class YamlFile:
     errors: list[SettingsError] = field(default_factory=list)
 
     def place(self, path: names.Path) -> str:
-        """`config/base.yaml:14`, as editors take it."""
+        """`config/base.yaml:14`, as editors take it; of what isn't there, where it would be."""
+        while path not in self.lines and path:
+            path = path[:-1]
         return f"{self.name}:{self.lines[path]}"
 
 
@@ -110,7 +112,9 @@ def _inner(node: yaml.Node) -> Iterator[yaml.Node]:
 def _built(loader: yaml.SafeLoader, node: yaml.Node, path: names.Path, file: YamlFile) -> Any:
     """The value of a node. Names are taken as they are written: `on` is no yes, 1.0 no number."""
     if isinstance(node, yaml.SequenceNode):
-        return [_built(loader, item, (*path, str(n)), file) for n, item in enumerate(node.value)]
+        items = [((*path, str(n)), item) for n, item in enumerate(node.value)]
+        file.lines.update((here, item.start_mark.line + 1) for here, item in items)
+        return [_built(loader, item, here, file) for here, item in items]
     if not isinstance(node, yaml.MappingNode):
         return _scalar(loader, node, file)
     _tell_twins(node, path, file)

@@ -32,11 +32,10 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """The oldest due job of a line that is served: since when, and whether it could have begun: one
-    after it runs, or a worker that serves it runs nothing."""
+    """The oldest due job of a line that is served, and whether it could have begun: one after it
+    runs, or a worker that serves it runs nothing."""
 
     job: str
-    due_s: float
     passed_over: bool
 
 
@@ -107,14 +106,12 @@ class Audit:
         """The heads of lines that have been due for so long, where somebody serves the line."""
         workers = await self._pg.read("audit_workers", _WORKERS)
         found = []
-        for queue, kind, id_, due_s, overtaken in await self._pg.read(
-            "audit_heads", _LINES, older_s
-        ):
+        for queue, kind, id_, overtaken in await self._pg.read("audit_heads", _LINES, older_s):
             idle = [
                 is_idle
                 for queues, kinds, is_idle in workers
                 if kind in kinds and any(fnmatchcase(queue, glob) for glob in queues)
             ]
             if idle:
-                found.append(Waiting(ids.text(JobId(id_)), due_s, overtaken or any(idle)))
+                found.append(Waiting(ids.text(JobId(id_)), overtaken or any(idle)))
         return found

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 from penstock.domain.audit_log import Entry
 from penstock.domain.delivery import DeliveryView, EndpointView, Outcome, endpoint_id
-from penstock.domain.effect import TEST_EVENT, Channel, WaitsFor
+from penstock.domain.effect import TEST_EVENT, Channel
 from penstock.domain.ids import JobId
+from penstock.store import rows
 from penstock.store.audit_log import note, small_change
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -89,14 +90,19 @@ class Deliveries:
         return bool(found)
 
     async def add_test(
-        self, id_: bytes, channel: Channel, endpoint: str, entry: Entry | None = None
+        self,
+        id_: bytes,
+        channel: Channel,
+        endpoint: str,
+        rule: str | None = None,
+        entry: Entry | None = None,
     ) -> None:
-        """Sends a message that tells of nothing."""
+        """Sends a message that tells of nothing, by itself or as if by a rule."""
         dedupe = f"test:{id_.hex()}"
         with self._health.watch():
             async with small_change(self._pg) as transaction:
                 await transaction.rows(
-                    "add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT
+                    "add_test_effect", id_, channel, endpoint, dedupe, TEST_EVENT, rule
                 )
                 await note(transaction, entry)
 
@@ -154,23 +160,10 @@ def _place(row: Record) -> Place:
 
 def _view(row: Record) -> DeliveryView:
     return DeliveryView(
-        id=row["effect_id"],
-        at=row["at"],
-        channel=Channel(row["channel"]),
-        endpoint=row["endpoint"],
-        dedupe=row["dedupe"],
-        event=row["event"],
-        job=row["job_id"],
-        workflow=row["workflow_id"],
-        attempt=row["attempt"],
-        state=row["state"],
-        reason=row["reason"],
-        rule=row["rule"],
-        tries=row["tries"],
+        **rows.effect_fields(row),
         outcome=Outcome(row["outcome"]),
         error=row["error"],
         due_at=row["due_at"],
         finished_at=row["finished_at"],
-        waits_for=WaitsFor(row["waits_for"]) if row["waits_for"] else None,
         part_of=row["part_of"],
     )

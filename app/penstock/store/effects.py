@@ -16,6 +16,7 @@ from penstock.domain.effect import (
     EndedWorkflow,
     NewEffect,
     Policy,
+    Rule,
     WaitsFor,
     fingerprint,
     of_workflow,
@@ -24,6 +25,7 @@ from penstock.domain.effect import (
 from penstock.domain.ids import JobId
 from penstock.domain.job import State
 from penstock.domain.workflow import WorkflowState
+from penstock.store import rows
 from penstock.store.postgres import Postgres, Record, Transaction
 
 _GIVEN_UP = 1000  # at once
@@ -32,12 +34,12 @@ _GIVEN_UP = 1000  # at once
 @dataclass(frozen=True, slots=True)
 class Waiting:
     """What a channel has to deliver: how much, how old the oldest is that its rule doesn't hold,
-    how many wait for the end of quiet hours, and for others of their groups."""
+    how many wait for the end of quiet hours, and for others of their groups. NaN: nobody knows."""
 
-    count: int
+    count: float
     oldest_s: float
-    quiet: int
-    gathering: int
+    quiet: float
+    gathering: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,23 @@ class Effects:
         """(id, end of quiet hours) each."""
         ids, ends = [list(it) for it in zip(*held, strict=True)]
         await self._pg.rows("hold_effects", ids, lease, ends)
+
+    async def now(self) -> datetime:
+        """By Postgres' clock."""
+        at: datetime = (await self._pg.rows("now"))[0][0]
+        return at
+
+    async def hasten(self, ends: Sequence[tuple[Rule, datetime]], count: int) -> int:
+        """Has what these rules hold for longer than till then due earlier; how many, `count` at
+        most."""
+        columns = [
+            [rule.name for rule, _ in ends],
+            [rule.wish.channel for rule, _ in ends],
+            [rule.wish.endpoint for rule, _ in ends],
+            [until for _, until in ends],
+            [rule.group.wait_s if rule.group else 0.0 for rule, _ in ends],
+        ]
+        return len(await self._pg.rows("hasten_held", *columns, count))
 
     async def give_up_unserved(self, channel: Channel, unserved_s: float, why: str) -> int:
         """Ends what nobody has tried for so long; how many, of which there may be more."""
@@ -179,25 +198,12 @@ def effect_columns(effects: Sequence[NewEffect]) -> list[list[object]]:
 
 
 def _effect(row: Record) -> Effect:
-    waits_for = row["waits_for"]
     return Effect(
-        id=row["effect_id"],
-        channel=Channel(row["channel"]),
-        endpoint=row["endpoint"],
-        dedupe=row["dedupe"],
-        event=row["event"],
-        job=row["job_id"],
-        workflow=row["workflow_id"],
-        attempt=row["attempt"],
-        state=row["state"],
-        reason=row["reason"],
-        rule=row["rule"],
-        at=row["at"],
-        tries=row["tries"],
-        waits_for=None if waits_for is None else WaitsFor(waits_for),
+        **rows.effect_fields(row),
         group=row["group_id"],
         message=row["message_id"],
         labels=row["labels"],
+        lapsed=row["lapsed"],
         now=row["now"],
         lease=row["lease"],
     )

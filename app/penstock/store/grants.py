@@ -1,13 +1,14 @@
 """What a replica needs to do in the database, for a role that isn't the owner of the tables.
 
 In: the owner's DSN, who migrates, and the name of the role that replicas log in as. Out: rights on
-the tables that the migrations made, by name; no DDL, no TRUNCATE, and of the audit log reading and
+the tables that the migrations made and the catalogue has, by name (others may lie in the same
+schema); no DDL, no TRUNCATE, and of the audit log reading and
 adding only. Safe to repeat, which a migration that adds a table calls for. All in one transaction:
 if we die here, nothing has changed.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import asyncpg
 
@@ -17,7 +18,7 @@ from penstock.store import queries
 from penstock.store.migrate import files
 from penstock.store.postgres import translated
 
-_MADE = re.compile(r"^CREATE TABLE (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
+_MADE = re.compile(r"^CREATE (?:UNLOGGED )?TABLE (?:IF NOT EXISTS )?(\w+)", re.MULTILINE)
 _LOG = "audit_log"  # added to and read; who could give a time could forge one
 _HISTORY = "schema_migrations"  # read
 _FUNCTIONS = ("job_unique_id", "audit_log_prune")
@@ -48,7 +49,8 @@ async def _grant(con: "asyncpg.Connection[asyncpg.Record]", role: str) -> str | 
         )
     schema, name = (await con.fetch(sql["own_schema"]))[0]
     columns = ", ".join(row[0] for row in await con.fetch(sql["columns_to_fill"], _LOG))
-    for statement in _rights(_quoted(role), _quoted(name), columns):
+    tables = [row[0] for row in await con.fetch(sql["tables_there"], _made(), schema)]
+    for statement in _rights(_quoted(role), _quoted(name), tables, columns):
         await con.execute(statement)
     for function in _FUNCTIONS:
         for (signature,) in await con.fetch(sql["signatures"], function, schema):
@@ -60,9 +62,14 @@ async def _grant(con: "asyncpg.Connection[asyncpg.Record]", role: str) -> str | 
     return None
 
 
-def _rights(role: str, schema: str, columns: str) -> Iterator[str]:
+def _made() -> list[str]:
+    """The tables that any migration has made, but those that have rights of their own."""
     made = {name for one in files(places.migrations_dir()) for name in _MADE.findall(one.sql)}
-    tables = ", ".join(sorted(made - {_LOG}))
+    return sorted(made - {_LOG, _HISTORY})
+
+
+def _rights(role: str, schema: str, ours: Sequence[str], columns: str) -> Iterator[str]:
+    tables = ", ".join(map(_quoted, ours))
     yield f"GRANT USAGE ON SCHEMA {schema} TO {role}"
     yield f"REVOKE ALL ON {tables}, {_LOG}, {_HISTORY} FROM {role}, PUBLIC"
     yield f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO {role}"

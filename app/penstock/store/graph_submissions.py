@@ -49,16 +49,12 @@ class _Parents:
         return counts
 
 
-class KeysTaken(Contended):
-    """Unique keys were taken while we looked."""
-
-
 async def store_graph(
     transaction: Transaction, walk: Walk, one: Submission, jobs: Sequence[NewJob]
 ) -> tuple[datetime, Moved]:
     """Stores `jobs` of a submission; the time of it by Postgres, and what followed at once.
 
-    WorkflowNotFound, WrongWorkflowState, NameTaken, ParentNotFound, TooLarge, KeysTaken.
+    WorkflowNotFound, WrongWorkflowState, NameTaken, ParentNotFound, TooLarge, Contended.
     """
     if one.workflow is not None:
         return await store_workflow(transaction, walk, one.workflow, jobs)
@@ -205,7 +201,7 @@ async def _insert(
         columns = rows.graph_submission(part, graphs, ended)
         ((at, stored, lost),) = await transaction.rows("submit_graph", *columns)
         if lost:
-            raise KeysTaken("unique keys were taken meanwhile")
+            raise Contended("unique keys were taken meanwhile")
         new.update(map(JobId, stored))
         await _add_edges(transaction, [job for job in part if job.id in new], graph)
     assert at is not None

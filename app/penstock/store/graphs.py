@@ -161,7 +161,7 @@ class Graphs:
         *,
         dry_run: bool = False,
     ) -> tuple[RetryPlan, Moved]:
-        """Runs again what of a workflow didn't succeed, of `names` and what is downstream of them
+        """Runs again what of a workflow didn't succeed, of `names` and what depends on them
         or of all. A dry run moves nothing, and nor does one whose plan is without `renewal.only`.
         WorkflowNotFound, WrongWorkflowState, DuplicateJob; Contended while it is unfinished."""
         async with self._pg.transaction(after="after_retry_workflow") as transaction:

@@ -14,11 +14,14 @@ import asyncpg
 from penstock import clock
 from penstock.domain.errors import StoreUnavailable
 from penstock.store.postgres import Limits, connect_options, translated
+from penstock.telemetry.logs import get_logger
 
 _PING_S = 0.3
 _ANSWER_S = 0.3
 _LATE_S = 0.15  # a time-out that rings so late tells of our own loop, not of Postgres,
 _HELD_TIMES_MAX = 2  # but not for ever
+
+log = get_logger(__name__)
 
 
 class Health:
@@ -36,6 +39,8 @@ class Health:
         """A ping, and another on a new connection if it fails: one may meet a stall of our own
         loop or a connection that somebody ended. Answers the pause until the next."""
         if await self._why_down() is None:
+            if self.down is not None:
+                log.warning("postgres_back")
             self.down = None
         elif why := await self._why_down():
             self._release(why)
@@ -93,6 +98,7 @@ class Health:
 
     def _release(self, why: str) -> None:
         if self.down is None:
+            log.warning("postgres_away", why=why)
             self.on_down()
         self.down = why
         for task in self._waiting - self._released:

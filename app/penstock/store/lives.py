@@ -172,10 +172,7 @@ def _again_columns(part: Sequence[Again]) -> list[list[object]]:
         [one.id for one in part],
         [one.is_due for one in part],
         [one.parents for one in part],
-        [one.counts.succeeded for one in part],
-        [one.counts.dead for one in part],
-        [one.counts.cancelled for one in part],
-        [one.counts.skipped for one in part],
+        *rows.counts([one.counts for one in part]),
     ]
 
 

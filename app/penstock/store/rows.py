@@ -1,12 +1,14 @@
 """Between rows and the domain: one place that knows the order of the columns."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Any
 
 import orjson
 
 from penstock.domain.audit_log import Entry
+from penstock.domain.effect import Channel, WaitsFor
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, NewJob, OnLost, Started
 from penstock.domain.retry import DEFAULT_BACKOFF, Backoff, Curve, Jitter
@@ -105,6 +107,36 @@ def _specification(jobs: Sequence[NewJob]) -> list[list[object]]:
         [j.follows or None for j in jobs],
     ]
     return columns
+
+
+def effect_fields(row: Record) -> dict[str, Any]:
+    """What `Effect` and `DeliveryView` share, of a row of either place."""
+    return {
+        "id": row["effect_id"],
+        "channel": Channel(row["channel"]),
+        "endpoint": row["endpoint"],
+        "dedupe": row["dedupe"],
+        "event": row["event"],
+        "job": row["job_id"],
+        "workflow": row["workflow_id"],
+        "attempt": row["attempt"],
+        "state": row["state"],
+        "reason": row["reason"],
+        "rule": row["rule"],
+        "at": row["at"],
+        "tries": row["tries"],
+        "waits_for": WaitsFor(row["waits_for"]) if row["waits_for"] else None,
+    }
+
+
+def counts(of: Collection[Counts]) -> list[list[object]]:
+    """Columns of jobs that are over: succeeded, dead, cancelled, skipped."""
+    return [
+        [one.succeeded for one in of],
+        [one.dead for one in of],
+        [one.cancelled for one in of],
+        [one.skipped for one in of],
+    ]
 
 
 def entries(of: Sequence[Entry]) -> list[list[object]]:

@@ -33,7 +33,7 @@ class RuleMarks:
 
     async def is_first_failure(self, rule: str, queue: str, kind: str, effect: Effect) -> bool:
         """Whether it is the first death since a success."""
-        asked = (rule, queue, kind, effect.at, effect.id, effect.tries > 1)
+        asked = (rule, queue, kind, effect.at, effect.id, effect.tries > 1 or effect.lapsed)
         first = await self._pg.value("mark_failure", *asked)
         return first is None or bool(first)
 

@@ -40,10 +40,6 @@ K = TypeVar("K")
 LOCKS_MAX = 500  # keys of a batch: each takes a slot of Postgres' one table of locks
 
 
-class KeysMoved(Contended):
-    """A unique key was taken while we looked, as by a retry; send it again."""
-
-
 class Submissions:
     """`clock` is kept from falling behind what Postgres' answers prove. Answers count for
     `answers_kept_s` seconds."""
@@ -81,7 +77,8 @@ class Submissions:
     ) -> tuple[list[Resolution], datetime]:
         """Stores what its keys let in, in one transaction; what became of each, and when.
 
-        `again`: it was sent before, and no answer came. Raises KeysMoved.
+        `again`: it was sent before, and no answer came. Contended where a unique key was taken
+        while we looked, as by a retry: send it again.
         """
         async with self._pg.transaction(
             before="before_commit_keyed", after="after_commit_keyed"
@@ -165,7 +162,7 @@ async def _insert(
         found = await transaction.rows("submit_jobs", *part)
         entries = ()
         if found[0][1]:
-            raise KeysMoved("unique keys were taken meanwhile")
+            raise Contended("unique keys were taken meanwhile")
     return found[0][0]  # type: ignore[no-any-return]
 
 

@@ -7,7 +7,7 @@ same transaction, so that whoever finds it goes on. If we die here, Postgres rol
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -340,15 +340,9 @@ def workflow(row: Record) -> Workflow:
     )
 
 
-def count_columns(counts: dict[JobId, Counts]) -> list[list[object]]:
+def count_columns(counts: Mapping[JobId, Counts]) -> list[list[object]]:
     """The columns of count_parents: by child, how many more of its parents ended as what."""
-    return [
-        list(counts),
-        [one.succeeded for one in counts.values()],
-        [one.dead for one in counts.values()],
-        [one.cancelled for one in counts.values()],
-        [one.skipped for one in counts.values()],
-    ]
+    return [list(counts), *rows.counts(counts.values())]
 
 
 def _stopped(one: Workflow) -> Workflow:
@@ -363,10 +357,7 @@ def _workflow_columns(changed: Sequence[Workflow]) -> list[list[object]]:
         [one.id for one in changed],
         [one.state for one in changed],
         [one.total for one in changed],
-        [one.counts.succeeded for one in changed],
-        [one.counts.dead for one in changed],
-        [one.counts.cancelled for one in changed],
-        [one.counts.skipped for one in changed],
+        *rows.counts([one.counts for one in changed]),
         [one.halt for one in changed],
         [one.halting for one in changed],
     ]

@@ -9,15 +9,14 @@ import threading
 from dataclasses import dataclass
 
 from penstock import clock
+from penstock.telemetry.bucket import Bucket
 
 _NAMES_MAX = 1000
 _OTHER = "other"
 
 
 @dataclass(slots=True)
-class _Bucket:
-    tokens: float
-    at: float
+class _Bucket(Bucket):
     held: int = 0
 
 
@@ -48,10 +47,7 @@ class Share:
         now = clock.monotonic()
         with self._lock:
             bucket = self._bucket(name, now)
-            tokens = bucket.tokens + (now - bucket.at) * self._per_s
-            bucket.tokens, bucket.at = min(tokens, float(self._burst)), now
-            if bucket.tokens >= 1:
-                bucket.tokens -= 1
+            if bucket.take(1, self._burst, self._per_s, now):
                 return True
             bucket.held += 1
             self.held += 1

@@ -25,12 +25,13 @@ class OfEffects:
         )
         self.effects_waiting = make.gauges(
             "penstock_effects_waiting",
-            "What is to leave the house and has not yet; the same on every replica that relays.",
+            "What is to leave the house and has not yet; the same on every replica that relays. "
+            "NaN while PostgreSQL doesn't answer it.",
             channel=CHANNELS,
         )
         self.effects_oldest_age = make.gauges(
             "penstock_effects_oldest_age_seconds",
-            "Age of the oldest that has not left the house and isn't held by its rule.",
+            "Age of the oldest that has not left the house and isn't held by its rule; or NaN.",
             channel=CHANNELS,
         )
         self.effects_held = make.gauges(

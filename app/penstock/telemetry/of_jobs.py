@@ -63,6 +63,13 @@ class OfJobs:
         for kind in kinds:
             self.attempts(kind, OUTCOMES[0])
 
+    def foresee_queues(self, queues: Iterable[str]) -> None:
+        """So are these: else `increase()` misses the first that a replica counts of a queue."""
+        for queue in queues:
+            self.jobs_submitted(queue, SOURCES[0])
+            self.jobs_ended(queue, ENDS[0])
+            self.jobs_expired(queue)
+
     def _time_jobs(self, make: Maker) -> None:
         self.queue_wait = make.tally(
             "penstock_queue_wait_seconds", "From due to started.", _JOB_S, queue=make.queues

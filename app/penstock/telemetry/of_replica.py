@@ -6,6 +6,7 @@ BATCHES = ("submit", "start", "settle")
 ROLES = ("api", "scheduler", "worker", "relay")
 ELECTED = ("audit", "reconcile")
 POOLS = ("engine", "read")
+LANES = ("async", "threads")
 
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
 _SHORT_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
@@ -22,7 +23,11 @@ class OfReplica:
 
     def _measure_hands(self, make: Maker) -> None:
         self.slots = make.gauges(
-            "penstock_slots", "Worker slots by state: busy, free.", state=("busy", "free")
+            "penstock_slots",
+            "Worker slots by lane (async: coroutines, threads: plain functions) and state: busy, "
+            "free.",
+            lane=LANES,
+            state=("busy", "free"),
         )
         self.leaked_slots = make.gauge(
             "penstock_leaked_slots", "Slots held by handlers that ignore their end."
@@ -120,11 +125,15 @@ class OfReplica:
             version=None,
             python=None,
         )
+        self.ready = make.gauge(
+            "penstock_ready", "1 while /readyz says that this replica is ready."
+        )
         self.role = make.gauges(
             "penstock_role", "1 for each role that this replica has.", role=ROLES
         )
         self.leader = make.gauges(
             "penstock_leader",
-            "1 while this replica does what one of all does: audit, reconcile.",
+            "1 while this replica does what one of all does, as it asked last: audit, reconcile; 0 "
+            "where it could not ask.",
             task=ELECTED,
         )

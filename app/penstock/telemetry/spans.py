@@ -9,18 +9,28 @@ we die, spans on their way are lost. Imported only where tracing is on.
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 from urllib.parse import unquote
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import get_current_span
 
 from penstock import VERSION
-from penstock.telemetry import tracing
+from penstock.telemetry import scope, tracing
+from penstock.telemetry.bucket import Budget
 from penstock.telemetry.tracing import Export, losses
 
 _PATH = "/v1/traces"
@@ -34,15 +44,21 @@ class Exported:
 
     def __init__(self, export: Export, exporter: SpanExporter | None = None) -> None:
         """`exporter`: another than OTLP, for tests."""
-        sampler = None  # by OTEL_TRACES_SAMPLER, else all
+        budget: Budget | None = None
+        root: Sampler | None = None  # by OTEL_TRACES_SAMPLER, else all
         if export.sample_ratio is not None:
-            sampler = ParentBased(TraceIdRatioBased(export.sample_ratio))
+            root = TraceIdRatioBased(export.sample_ratio)
+        elif export.per_s is not None:
+            budget = Budget(export.per_s)
+            root = _PerSecond(budget)
+        sampler = None if root is None else ParentBased(root)
         self._exporter = exporter or _otlp(export)
         self._provider = TracerProvider(sampler, _resource(), shutdown_on_exit=False)
+        self._provider.sampler = _AsItsJob(self._provider.sampler)
         self._provider.add_span_processor(_Bounded(self._exporter, export.waiting_max))
         if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             trace.set_tracer_provider(self._provider)  # handlers' own spans
-        tracing.use(self._provider)
+        tracing.use(self._provider, budget)
 
     def close(self, within_s: float = _LAST_S) -> None:
         """Sends what is on its way, and gives up when the time is over."""
@@ -53,6 +69,42 @@ class Exported:
         if last.is_alive():
             with suppress(Exception):  # it is being shut down by two at once
                 self._exporter.shutdown()
+
+
+class _PerSecond(Sampler):
+    """Of the traces that begin here so many a second are kept: all while there is little to do, and
+    under load what its spans cost stays the same. A ratio would show nearly nothing of the one, or
+    cost a multiple of the other's jobs."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+
+    def should_sample(self, *asked: Any, **more: Any) -> SamplingResult:
+        return (ALWAYS_ON if self._budget.take(1) else ALWAYS_OFF).should_sample(*asked, **more)
+
+    def get_description(self) -> str:
+        return f"PerSecond{{{self._budget.per_s:g}}}"
+
+
+class _AsItsJob(Sampler):
+    """A job without a trace is in none that is kept: so are the spans that its handler makes, which
+    would begin traces of their own."""
+
+    def __init__(self, others: Sampler) -> None:
+        self._others = others
+
+    def should_sample(
+        self, parent_context: Context | None, *asked: Any, **more: Any
+    ) -> SamplingResult:
+        others = self._others
+        if not get_current_span(parent_context).get_span_context().is_valid:
+            about = scope.fields()
+            if "job_id" in about and "trace_id" not in about:
+                others = ALWAYS_OFF
+        return others.should_sample(parent_context, *asked, **more)
+
+    def get_description(self) -> str:
+        return self._others.get_description()
 
 
 class _Bounded(SpanProcessor):

@@ -9,6 +9,8 @@ came. Names and attributes follow OpenTelemetry's semantic conventions for HTTP 
 from collections.abc import Callable, Mapping
 from contextvars import Token
 from dataclasses import dataclass, field
+from functools import lru_cache
+from math import inf
 
 from opentelemetry import context as contexts
 from opentelemetry.context import Context
@@ -29,11 +31,13 @@ from opentelemetry.trace import (
 )
 
 from penstock import VERSION
+from penstock.telemetry.bucket import Budget
 
 SERVER, CLIENT = SpanKind.SERVER, SpanKind.CLIENT
 CONSUMER, PRODUCER = SpanKind.CONSUMER, SpanKind.PRODUCER
 
 _TOLD_MAX = 1000
+_CONTEXTS = 256  # of batches under way: their jobs share a trace
 
 Sent = Callable[[int, bool], None]  # so many, and whether they were taken
 Attributes = Mapping[str, str | int | float | bool]
@@ -42,11 +46,13 @@ Attributes = Mapping[str, str | int | float | bool]
 @dataclass(frozen=True, slots=True)
 class Export:
     """Where spans go. `endpoint`: base URL of a collector, else what `OTEL_…` says; `headers`:
-    `name=value,name=value`, percent-encoded; `sample_ratio`: of the traces that begin here."""
+    `name=value,name=value`, percent-encoded. Of the traces that begin here `sample_ratio` are kept,
+    else so many `per_s`, else as `OTEL_…` says."""
 
     endpoint: str | None = None
     headers: str | None = field(default=None, repr=False)
     sample_ratio: float | None = None
+    per_s: float | None = None
     timeout_s: float = 10.0
     waiting_max: int = 2048
 
@@ -67,14 +73,17 @@ class _Now:
     """Who makes spans; None while tracing is off. There is one, as there is one API."""
 
     tracer: Tracer | None = None
+    budget: Budget | None = None
 
 
 _now = _Now()
 
 
-def use(provider: TracerProvider | None) -> None:
-    """From now on spans are made by that one, or none."""
+def use(provider: TracerProvider | None, budget: Budget | None = None) -> None:
+    """From now on spans are made by that one, or none. `budget`: of the traces that begin here,
+    one each; and of the jobs in them, beyond the first."""
     _now.tracer = None if provider is None else provider.get_tracer("penstock", VERSION)
+    _now.budget = budget
 
 
 def is_on() -> bool:
@@ -153,6 +162,17 @@ def passed_through(trace: str) -> Begun:
     return Begun(get_current_span(around), trace, contexts.attach(around))
 
 
+def room_for(count: int) -> float:
+    """How many of so many jobs that are submitted in one kept trace of ours may be in it; the first
+    came in with its request."""
+    return inf if _now.budget is None else 1 + _now.budget.take(max(count - 1, 0))
+
+
+def has_room() -> bool:
+    """Whether a trace that begins now may be kept: else it needs no span."""
+    return _now.budget is None or not _now.budget.is_spent
+
+
 def is_in_trace() -> bool:
     """Whether something under way here is in a trace, so that what it calls for is too."""
     return _now.tracer is not None and get_current_span().get_span_context().is_valid
@@ -171,6 +191,7 @@ def enter(trace: str | None) -> None:
         contexts.attach(context_of(trace))
 
 
+@lru_cache(maxsize=_CONTEXTS)
 def context_of(trace: str) -> Context:
     """Of a trace that was checked when it came in."""
     parent, _, state = trace.partition(" ")

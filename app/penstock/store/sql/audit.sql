@@ -202,7 +202,7 @@ FROM (
 
 -- name: audit_heads
 -- The oldest job of each priority in the first $1 lines that aren't paused, if it has been due for
--- $2 seconds: since when, and whether one that came after it in that line is among 10,000 that run.
+-- $2 seconds, and whether one that came after it in that line is among 10,000 that run.
 WITH RECURSIVE l(queue, kind) AS (
     (SELECT queue, kind FROM job_due ORDER BY queue, kind LIMIT 1)
     UNION ALL
@@ -229,8 +229,7 @@ r AS MATERIALIZED (
     FROM (SELECT queue, kind, priority, ready_at FROM job_running LIMIT 10000) sample
     GROUP BY queue, kind, priority
 )
-SELECT h.queue, h.kind, h.job_id, extract(epoch FROM clock_timestamp() - h.ready_at)::float8,
-       coalesce(r.ready_at > h.ready_at, false)
+SELECT h.queue, h.kind, h.job_id, coalesce(r.ready_at > h.ready_at, false)
 FROM h LEFT JOIN r USING (queue, kind, priority);
 
 -- name: audit_workers

@@ -2,68 +2,65 @@
 -- (`deliveries`) have the same columns, in the order of deliveries._view. An effect keeps its time and its id
 -- when it is over, so a list of both goes on where it ended.
 
--- name: effects_page
--- The newest pending effects below ($1, $2), of channels $5, of jobs and workflows in queues $6 only, each
--- null for any. $3 so many are looked at, $4 so many answered. $7 is for deliveries_page.
--- Rows: effects; and, when $3 stopped the search, one without a channel: down to this one all were looked at.
-WITH m AS MATERIALIZED (
-    SELECT * FROM (
-        SELECT *, uuid_send(effect_id) AS key
-        FROM effects WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
-        ORDER BY at DESC, uuid_send(effect_id) DESC LIMIT $3
-    ) w
-    WHERE ($5::text[] IS NULL OR channel = ANY ($5::text[])) AND $7::text[] IS NULL
-      AND ($6::text[] IS NULL
-           OR (SELECT queue = ANY ($6::text[]) FROM jobs j WHERE j.job_id = w.job_id)
-           OR (SELECT queues <@ $6::text[] FROM workflows f WHERE f.workflow_id = w.workflow_id))
-    ORDER BY at DESC, key DESC LIMIT $4
-)
+-- part: pending(these)
 SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
        m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
        CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
        NULL::timestamptz AS finished_at, m.waits_for,
        nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
-FROM m
+FROM @these
 LEFT JOIN LATERAL ( -- whose message tells of it
     SELECT l.effect_id, l.due_at FROM effects l
     WHERE l.effect_id = coalesce(m.message_id, (
         SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
     )) LIMIT 1
 ) l ON true
-UNION ALL
-SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL
-FROM (
-    SELECT effect_id, at FROM effects WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
-    ORDER BY at DESC, uuid_send(effect_id) DESC OFFSET $3::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $4;
 
--- name: deliveries_page
--- The same of effects that are over, with outcomes $7.
+-- part: over(these)
+SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
+       tries, outcome, error, NULL::timestamptz AS due_at, finished_at, NULL AS waits_for,
+       nullif(message_id, effect_id) AS part_of
+FROM @these
+
+-- part: newest(table; outcomes)
+-- The newest below ($1, $2), of channels $5, of jobs and workflows in queues $6 only, each null for any.
+-- $3 so many are looked at, $4 so many answered.
 WITH m AS MATERIALIZED (
     SELECT * FROM (
         SELECT *, uuid_send(effect_id) AS key
-        FROM deliveries WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
+        FROM @table WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
         ORDER BY at DESC, uuid_send(effect_id) DESC LIMIT $3
     ) w
     WHERE ($5::text[] IS NULL OR channel = ANY ($5::text[]))
-      AND ($7::text[] IS NULL OR outcome = ANY ($7::text[]))
+      AND ($7::text[] IS NULL @outcomes)
       AND ($6::text[] IS NULL
            OR (SELECT queue = ANY ($6::text[]) FROM jobs j WHERE j.job_id = w.job_id)
            OR (SELECT queues <@ $6::text[] FROM workflows f WHERE f.workflow_id = w.workflow_id))
     ORDER BY at DESC, key DESC LIMIT $4
 )
-SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, outcome, error, NULL::timestamptz AS due_at, finished_at, NULL AS waits_for,
-       nullif(message_id, effect_id) AS part_of
-FROM m
-UNION ALL
+
+-- part: stopped(table)
+-- When $3 stopped the search, a row without a channel: down to this one all were looked at.
 SELECT effect_id, at, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        NULL, NULL
 FROM (
-    SELECT effect_id, at FROM deliveries WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
+    SELECT effect_id, at FROM @table WHERE (at, uuid_send(effect_id)) < ($1, uuid_send($2))
     ORDER BY at DESC, uuid_send(effect_id) DESC OFFSET $3::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $4;
+
+-- name: effects_page
+-- $7 is for deliveries_page, and null.
+@newest(effects;)
+@pending(m)
+UNION ALL
+@stopped(effects)
+
+-- name: deliveries_page
+-- With outcomes $7, null for any.
+@newest(deliveries; OR outcome = ANY ($7::text[]))
+@over(m)
+UNION ALL
+@stopped(deliveries)
 
 -- name: deliveries_of
 -- Effects of job $1 or of workflow $2 (itself), pending or over: at most $3 of each.
@@ -77,42 +74,16 @@ d AS MATERIALIZED (
     UNION ALL
     (SELECT * FROM deliveries WHERE workflow_id = $2 LIMIT $3)
 )
-SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
-       m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
-       CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
-       NULL::timestamptz AS finished_at, m.waits_for,
-       nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
-FROM m
-LEFT JOIN LATERAL ( -- whose message tells of it
-    SELECT l.effect_id, l.due_at FROM effects l
-    WHERE l.effect_id = coalesce(m.message_id, (
-        SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
-    )) LIMIT 1
-) l ON true
+@pending(m)
 UNION ALL
-SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, outcome, error, NULL, finished_at, NULL, nullif(message_id, effect_id)
-FROM d;
+@over(d);
 
 -- name: delivery
 -- One effect, pending or over.
-SELECT m.effect_id, m.at, m.channel, m.endpoint, m.dedupe, m.event, m.job_id, m.workflow_id, m.attempt, m.state,
-       m.reason, m.rule, m.tries, 'pending' AS outcome, m.error,
-       CASE WHEN m.due_at = 'infinity' THEN l.due_at ELSE m.due_at END AS due_at,
-       NULL::timestamptz AS finished_at, m.waits_for,
-       nullif(coalesce(m.message_id, l.effect_id), m.effect_id) AS part_of
-FROM effects m
-LEFT JOIN LATERAL ( -- whose message tells of it
-    SELECT l.effect_id, l.due_at FROM effects l
-    WHERE l.effect_id = coalesce(m.message_id, (
-        SELECT g.leader FROM rule_groups g WHERE g.group_id = m.group_id LIMIT 1
-    )) LIMIT 1
-) l ON true
+@pending(effects m)
 WHERE m.effect_id = $1
 UNION ALL
-SELECT effect_id, at, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule,
-       tries, outcome, error, NULL, finished_at, NULL, nullif(message_id, effect_id)
-FROM deliveries WHERE effect_id = $1;
+@over(deliveries) WHERE effect_id = $1;
 
 -- name: send_again
 -- over -> to be delivered, at once and with all its tries; what is pending and with nobody is due at once, and
@@ -142,8 +113,8 @@ SELECT effect_id FROM e UNION ALL SELECT effect_id FROM p;
 
 -- name: add_test_effect
 -- A message that tells of nothing, to see whether it arrives.
-INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, attempt, state, at, due_at)
-SELECT $1, $2, $3, $4, $5, 0, 'test', t.now, t.now FROM (SELECT clock_timestamp() AS now) t;
+INSERT INTO effects (effect_id, channel, endpoint, dedupe, event, rule, attempt, state, at, due_at)
+SELECT $1, $2, $3, $4, $5, $6, 0, 'test', t.now, t.now FROM (SELECT clock_timestamp() AS now) t;
 
 -- name: endpoint_enabled
 -- Forgets that an endpoint failed, which $1 names or its short id (delivery.endpoint_id), and makes what waits

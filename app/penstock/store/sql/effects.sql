@@ -33,7 +33,8 @@ WHERE workflow_id = ANY($1::uuid[]) AND notify IS NOT NULL;
 -- name: claim_effects
 -- The next due effects of channel $1, at most $3 of an endpoint and $4 in all, of no endpoint in $2:
 -- hops from endpoint to endpoint behind $7, so that one with a backlog hides no other. The lease is theirs
--- for $6 seconds. In the order of endpoints: who claims again goes on behind the last.
+-- for $6 seconds. In the order of endpoints: who claims again goes on behind the last. One whose lease has ended by
+-- itself (`lapsed`) isn't counted as tried: deaths of relays must not take it up the schedule of failures.
 WITH RECURSIVE t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 hop(endpoint) AS (
     (SELECT endpoint FROM effects WHERE channel = $1 AND endpoint > $7 ORDER BY endpoint LIMIT 1)
@@ -53,51 +54,51 @@ h AS MATERIALIZED (
     LIMIT $4
 ),
 k AS MATERIALIZED (
-    SELECT effect_id FROM effects
+    SELECT effect_id, lease IS NOT NULL AS lapsed FROM effects
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM h))
       AND (due_at <= (SELECT now FROM t)) IS TRUE -- else it would look through effects_line for them
     ORDER BY effect_id FOR UPDATE SKIP LOCKED
 ),
 u AS (
     UPDATE effects
-    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), tries = tries + 1, lease = $5
+    SET due_at = (SELECT now FROM t) + make_interval(secs => $6), lease = $5,
+        tries = tries + (lease IS NULL)::int
     WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
     RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
               reason, rule, at, tries, waits_for, group_id, message_id, labels,
               (SELECT now FROM t) AS now, lease
 )
-SELECT * FROM u ORDER BY endpoint;
+SELECT u.*, k.lapsed FROM u JOIN k USING (effect_id) ORDER BY endpoint;
+
+-- part: told
+-- What a row of deliveries keeps of its effect.
+effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state, reason, rule, at, tries,
+message_id, labels
 
 -- name: finish_effects
 -- to be delivered -> over, of those whose lease is still $2, and of those that their messages tell of. $3: outcomes,
 -- $4: errors.
 WITH v AS MATERIALIZED (
-    SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(effect_id, outcome, error)
+    SELECT * FROM unnest($1::uuid[], $3::text[], $4::text[]) AS v(id, outcome, error)
 ),
 d AS (
     DELETE FROM effects WHERE effect_id = ANY($1::uuid[]) AND lease = $2
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 ),
 m AS (
     DELETE FROM effects
     WHERE message_id = ANY(ARRAY(SELECT effect_id FROM d WHERE message_id = effect_id))
       AND lease IS NULL AND (waits_for = 'asked') IS NOT TRUE -- else it is sent by itself
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 ),
 w AS (
     SELECT *, effect_id AS by FROM d
     UNION ALL
     SELECT *, message_id FROM m
 )
-INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                        state, reason, rule, at, tries, message_id, labels, outcome, error,
-                        finished_at)
-SELECT w.effect_id, w.channel, w.endpoint, w.dedupe, w.event, w.job_id, w.workflow_id, w.attempt,
-       w.state, w.reason, w.rule, w.at, w.tries, w.message_id, w.labels, v.outcome, v.error,
-       clock_timestamp()
-FROM w JOIN v ON v.effect_id = w.by
+INSERT INTO deliveries (@told, outcome, error, finished_at)
+SELECT @told, v.outcome, v.error, clock_timestamp()
+FROM w JOIN v ON v.id = w.by
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
 
@@ -117,12 +118,9 @@ WITH k AS MATERIALIZED (
 ),
 d AS (
     DELETE FROM effects WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-    RETURNING effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt, state,
-              reason, rule, at, tries, message_id, labels
+    RETURNING @told
 )
-INSERT INTO deliveries (effect_id, channel, endpoint, dedupe, event, job_id, workflow_id, attempt,
-                        state, reason, rule, at, tries, message_id, labels, outcome, error,
-                        finished_at)
+INSERT INTO deliveries (@told, outcome, error, finished_at)
 SELECT d.*, 'failed', $4, clock_timestamp() FROM d
 ON CONFLICT (effect_id) DO NOTHING
 RETURNING effect_id;
@@ -149,6 +147,36 @@ WITH v AS MATERIALIZED (
 UPDATE effects e
 SET due_at = v.until, waits_for = 'quiet', tries = e.tries - 1, lease = NULL
 FROM v WHERE e.effect_id = ANY($1::uuid[]) AND e.effect_id = v.effect_id AND e.lease = $2
+RETURNING e.effect_id;
+
+-- name: hasten_held
+-- What rules hold for longer than they would now, to be delivered -> the same, earlier; $6 at most. Columns: rule, its
+-- channel and endpoint, the end of quiet, and how long after that who leads a group waits. Claimed, it is asked about
+-- again.
+WITH r AS MATERIALIZED (
+    SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[], $5::float8[])
+        AS r(rule, channel, endpoint, until, wait_s)
+),
+k AS MATERIALIZED (
+    SELECT f.* FROM r CROSS JOIN LATERAL (
+        SELECT e.effect_id, w.due FROM effects e CROSS JOIN LATERAL (
+            SELECT r.until + make_interval(secs => CASE
+                WHEN e.group_id IS NOT NULL AND e.message_id IS NULL THEN r.wait_s ELSE 0 END) AS due
+        ) w
+        WHERE e.channel = r.channel AND e.endpoint = r.endpoint AND e.rule = r.rule
+          AND e.due_at > r.until AND e.due_at > w.due AND e.due_at < 'infinity'
+          AND e.waits_for = 'quiet' AND e.lease IS NULL
+        LIMIT $6
+    ) f
+    LIMIT $6
+),
+l AS MATERIALIZED (
+    SELECT effect_id FROM effects
+    WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k)) AND lease IS NULL AND waits_for = 'quiet'
+    ORDER BY effect_id FOR UPDATE SKIP LOCKED
+)
+UPDATE effects e SET due_at = k.due
+FROM k WHERE e.effect_id = ANY(ARRAY(SELECT effect_id FROM l)) AND e.effect_id = k.effect_id
 RETURNING e.effect_id;
 
 -- name: effects_waiting

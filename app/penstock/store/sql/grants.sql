@@ -7,6 +7,12 @@ SELECT r.rolsuper OR pg_has_role(r.oid, current_user, 'MEMBER') FROM pg_roles r 
 -- name: own_schema
 SELECT oid, nspname FROM pg_namespace WHERE nspname = current_schema();
 
+-- name: tables_there
+-- Those of the names $1 that are tables of schema $2: a migration may have taken one away since another made it.
+SELECT relname FROM pg_class
+WHERE relname = ANY($1::text[]) AND relnamespace = $2 AND relkind IN ('r', 'p')
+ORDER BY relname;
+
 -- name: columns_to_fill
 -- All columns of a table but its time, which is Postgres' to give.
 SELECT attname FROM pg_attribute

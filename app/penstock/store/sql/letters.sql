@@ -71,48 +71,27 @@ c AS (
 )
 SELECT job_id, queue, kind, priority, ready_at FROM d;
 
--- name: open_letters
--- The newest open letters below ($1, $2, $3), of queues $6, kinds $7, error types $8 and fingerprints $9, each
--- null for any. $4 so many are looked at, $5 so many answered. $10 is for all_letters.
+-- part: wanted
+    ($6::text[] IS NULL OR queue IN (SELECT unnest($6::text[])))
+      AND ($7::text[] IS NULL OR kind IN (SELECT unnest($7::text[])))
+      AND ($8::text[] IS NULL OR error_type IN (SELECT unnest($8::text[])))
+      AND ($9::text[] IS NULL OR fingerprint IN (SELECT unnest($9::text[])))
+
+-- part: letters_where(condition)
+-- The newest letters below ($1, $2, $3), of queues $6, kinds $7, error types $8 and fingerprints $9, each
+-- null for any; with $10 only those that were resolved. $4 so many are looked at, $5 so many answered.
 -- Rows: (job_id, attempt, died_at, true); and, when $4 stopped the search, one with false: down to this one
 -- all were looked at.
 WITH m AS MATERIALIZED (
     SELECT job_id, attempt, died_at
     FROM (
-        SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint, uuid_send(job_id) AS key
-        FROM dead_letters
-        WHERE resolved_at IS NULL AND (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
-        ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC LIMIT $4
-    ) w
-    WHERE ($6::text[] IS NULL OR queue IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR kind IN (SELECT unnest($7::text[])))
-      AND ($8::text[] IS NULL OR error_type IN (SELECT unnest($8::text[])))
-      AND ($9::text[] IS NULL OR fingerprint IN (SELECT unnest($9::text[])))
-      AND $10::bool IS NOT NULL
-    ORDER BY died_at DESC, key DESC, attempt DESC LIMIT $5
-)
-SELECT job_id, attempt, died_at, true FROM m
-UNION ALL
-SELECT job_id, attempt, died_at, false FROM (
-    SELECT job_id, attempt, died_at FROM dead_letters
-    WHERE resolved_at IS NULL AND (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
-    ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC OFFSET $4::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $5;
-
--- name: all_letters
--- The same of all letters, or, with $10, of those that were resolved.
-WITH m AS MATERIALIZED (
-    SELECT job_id, attempt, died_at
-    FROM (
         SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint, resolved_at,
                uuid_send(job_id) AS key
-        FROM dead_letters WHERE (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
+        FROM dead_letters
+        WHERE @condition (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
         ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC LIMIT $4
     ) w
-    WHERE ($6::text[] IS NULL OR queue IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR kind IN (SELECT unnest($7::text[])))
-      AND ($8::text[] IS NULL OR error_type IN (SELECT unnest($8::text[])))
-      AND ($9::text[] IS NULL OR fingerprint IN (SELECT unnest($9::text[])))
+    WHERE @wanted
       AND (NOT $10::bool OR resolved_at IS NOT NULL)
     ORDER BY died_at DESC, key DESC, attempt DESC LIMIT $5
 )
@@ -120,24 +99,31 @@ SELECT job_id, attempt, died_at, true FROM m
 UNION ALL
 SELECT job_id, attempt, died_at, false FROM (
     SELECT job_id, attempt, died_at FROM dead_letters
-    WHERE (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
+    WHERE @condition (died_at, uuid_send(job_id), attempt) < ($1, uuid_send($2), $3)
     ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC OFFSET $4::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $5;
 
+-- name: open_letters
+@letters_where(resolved_at IS NULL AND)
+
+-- name: all_letters
+@letters_where()
+
+-- part: jobs_of(job; workflow)
+SELECT @job::uuid AS job_id
+WHERE @job::uuid IS NOT NULL
+  AND (@workflow::uuid IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE job_id = @job AND workflow_id = @workflow))
+UNION ALL
+SELECT job_id FROM (
+    SELECT job_id FROM jobs WHERE workflow_id = @workflow ORDER BY workflow_id, name
+) j WHERE @job::uuid IS NULL
+
 -- name: letters_of
 -- Letters of job $1, of the jobs of workflow $2, or of that job of it, below ($3, $4, $5), $6 at most; $7 to $10 as
--- $6 to $9 of open_letters; open ones, resolved ones ($11) or both (null). Few enough to look at all of them, the
+-- $6 to $9 of letters_where; open ones, resolved ones ($11) or both (null). Few enough to look at all of them, the
 -- last 1,000 of a job.
 SELECT d.job_id, d.attempt, d.died_at, true
-FROM (
-    SELECT $1::uuid AS job_id
-    WHERE $1::uuid IS NOT NULL
-      AND ($2::uuid IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE job_id = $1 AND workflow_id = $2))
-    UNION ALL
-    SELECT job_id FROM (
-        SELECT job_id FROM jobs WHERE workflow_id = $2 ORDER BY workflow_id, name
-    ) j WHERE $1::uuid IS NULL
-) i
+FROM (@jobs_of($1; $2)) i
 CROSS JOIN LATERAL (
     SELECT job_id, attempt, died_at, queue, kind, error_type, fingerprint, resolved_at
     FROM dead_letters WHERE job_id = i.job_id ORDER BY job_id DESC, attempt DESC LIMIT 1000
@@ -151,7 +137,7 @@ WHERE (d.died_at, uuid_send(d.job_id), d.attempt) < ($3, uuid_send($4::uuid), $5
 ORDER BY d.died_at DESC, uuid_send(d.job_id) DESC, d.attempt DESC LIMIT $6;
 
 -- name: letters_to_replay
--- The oldest open letters above ($1, $2, $3), otherwise as open_letters; besides, whether the job is of no graph.
+-- The oldest open letters above ($1, $2, $3), otherwise as letters_where; besides, whether the job is of no graph.
 WITH m AS MATERIALIZED (
     SELECT job_id, attempt, died_at
     FROM (
@@ -160,10 +146,7 @@ WITH m AS MATERIALIZED (
         WHERE resolved_at IS NULL AND (died_at, uuid_send(job_id), attempt) > ($1, uuid_send($2), $3)
         ORDER BY died_at, uuid_send(job_id), attempt LIMIT $4
     ) w
-    WHERE ($6::text[] IS NULL OR queue IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR kind IN (SELECT unnest($7::text[])))
-      AND ($8::text[] IS NULL OR error_type IN (SELECT unnest($8::text[])))
-      AND ($9::text[] IS NULL OR fingerprint IN (SELECT unnest($9::text[])))
+    WHERE @wanted
     ORDER BY died_at, key, attempt LIMIT $5
 )
 SELECT job_id, attempt, died_at, true,
@@ -208,15 +191,7 @@ WITH w AS MATERIALIZED (
      ORDER BY died_at DESC, uuid_send(job_id) DESC, attempt DESC LIMIT $1)
     UNION ALL
     SELECT d.job_id, d.attempt, d.died_at, d.queue, d.kind, d.error_type, d.fingerprint
-    FROM (
-        SELECT $8::uuid AS job_id
-        WHERE $8::uuid IS NOT NULL
-          AND ($9::uuid IS NULL OR EXISTS (SELECT 1 FROM jobs WHERE job_id = $8 AND workflow_id = $9))
-        UNION ALL
-        SELECT job_id FROM (
-            SELECT job_id FROM jobs WHERE workflow_id = $9 ORDER BY workflow_id, name
-        ) j WHERE $8::uuid IS NULL
-    ) i
+    FROM (@jobs_of($8; $9)) i
     CROSS JOIN LATERAL (
         SELECT * FROM dead_letters WHERE job_id = i.job_id ORDER BY job_id DESC, attempt DESC LIMIT 1
     ) d

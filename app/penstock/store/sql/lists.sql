@@ -11,13 +11,15 @@
 -- order of ids and lazily read, then filters. `$n IS NULL OR x IN (SELECT unnest($n))` is a hash
 -- look-up, which a semi-join or "= ANY" would not be.
 
--- name: list_due
+-- part: due_state
+CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END
+
+-- part: place(table; state)
 WITH m AS MATERIALIZED (
     SELECT job_id, state
     FROM (
-        SELECT job_id, queue, kind,
-               CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END AS state
-        FROM job_due WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
+        SELECT job_id, queue, kind, @state
+        FROM @table WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
     ) w
     WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
       AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
@@ -28,114 +30,49 @@ WITH m AS MATERIALIZED (
 )
 SELECT job_id, state FROM m
 UNION ALL
+@stopped(@table)
+
+-- part: stopped(table)
 SELECT job_id, NULL FROM (
-    SELECT job_id FROM job_due WHERE job_id < $1 AND job_id >= $2
+    SELECT job_id FROM @table WHERE job_id < $1 AND job_id >= $2
     ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
 ) r WHERE (SELECT count(*) FROM m) < $4;
 
--- name: list_due_few
--- Where these queues and kinds have few due rows, all of them: hops from line to line, at most 500,
--- as `lines` does. A backlog of others would hide them from list_due for many pages.
-WITH RECURSIVE hop(queue, kind) AS (
-    SELECT n.queue, n.kind
-    FROM unnest(coalesce($5::text[], ARRAY[''])) AS q(queue)
-    CROSS JOIN LATERAL (
-        SELECT d.queue, d.kind FROM job_due d
-        WHERE (d.queue, d.kind) > (q.queue, '') ORDER BY d.queue, d.kind LIMIT 1
-    ) n
-    WHERE $5::text[] IS NULL OR n.queue = q.queue
-    UNION ALL
-    SELECT n.queue, n.kind
-    FROM hop CROSS JOIN LATERAL (
-        SELECT d.queue, d.kind FROM job_due d
-        WHERE (d.queue, d.kind) > (hop.queue, hop.kind) ORDER BY d.queue, d.kind LIMIT 1
-    ) n
-    WHERE $5::text[] IS NULL OR n.queue = hop.queue
-),
-h AS MATERIALIZED (SELECT queue, kind FROM hop LIMIT 500),
-l AS MATERIALIZED (
-    SELECT queue, kind FROM h WHERE $6::text[] IS NULL OR kind = ANY ($6::text[])
-),
-w AS MATERIALIZED (
-    SELECT d.job_id, d.state
-    FROM l CROSS JOIN LATERAL (
-        SELECT job_id, CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END AS state
-        FROM job_due WHERE queue = l.queue AND kind = l.kind
-        ORDER BY queue, kind, priority, ready_at LIMIT $3 + 1
-    ) d
-    LIMIT $3 + 1
-),
-few AS MATERIALIZED (
-    SELECT (SELECT count(*) FROM h) < 500 AND (SELECT count(*) FROM w) <= $3 AS yes
-)
-(SELECT job_id, state FROM w
- WHERE (SELECT yes FROM few) AND job_id < $1 AND job_id >= $2
-   AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
-   AND ($8::text[] IS NULL OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
- ORDER BY job_id DESC LIMIT $4)
-UNION ALL
-SELECT NULL, NULL FROM few WHERE NOT yes;
+-- name: list_due
+@place(job_due; @due_state AS state)
 
 -- name: list_running
-WITH m AS MATERIALIZED (
-    SELECT job_id, state
-    FROM (
-        SELECT job_id, queue, kind, 'running' AS state
-        FROM job_running WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
-    ) w
-    WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
-      AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
-      AND ($8::text[] IS NULL
-           OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
-    ORDER BY job_id DESC LIMIT $4
-)
-SELECT job_id, state FROM m
-UNION ALL
-SELECT job_id, NULL FROM (
-    SELECT job_id FROM job_running WHERE job_id < $1 AND job_id >= $2
-    ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $4;
+@place(job_running; 'running' AS state)
 
 -- name: list_blocked
-WITH m AS MATERIALIZED (
-    SELECT job_id, state
-    FROM (
-        SELECT job_id, queue, kind, 'blocked' AS state
-        FROM job_blocked WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
-    ) w
-    WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
-      AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
-      AND ($8::text[] IS NULL
-           OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
-    ORDER BY job_id DESC LIMIT $4
-)
-SELECT job_id, state FROM m
-UNION ALL
-SELECT job_id, NULL FROM (
-    SELECT job_id FROM job_blocked WHERE job_id < $1 AND job_id >= $2
-    ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $4;
+@place(job_blocked; 'blocked' AS state)
 
--- name: list_blocked_few
--- As list_due_few, of blocked ones.
+-- name: list_ended
+@place(job_ended; state)
+
+-- part: lanes(table)
+-- The queues and kinds that a place has, of queues $5, by hops from one to the next.
 WITH RECURSIVE hop(queue, kind) AS (
     SELECT n.queue, n.kind
     FROM unnest(coalesce($5::text[], ARRAY[''])) AS q(queue)
     CROSS JOIN LATERAL (
-        SELECT d.queue, d.kind FROM job_blocked d
+        SELECT d.queue, d.kind FROM @table d
         WHERE (d.queue, d.kind) > (q.queue, '') ORDER BY d.queue, d.kind LIMIT 1
     ) n
     WHERE $5::text[] IS NULL OR n.queue = q.queue
     UNION ALL
     SELECT n.queue, n.kind
     FROM hop CROSS JOIN LATERAL (
-        SELECT d.queue, d.kind FROM job_blocked d
+        SELECT d.queue, d.kind FROM @table d
         WHERE (d.queue, d.kind) > (hop.queue, hop.kind) ORDER BY d.queue, d.kind LIMIT 1
     ) n
     WHERE $5::text[] IS NULL OR n.queue = hop.queue
-),
+)
+
+-- part: few(table; state; order)
+-- Where these queues and kinds have few rows there, all of them: hops from line to line, at most 500,
+-- as `lines` does. A backlog of others would hide them from `place` for many pages.
+@lanes(@table),
 h AS MATERIALIZED (SELECT queue, kind FROM hop LIMIT 500),
 l AS MATERIALIZED (
     SELECT queue, kind FROM h WHERE $6::text[] IS NULL OR kind = ANY ($6::text[])
@@ -143,9 +80,9 @@ l AS MATERIALIZED (
 w AS MATERIALIZED (
     SELECT d.job_id, d.state
     FROM l CROSS JOIN LATERAL (
-        SELECT job_id, 'blocked' AS state
-        FROM job_blocked WHERE queue = l.queue AND kind = l.kind
-        ORDER BY queue, kind LIMIT $3 + 1
+        SELECT job_id, @state AS state
+        FROM @table WHERE queue = l.queue AND kind = l.kind
+        ORDER BY @order LIMIT $3 + 1
     ) d
     LIMIT $3 + 1
 ),
@@ -160,47 +97,17 @@ few AS MATERIALIZED (
 UNION ALL
 SELECT NULL, NULL FROM few WHERE NOT yes;
 
--- name: list_ended
-WITH m AS MATERIALIZED (
-    SELECT job_id, state
-    FROM (
-        SELECT job_id, queue, kind, state
-        FROM job_ended WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
-    ) w
-    WHERE ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
-      AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
-      AND ($7::text[] IS NULL OR state = ANY ($7::text[]))
-      AND ($8::text[] IS NULL
-           OR (SELECT tags && $8::text[] FROM jobs WHERE jobs.job_id = w.job_id))
-    ORDER BY job_id DESC LIMIT $4
-)
-SELECT job_id, state FROM m
-UNION ALL
-SELECT job_id, NULL FROM (
-    SELECT job_id FROM job_ended WHERE job_id < $1 AND job_id >= $2
-    ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $4;
+-- name: list_due_few
+@few(job_due; @due_state; queue, kind, priority, ready_at)
+
+-- name: list_blocked_few
+@few(job_blocked; 'blocked'; queue, kind)
 
 -- name: list_ended_of_lanes
 -- By lanes, each a queue, a kind and a state; hops from one queue and kind to the next tell which
 -- there are. A page of $4 has jobs of $4 lanes at most, those with the newest heads; they share what
 -- may be looked at. With a thousand queues and kinds: one row of nulls.
-WITH RECURSIVE hop(queue, kind) AS (
-    SELECT n.queue, n.kind
-    FROM unnest(coalesce($5::text[], ARRAY[''])) AS q(queue)
-    CROSS JOIN LATERAL (
-        SELECT e.queue, e.kind FROM job_ended e
-        WHERE (e.queue, e.kind) > (q.queue, '') ORDER BY e.queue, e.kind LIMIT 1
-    ) n
-    WHERE $5::text[] IS NULL OR n.queue = q.queue
-    UNION ALL
-    SELECT n.queue, n.kind
-    FROM hop CROSS JOIN LATERAL (
-        SELECT e.queue, e.kind FROM job_ended e
-        WHERE (e.queue, e.kind) > (hop.queue, hop.kind) ORDER BY e.queue, e.kind LIMIT 1
-    ) n
-    WHERE $5::text[] IS NULL OR n.queue = hop.queue
-),
+@lanes(job_ended),
 p AS MATERIALIZED (SELECT queue, kind FROM hop LIMIT 1000),
 few AS MATERIALIZED (SELECT count(*) < 1000 AS yes FROM p),
 h AS MATERIALIZED (
@@ -291,6 +198,16 @@ UNION ALL
  WHERE (SELECT count(*) FROM m WHERE m.state = l.state) < $4
  ORDER BY r.job_id DESC LIMIT 1);
 
+-- part: standing
+SELECT state FROM job_ended WHERE job_id = w.job_id
+UNION ALL
+SELECT @due_state FROM job_due WHERE job_id = w.job_id
+UNION ALL
+SELECT 'running' FROM job_running WHERE job_id = w.job_id
+UNION ALL
+SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
+LIMIT 1
+
 -- name: list_tagged
 -- Where a tag is common among the newest jobs, they are soon found by looking at all of them.
 WITH m AS MATERIALIZED (
@@ -299,17 +216,7 @@ WITH m AS MATERIALIZED (
         SELECT job_id, queue, kind, tags
         FROM jobs WHERE job_id < $1 AND job_id >= $2 ORDER BY job_id DESC LIMIT $3
     ) w
-    CROSS JOIN LATERAL (
-        SELECT state FROM job_ended WHERE job_id = w.job_id
-        UNION ALL
-        SELECT CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END
-        FROM job_due WHERE job_id = w.job_id
-        UNION ALL
-        SELECT 'running' FROM job_running WHERE job_id = w.job_id
-        UNION ALL
-        SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
-        LIMIT 1
-    ) p
+    CROSS JOIN LATERAL (@standing) p
     WHERE w.tags && $8::text[]
       AND ($5::text[] IS NULL OR queue IN (SELECT unnest($5::text[])))
       AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
@@ -318,10 +225,7 @@ WITH m AS MATERIALIZED (
 )
 SELECT job_id, state FROM m
 UNION ALL
-SELECT job_id, NULL FROM (
-    SELECT job_id FROM jobs WHERE job_id < $1 AND job_id >= $2
-    ORDER BY job_id DESC OFFSET $3::int - 1 LIMIT 1
-) r WHERE (SELECT count(*) FROM m) < $4;
+@stopped(jobs)
 
 -- name: list_tagged_few
 -- Where few jobs have a tag, all of them, by the index of tags: the one search that needs bitmaps,
@@ -338,17 +242,7 @@ few AS MATERIALIZED (SELECT count(*) <= $3 AS yes FROM c)
        AND ($6::text[] IS NULL OR kind IN (SELECT unnest($6::text[])))
      ORDER BY job_id DESC OFFSET 0
  ) w
- CROSS JOIN LATERAL (
-     SELECT state FROM job_ended WHERE job_id = w.job_id
-     UNION ALL
-     SELECT CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END
-     FROM job_due WHERE job_id = w.job_id
-     UNION ALL
-     SELECT 'running' FROM job_running WHERE job_id = w.job_id
-     UNION ALL
-     SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
-     LIMIT 1
- ) p
+ CROSS JOIN LATERAL (@standing) p
  WHERE $7::text[] IS NULL OR p.state = ANY ($7::text[])
  ORDER BY w.job_id DESC LIMIT $4)
 UNION ALL
@@ -369,16 +263,6 @@ FROM (
       AND ($8::text[] IS NULL OR tags && $8::text[])
     ORDER BY job_id DESC OFFSET 0
 ) w
-CROSS JOIN LATERAL (
-    SELECT state FROM job_ended WHERE job_id = w.job_id
-    UNION ALL
-    SELECT CASE WHEN ready_at > now() THEN 'scheduled' ELSE 'ready' END
-    FROM job_due WHERE job_id = w.job_id
-    UNION ALL
-    SELECT 'running' FROM job_running WHERE job_id = w.job_id
-    UNION ALL
-    SELECT 'blocked' FROM job_blocked WHERE job_id = w.job_id
-    LIMIT 1
-) p
+CROSS JOIN LATERAL (@standing) p
 WHERE $7::text[] IS NULL OR p.state = ANY ($7::text[])
 ORDER BY w.job_id DESC LIMIT least($3::int, $4::int);

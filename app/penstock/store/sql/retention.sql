@@ -1,11 +1,51 @@
 -- What is kept for a time and then let go of. Safe to run on several replicas at once: each takes
 -- what no other has locked.
 
+-- part: take(these; letters)
+-- All that there is of jobs that are over, but for their edges. Their open dead letters are resolved: they can't
+-- be replayed.
+e AS (
+    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM @these))
+    RETURNING queue, state, finished_at
+),
+j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM @these))),
+a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM @these))),
+l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM @these))),
+p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM @these))),
+d AS (
+    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
+    WHERE @letters job_id = ANY(ARRAY(SELECT job_id FROM @these))
+      AND coalesce(resolved_at, 'infinity') = 'infinity'
+),
+c AS (
+    INSERT INTO queue_counts (queue, state, at, delta)
+    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
+)
+
+-- part: has_live_child
+-- Not EXISTS: that might be answered by reading the whole of the other table.
+((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id) IS NOT NULL
+ OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id) IS NOT NULL
+ OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id) IS NOT NULL)
+
+-- part: prune_oldest(table; id; time)
+-- The oldest $2 of more than $1 seconds ago.
+WITH k AS MATERIALIZED (
+    SELECT @id FROM @table
+    WHERE @time < (SELECT clock_timestamp() - make_interval(secs => $1))
+    ORDER BY @time LIMIT $2 FOR UPDATE SKIP LOCKED
+),
+d AS (
+    DELETE FROM @table WHERE @id = ANY(ARRAY(SELECT @id FROM k))
+    RETURNING @id
+)
+SELECT count(*) FROM d;
+
 -- name: prune_ended
--- ended -> nothing: all that there is of the oldest $4 jobs of state $1 that ended more than $2
+-- ended -> nothing: the oldest $4 jobs of state $1 that ended more than $2
 -- seconds ago, not before $3, and are part of no graph: they have neither parents nor children.
 -- Whoever gives such a job a new life, or a child, first keeps it, whoever is second finds no such
--- job. What is still to be told of keeps it as well. Its open dead letter is resolved: it can't be replayed.
+-- job. What is still to be told of keeps it as well.
 WITH k AS MATERIALIZED (
     SELECT job_id FROM job_ended p
     WHERE graph_id IS NULL AND state = $1 AND finished_at >= $3
@@ -13,23 +53,7 @@ WITH k AS MATERIALIZED (
       AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
 ),
-e AS (
-    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-    RETURNING queue, state, finished_at
-),
-j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-d AS (
-    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
-    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM k))
-      AND coalesce(resolved_at, 'infinity') = 'infinity'
-),
-c AS (
-    INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
-)
+@take(k; $1 = 'dead' AND)
 SELECT count(*), max(finished_at) FROM e;
 
 -- name: prune_loose
@@ -42,10 +66,7 @@ WITH k AS MATERIALIZED (
       AND finished_at < (SELECT clock_timestamp() - make_interval(secs => $2))
       AND (SELECT e.parent_id FROM job_edges e
            WHERE e.parent_id = p.job_id
-             -- Not EXISTS: that might be answered by reading the whole of the other table.
-             AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id) IS NOT NULL
-                  OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id) IS NOT NULL
-                  OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id) IS NOT NULL)
+             AND @has_live_child
            LIMIT 1) IS NULL
       AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     ORDER BY finished_at LIMIT $4 FOR UPDATE SKIP LOCKED
@@ -62,26 +83,10 @@ g AS MATERIALIZED (
     FROM (SELECT job_id, edges, sum(edges) OVER (ORDER BY finished_at, job_id) AS so_far FROM n) s
     WHERE so_far <= $5 OR so_far = edges
 ),
-e AS (
-    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))
-    RETURNING queue, state, finished_at
-),
-j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-d AS (
-    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
-    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM g))
-      AND coalesce(resolved_at, 'infinity') = 'infinity'
-),
+@take(g; $1 = 'dead' AND),
 x AS (DELETE FROM job_edges WHERE parent_id = ANY(ARRAY(SELECT job_id FROM g))),
 y AS (
     DELETE FROM job_edges WHERE uuid_send(child_id) = ANY(ARRAY(SELECT uuid_send(job_id) FROM g))
-),
-c AS (
-    INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
 )
 SELECT count(*), max(finished_at) FROM e;
 
@@ -110,23 +115,7 @@ WITH k AS MATERIALIZED (
       AND (SELECT f.effect_id FROM effects f WHERE f.job_id = p.job_id LIMIT 1) IS NULL
     FOR UPDATE SKIP LOCKED
 ),
-e AS (
-    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))
-    RETURNING queue, state
-),
-j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM k))),
-d AS (
-    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
-    WHERE $1 = 'dead' AND job_id = ANY(ARRAY(SELECT job_id FROM k))
-      AND coalesce(resolved_at, 'infinity') = 'infinity'
-),
-c AS (
-    INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
-)
+@take(k; $1 = 'dead' AND)
 SELECT count(*) FROM e;
 
 -- name: ended_lanes
@@ -168,12 +157,7 @@ WHERE finished_at IS NOT NULL AND ancestors = '{}'
              AND (SELECT e.parent_id FROM job_edges e
                   WHERE e.parent_id = j.job_id
                     AND e.graph_id = '00000000-0000-0000-0000-000000000000'
-                    AND ((SELECT job_id FROM job_blocked b WHERE b.job_id = e.child_id)
-                             IS NOT NULL
-                         OR (SELECT job_id FROM job_due d WHERE d.job_id = e.child_id)
-                             IS NOT NULL
-                         OR (SELECT job_id FROM job_running r WHERE r.job_id = e.child_id)
-                             IS NOT NULL)
+                    AND @has_live_child
                   LIMIT 1) IS NOT NULL
            LIMIT 1) IS NULL)
   AND (SELECT f.effect_id FROM effects f WHERE f.workflow_id = w.workflow_id LIMIT 1) IS NULL
@@ -224,21 +208,7 @@ x AS MATERIALIZED (
 ),
 y AS (DELETE FROM job_edges WHERE ctid = ANY(ARRAY(SELECT lies FROM x))),
 g AS MATERIALIZED (SELECT job_id FROM k WHERE (SELECT count(*) FROM x) < $1),
-e AS (
-    DELETE FROM job_ended WHERE job_id = ANY(ARRAY(SELECT job_id FROM g)) RETURNING queue, state
-),
-j AS (DELETE FROM jobs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-a AS (DELETE FROM attempts WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-l AS (DELETE FROM job_logs WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-p AS (DELETE FROM job_progress WHERE job_id = ANY(ARRAY(SELECT job_id FROM g))),
-d AS (
-    UPDATE dead_letters SET resolved_at = clock_timestamp(), resolution = 'pruned'
-    WHERE job_id = ANY(ARRAY(SELECT job_id FROM g)) AND coalesce(resolved_at, 'infinity') = 'infinity'
-),
-c AS (
-    INSERT INTO queue_counts (queue, state, at, delta)
-    SELECT queue, state, clock_timestamp(), -count(*) FROM e GROUP BY queue, state
-),
+@take(g;),
 r AS MATERIALIZED (
     SELECT greatest((SELECT count(*) FROM i), (SELECT count(*) FROM k), (SELECT count(*) FROM x))
            AS rows
@@ -252,17 +222,7 @@ UNION ALL
 SELECT count(*), state FROM e GROUP BY state;
 
 -- name: prune_idempotency_keys
--- The oldest $2 answers that were stored more than $1 seconds ago.
-WITH k AS MATERIALIZED (
-    SELECT key_id FROM idempotency_keys
-    WHERE stored_at < (SELECT clock_timestamp() - make_interval(secs => $1))
-    ORDER BY stored_at LIMIT $2 FOR UPDATE SKIP LOCKED
-),
-d AS (
-    DELETE FROM idempotency_keys WHERE key_id = ANY(ARRAY(SELECT key_id FROM k))
-    RETURNING key_id
-)
-SELECT count(*) FROM d;
+@prune_oldest(idempotency_keys; key_id; stored_at)
 
 -- name: prune_letters
 -- The oldest $2 dead letters that were resolved more than $1 seconds ago. Open ones go with their jobs, which
@@ -282,14 +242,4 @@ d AS (
 SELECT count(*) FROM d;
 
 -- name: prune_deliveries
--- The oldest $2 deliveries that were over more than $1 seconds ago.
-WITH k AS MATERIALIZED (
-    SELECT effect_id FROM deliveries
-    WHERE finished_at < (SELECT clock_timestamp() - make_interval(secs => $1))
-    ORDER BY finished_at LIMIT $2 FOR UPDATE SKIP LOCKED
-),
-d AS (
-    DELETE FROM deliveries WHERE effect_id = ANY(ARRAY(SELECT effect_id FROM k))
-    RETURNING effect_id
-)
-SELECT count(*) FROM d;
+@prune_oldest(deliveries; effect_id; finished_at)

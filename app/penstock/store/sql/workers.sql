@@ -1,15 +1,18 @@
 -- Who lives, and who may say that somebody doesn't (design.md, Leases; reliability.md, D2, D3).
 
--- name: register_worker
--- Enters a worker; its first beat, so it counts for the pulse too. $8: time to live.
+-- part: pulse(ttl_s)
 WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
 p AS (
     UPDATE pulse
-    SET unbroken_since = CASE WHEN t.now - last_beat > make_interval(secs => $8::float8 / 2)
+    SET unbroken_since = CASE WHEN t.now - last_beat > make_interval(secs => @ttl_s::float8 / 2)
                               THEN t.now ELSE unbroken_since END,
         last_beat = greatest(last_beat, t.now)
     FROM t
 )
+
+-- name: register_worker
+-- Enters a worker; its first beat, so it counts for the pulse too. $8: time to live.
+@pulse($8)
 INSERT INTO workers (worker_id, host, pid, version, queues, kinds, slots, started_at, beat_at,
                      expires_at)
 SELECT $1, $2, $3, $4, $5, $6, $7, t.now, t.now, t.now + make_interval(secs => $8)
@@ -17,14 +20,7 @@ FROM t;
 
 -- name: beat
 -- Renews a worker and the shared pulse. $2: time to live. No row: condemned, or gone.
-WITH t AS MATERIALIZED (SELECT clock_timestamp() AS now),
-p AS (
-    UPDATE pulse
-    SET unbroken_since = CASE WHEN t.now - last_beat > make_interval(secs => $2::float8 / 2)
-                              THEN t.now ELSE unbroken_since END,
-        last_beat = greatest(last_beat, t.now)
-    FROM t
-)
+@pulse($2)
 UPDATE workers
 SET beat_at = t.now, expires_at = t.now + make_interval(secs => $2)
 FROM t
