@@ -180,10 +180,9 @@ def test_wrong_times_of_a_rule_are_named(given: dict[str, object], words: str) -
     assert words in told
 
 
-def test_the_rule_of_the_readme_is_one(tmp_path: Path) -> None:
-    (text,) = re.findall(
-        r"```yaml\n(notifications:\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
+def test_the_rule_of_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (ROOT / "app" / "docs" / "notifications.md").read_text()
+    (text,) = re.findall(r"```yaml\n(notifications:\n.*?)```", page, re.DOTALL)
     file = tmp_path / "base.yaml"
     file.write_text(text)
     (rule,) = Notifications.model_validate(read(file).tree["notifications"]).rules

@@ -1,4 +1,4 @@
-"""The README's first minute and its tour of the API, run as they stand."""
+"""The README's first minute and tour of the API, and the calls of the pages, run as they stand."""
 
 import asyncio
 import re
@@ -44,37 +44,53 @@ async def test_every_command_of_the_first_minute_works(
                     assert answer["state"] == "succeeded", answer
 
 
-async def test_every_command_of_the_tour_answers_what_it_says(
-    development: settings.Settings, workplace: Path
+# How the jobs and workflows end that a page waits for, page by page; each is read by itself, after
+# the two functions of the README's tour.
+ENDS = {
+    "README.md": ["succeeded", "dead", "dead", "succeeded"],
+    "app/docs/api.md": ["cancelled", "dead", "dead"],
+    "app/docs/notifications.md": [],
+    "app/docs/security.md": [],
+    "app/docs/workflows.md": ["succeeded"],
+}
+
+
+@pytest.mark.parametrize("page", ENDS)
+async def test_every_command_of_a_page_answers_what_it_says(
+    page: str, development: settings.Settings, workplace: Path
 ) -> None:
-    """One shell for all of it, as a reader has."""
-    tour = "".join(blocks(README[TOUR_AT:]))
-    commands = [
-        line for line in tour.splitlines() if line.startswith(("api /", 'api "')) or "api '" in line
-    ]
-    assert len(commands) >= 20
+    """One shell for all of a page, as a reader has."""
+    functions, *tour = blocks(README[TOUR_AT:])
+    script = "".join(tour if page == "README.md" else blocks((ROOT / page).read_text()))
+    commands = [line for line in script.splitlines() if re.search(r"\bapi '?/", line)]
+    commands = [line for line in commands if not line.endswith("| id)")]  # those print nothing
+    assert commands
     async with running(development) as replica:
-        answers = await shell(tour, replica.url, workplace)
+        answers = await shell(functions + script, replica.url, workplace)
     assert len(answers) == len(commands)
-    for command, answer in zip(commands, answers, strict=True):
+    told = list(zip(commands, answers, strict=True))
+    for command, answer in told:
         refused = REFUSED.search(command)
         if refused is None:
             assert "status" not in answer, (command, answer)
         else:
             promised = (int(refused[1]), f"/problems/{refused[2]}")
             assert (answer["status"], answer["type"]) == promised, (command, answer)
-    told = list(zip(commands, answers, strict=True))
-    listed = next(answer for command, answer in told if "tag=tour" in command)
-    assert len(listed["items"]) == 1
-    ends = [answer["state"] for command, answer in told if "wait=10" in command]
-    assert ends == ["succeeded", "cancelled", "dead", "succeeded", "succeeded", "dead", "dead"]
-    for command, answer in told:
         if "/dead-letters/replay" in command:
             assert answer["matched"] >= 1, command
-        if "/v1/workflows?" in command:
+        if "/v1/workflows?" in command or "/v1/dead-letters?" in command:
             assert answer["items"], command
-    keyed = [answer.get("id") for command, answer in told if "4711}" in command]
-    assert len(set(keyed)) == 1
+        if "tag=tour" in command:
+            assert len(answer["items"]) == 1, command
+    assert [answer["state"] for command, answer in told if "wait=10" in command] == ENDS[page]
+    keyed = [answer["id"] for command, answer in told if "4711}" in command]
+    assert len(set(keyed)) == len(keyed[:1])
+
+
+def test_every_page_with_commands_is_run() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "app" / "docs").glob("*.md")]
+    found = {str(page.relative_to(ROOT)) for page in pages if blocks(page.read_text())}
+    assert found == {*ENDS, "app/docs/operations.md"}  # the last by tests/ship/test_backup.py
 
 
 async def shell(script: str, url: str, place: Path) -> list[dict[str, Any]]:
