@@ -11,6 +11,7 @@ from tests.test_tidy import ROOT
 
 RUNBOOKS = (ROOT / "app/docs/runbooks.md").read_text()
 (API,) = re.findall(r"^`api` below is the README's: `(.*)`\.$", RUNBOOKS, re.MULTILINE)
+assert f"{API}\n" in (ROOT / "README.md").read_text(), "say it as the README does"
 CALLS = re.findall(r"`(api '?/v1/[^`]*)`", RUNBOOKS)
 NOWHERE = {"<delivery>": "0" * 32, "<endpoint>": "0" * 16}  # there are none: not found
 
