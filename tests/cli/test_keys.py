@@ -88,6 +88,7 @@ def test_config_shows_and_checks_public_keys(servers: Servers, directory: Path) 
     public.write_text(signer("RS256").public_pem)
     entries = [{"kid": "mine", "file": str(public)}]
     environ = {**servers.environ, PUBLIC_KEYS: json.dumps(entries)}
+    environ["PENSTOCK_DEV__DIR"] = str(directory)  # whoever runs this may not write to /
     del environ["PENSTOCK_AUTH__JWT_SECRET"]
     assert penstock("config", "check", environ=environ).returncode == 0
     shown = json.loads(penstock("config", "show", "-o", "json", environ=environ).stdout)

@@ -19,10 +19,8 @@ from penstock.domain.effect import (
     Policy,
     Rule,
     Wish,
-    fingerprint,
     of_recovery,
     of_workflow,
-    place_of,
     wait_s,
     wishes_from,
     wishes_json,
@@ -151,15 +149,6 @@ def test_a_workflow_tells_too(state: WorkflowState, count: int) -> None:
     again = of_workflow(replace(workflow, ended_ms=1_795_000_000_001))
     told = {one.dedupe for one in effects}
     assert told.isdisjoint(one.dedupe for one in again), "it ran again, and ended again"
-
-
-def test_failures_that_are_alike_have_one_fingerprint() -> None:
-    here = {"traceback": ["a.py:1 in f", "b.py:12 in g"]}
-    there = {"traceback": ["b.py:99 in g"]}
-    assert place_of(here) == place_of(there) == "b.py g"
-    assert place_of(None) == place_of({"traceback": []}) == ""
-    assert fingerprint("k", "t", "p") == fingerprint("k", "t", "p")
-    assert len({fingerprint("k", "t", p) for p in ("", "p")} | {fingerprint("k2", "t", "p")}) == 3
 
 
 def effect(channel: Channel, tries: int) -> Effect:

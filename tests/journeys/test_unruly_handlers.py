@@ -16,7 +16,7 @@ from tests.support.waiting import eventually
 MODULES = '["penstock.handlers.samples", "tests.support.unruly"]'
 FORKING = (
     *("forks-and-exits", "forks-and-goes-on", "forks-in-a-thread", "forks-in-a-task"),
-    *("works-in-a-fork", "signals-a-fork"),
+    *("works-in-a-fork", "works-in-a-new-process", "signals-a-fork"),
 )
 
 
@@ -89,7 +89,9 @@ async def test_a_copy_of_a_replica_is_no_second_replica(
         daemon = await _result(api, "leaves-a-daemon")
         try:
             assert {one[:2] for one in ran} == {("succeeded", 1)}
-            assert [one[2] for one in ran] == [None, "parent", "parent", None, 7, [-15, 2]] * 3
+            assert [one[2] for one in ran] == (
+                [None, "parent", "parent", None, 7, [7, 7], [-15, 2]] * 3
+            )
             assert (await api.ended(waiting))["attempt"] == 1
             for _ in range(20):
                 await api.submit("echo", 1)

@@ -109,6 +109,11 @@ class Caller:
         found = [(job["state"], job["attempt"]) for job in ended]
         assert found == [("succeeded", 1), ("dead", 1), ("dead", 2)]
 
+    async def knows_dead_letters(self) -> bool:
+        """The earlier code doesn't: so we see that it is what answers."""
+        async with self._session.get(f"{self.url}/v1/dead-letters") as answer:
+            return answer.status != 404
+
     async def submits(self, accepted: list[str]) -> None:
         """Goes on and on."""
         while True:
@@ -131,6 +136,7 @@ async def test_an_upgrade_and_the_way_back_lose_nothing(
     accepted: list[str] = []
     submitting = asyncio.create_task(before.submits(accepted))
     await before.works()
+    assert not await before.knows_dead_letters()
     assert len(await migrate.migrate(old_schema)) >= 2
     await before.works()
 
@@ -139,6 +145,7 @@ async def test_an_upgrade_and_the_way_back_lose_nothing(
         new.start()
         await new.ready()
         after = Caller(session, new.url)
+        assert await after.knows_dead_letters()
         await after.works()
         late = [await after.submit("echo", n, delay_s=2) for n in range(20)]
         assert (await before.ended(await after.submit("echo")))["state"] == "succeeded"

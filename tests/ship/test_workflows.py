@@ -1,5 +1,6 @@
 """The workflows: their shape, what a security linter says of them, pins, rights, time limits."""
 
+import os
 import re
 import subprocess
 import sys
@@ -81,6 +82,28 @@ def test_scripts_are_whole_and_take_nothing_from_outside_by_text(path: Path, nam
             ["bash", "-n"], input=script, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("heading", "notes"),
+    [
+        ("1.2.3 (2026-12-01)", "- ours\n"),
+        ("1.2.3 (unreleased)", None),
+        ("1.2.30 (2026-12-01)", None),
+    ],
+)
+def test_a_release_takes_its_own_section_of_the_changelog(
+    heading: str, notes: str | None, tmp_path: Path
+) -> None:
+    steps = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]["package"]["steps"]
+    (script,) = [step["run"] for step in steps if "changelog" in step.get("name", "")]
+    (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
+    text = f"# Changelog\n\n## {heading}\n- ours\n## 1.2.2 (2026-11-01)\n- older\n"
+    (tmp_path / "CHANGELOG.md").write_text(text)
+    environ = {**os.environ, "GITHUB_REF_NAME": "v1.2.3"}
+    done = subprocess.run(["bash", "-e", "-c", script], env=environ, cwd=tmp_path, check=False)
+    assert (done.returncode == 0) == (notes is not None)
+    assert notes is None or (tmp_path / "notes.md").read_text() == notes
 
 
 def test_every_python_that_we_support_is_tested() -> None:

@@ -1,4 +1,7 @@
-"""A certificate authority that is thrown away with the test, and what speaks TLS by it."""
+"""A certificate authority that is thrown away with the test, and what speaks TLS by it.
+
+Its certificates are as RFC 5280 wants them: Python trusts no others from 3.13 on.
+"""
 
 import asyncio
 import datetime
@@ -15,6 +18,17 @@ from cryptography.x509.oid import NameOID
 
 HOST = "127.0.0.1"
 _HOUR = datetime.timedelta(hours=1)
+_SIGNS = x509.KeyUsage(
+    key_cert_sign=True,
+    crl_sign=True,
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -26,6 +40,9 @@ class Authority:
         self._name = _name(name)
         builder = _builder(self._name, self._name, self._key, _HOUR)
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+        builder = builder.add_extension(_SIGNS, True)
+        self._id = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        builder = builder.add_extension(self._id, False)
         self.ca_file = str(directory / f"{name}.pem")
         Path(self.ca_file).write_bytes(_pem(builder.sign(self._key, hashes.SHA256())))
 
@@ -39,6 +56,8 @@ class Authority:
             other = x509.DNSName(host)
         builder = _builder(_name(name), self._name, key, lasts)
         builder = builder.add_extension(x509.SubjectAlternativeName([other]), False)
+        signed_by = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(self._id)
+        builder = builder.add_extension(signed_by, False)
         path = self._directory / f"{name}.pem"
         path.write_bytes(
             key.private_bytes(

@@ -17,9 +17,9 @@ from penstock.api.door import Limits
 from penstock.api.problems import Problem
 from penstock.api.routes import ROUTES, Table
 
-# Headers of HTTP itself, and those of ours that say nothing about the call.
+# Headers of HTTP itself, of a proxy before us, and those of ours that say nothing about the call.
 _PLAIN = {
-    *("content-type", "content-length", "date", "server", "connection"),
+    *("content-type", "content-length", "date", "server", "connection", "via"),
     *("cache-control", "x-content-type-options", "content-security-policy", "referrer-policy"),
 }
 _TABLE = Table(ROUTES)

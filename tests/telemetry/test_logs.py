@@ -170,7 +170,7 @@ def test_what_python_would_print_by_itself_has_the_same_form(
     )
     assert "ValueError: in a thread" in threads["exception"]
     assert finaliser["event"] == "exception_ignored"
-    assert "__del__" in finaliser["of"]
+    assert "__del__" in f"{finaliser['what']} {finaliser['of']}", "in either, by the Python"
     assert "in a finaliser" in finaliser["exception"]
     assert (warning["module"], warning["level"]) == ("py.warnings", "warning")
     assert "beware" in warning["event"]

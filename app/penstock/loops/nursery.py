@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from penstock.outliving import outlived
 from penstock.settings import environment, without_settings
 from penstock.telemetry.logs import get_logger
 
@@ -142,7 +143,7 @@ class _Line:
         answer: _Answer = asyncio.get_running_loop().create_future()
         socket.send_fds(self._control, [b"+"], [frames, prints])
         self._asked.append(answer)
-        return await asyncio.shield(answer)  # its place among the answers stays
+        return await outlived(answer)  # its place among the answers stays
 
     def close(self) -> None:
         with suppress(ProcessLookupError):

@@ -15,6 +15,7 @@ from typing import Any
 
 from penstock import clock
 from penstock.domain.errors import PenstockError
+from penstock.outliving import outlived
 from penstock.settings import Settings, live
 from penstock.settings.watched import Source, Stamps
 from penstock.telemetry.logs import get_logger
@@ -76,12 +77,6 @@ def _in_time() -> Iterator[None]:
             f"the settings could not be read within {_READ_MAX_S:g} s: their files, or SSM, hang; "
             "they are read again by themselves"
         ) from None
-
-
-def _heed(reading: "asyncio.Task[tuple[Stamps, Settings]]") -> None:
-    """Whoever waited for it may have given up; asyncio would log its failure as forgotten."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 async def _unheard(_reload: Reload) -> None:
@@ -205,8 +200,7 @@ class Reloader:
                 if self._reading is not None:  # what it finds may be old by now
                     await asyncio.wait([self._reading])
                 self._reading = asyncio.create_task(asyncio.to_thread(self._load))
-                self._reading.add_done_callback(_heed)
-                return await asyncio.shield(self._reading)
+                return await outlived(self._reading)
 
     def _load(self) -> tuple[Stamps, Settings]:
         """What a caller asks for is read at once, and again while it changes meanwhile: then it may

@@ -21,8 +21,9 @@ from penstock.clock import ServerClock
 from penstock.commands.change import Places
 from penstock.commands.sequel import Sequel
 from penstock.domain import ids
+from penstock.domain.alike import fingerprint, place_of
 from penstock.domain.attempt import Ending, Failure, Outcome
-from penstock.domain.effect import EndedJob, NewEffect, Policy, fingerprint, place_of, wishes_from
+from penstock.domain.effect import EndedJob, NewEffect, Policy, wishes_from
 from penstock.domain.errors import BadRow, Contended, PenstockError, StoreUnavailable
 from penstock.domain.ids import JobId
 from penstock.domain.job import Due, Started, State

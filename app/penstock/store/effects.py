@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from penstock.domain.alike import fingerprint
 from penstock.domain.effect import (
     Channel,
     Effect,
@@ -18,7 +19,6 @@ from penstock.domain.effect import (
     Policy,
     Rule,
     WaitsFor,
-    fingerprint,
     of_workflow,
     wishes_from,
 )

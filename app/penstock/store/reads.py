@@ -18,6 +18,7 @@ from penstock.domain.view import (
     QueueView,
     WorkerView,
 )
+from penstock.outliving import heed, outlived
 from penstock.store import rows
 from penstock.store.health import Health
 from penstock.store.postgres import Postgres, Record
@@ -156,10 +157,10 @@ class Reads:
         if self._counting is None or now > self._counts_until:
             self._counts_until = float("inf")  # until this count is done, nobody starts another
             self._counting = asyncio.ensure_future(self._count())
-            self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._counting.add_done_callback(heed)
         if self._last is not None and now < self._last_until:
             return self._last
-        return await asyncio.shield(self._counting)
+        return await outlived(self._counting)
 
     async def _count(self) -> _Counts:
         began = clock.monotonic()
