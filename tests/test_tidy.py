@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "telemetry": {"clock"},
     "settings": {"places", "keys", "domain"},
     "egress": {"domain", "telemetry", "clock"},
-    "store": {"domain", "telemetry", "clock", "chaos", "places"},
+    "store": {"domain", "telemetry", "clock", "chaos", "places", "outliving"},
     "queue": {"domain", "telemetry", "clock", "chaos"},
     "handlers": {"egress", "domain", "telemetry", "clock"},
     "outlets": {"egress", "domain", "telemetry", "clock", "settings"},

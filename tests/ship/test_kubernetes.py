@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 import kubernetes_validate
 import pytest
+import yaml
 from prometheus_client.metrics_core import Metric
 
 from penstock.api import shapes
@@ -18,7 +19,7 @@ from penstock.settings.sections import Autoscale
 from penstock.settings.worker import Worker
 from penstock.telemetry.metrics import Metrics
 from tests.ship.policy import faults
-from tests.ship.reading import DOCKERFILE, Doc, pod_specs, render, settings_of
+from tests.ship.reading import DOCKERFILE, MANIFESTS, Doc, pod_specs, render, settings_of
 
 OVERLAYS = ("minikube", "k3s", "production")
 # Kinds of operators, whose schemas kubernetes-validate doesn't have.
@@ -181,6 +182,17 @@ def test_in_production_servers_cannot_change_the_schema(rendered: Rendered) -> N
     assert _container(job)["args"] == ["migrate", "--grant-to", "penstock"]
     assert _sources(job, "secret") == ["penstock-owner"]
     assert _sources(one(docs, "Deployment"), "secret") == ["penstock"]
+
+
+def test_who_deploys_may_apply_all_of_it_and_read_no_secret(rendered: Rendered) -> None:
+    docs = list(yaml.safe_load_all((MANIFESTS / "deployer.yaml").read_text()))
+    rules = one(docs, "Role", "deployer")["rules"]
+    may = {name for rule in rules if "patch" in rule["verbs"] for name in rule["resources"]}
+    for doc in rendered("production"):
+        kind = re.sub("y$", "ie", doc["kind"].lower())
+        assert may & {f"{kind}s", f"{kind}es"}, f"deployer may not apply a {doc['kind']}"
+    everything = {name for rule in rules for name in rule["resources"]}
+    assert not {"secrets", "roles", "rolebindings", "*"} & everything
 
 
 def test_alerts_ask_for_metrics_that_there_are(rendered: Rendered) -> None:
