@@ -87,7 +87,7 @@ def test_scripts_are_whole_and_take_nothing_from_outside_by_text(path: Path, nam
 @pytest.mark.parametrize(
     ("heading", "notes"),
     [
-        ("1.2.3 (2026-12-01)", "- ours\n"),
+        ("1.2.3 (2026-12-01)", "- [ours](https://github.com/us/ours/blob/v1.2.3/app/docs/a.md)\n"),
         ("1.2.3 (unreleased)", None),
         ("1.2.30 (2026-12-01)", None),
     ],
@@ -98,9 +98,9 @@ def test_a_release_takes_its_own_section_of_the_changelog(
     steps = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]["package"]["steps"]
     (script,) = [step["run"] for step in steps if "changelog" in step.get("name", "")]
     (tmp_path / "pyproject.toml").write_text('version = "1.2.3"\n')
-    text = f"# Changelog\n\n## {heading}\n- ours\n## 1.2.2 (2026-11-01)\n- older\n"
+    text = f"# Changelog\n\n## {heading}\n- [ours](app/docs/a.md)\n## 1.2.2 (2026-11-01)\n- older\n"
     (tmp_path / "CHANGELOG.md").write_text(text)
-    environ = {**os.environ, "GITHUB_REF_NAME": "v1.2.3"}
+    environ = {**os.environ, "GITHUB_REF_NAME": "v1.2.3", "GITHUB_REPOSITORY": "us/ours"}
     done = subprocess.run(["bash", "-e", "-c", script], env=environ, cwd=tmp_path, check=False)
     assert (done.returncode == 0) == (notes is not None)
     assert notes is None or (tmp_path / "notes.md").read_text() == notes
