@@ -26,6 +26,7 @@ RULES_BEYOND_A_SCHEMA = {
     "has a name with a NUL in it": "the same of a name",
     "is an integer beyond ±2^53": "a number anywhere in any JSON",
     "has an integer beyond ±2^53": "the same, where it is no double either",
+    "no rule of that name is configured (notifications.rules)": "a name of something else",
 }
 
 # The same where the detail names something: how it goes, and why.
