@@ -201,10 +201,13 @@ async def test_no_time_left_means_no_call_and_not_no_limit(http: Egress, timeout
         b"HTTP/1.1 999999 OK\r\n\r\n",
     ],
 )
-async def test_a_broken_answer_is_a_failure_for_now(http: Egress, reply: bytes) -> None:
+async def test_a_broken_answer_is_a_failure_for_now_that_tells_no_url(
+    http: Egress, reply: bytes
+) -> None:
     async with canary(reply) as broken:
-        with pytest.raises(EgressError):
-            await http.request("GET", f"http://127.0.0.1:{broken.port}/", timeout_s=5)
+        with pytest.raises(EgressError) as failed:
+            await http.request("GET", f"http://127.0.0.1:{broken.port}/?t=sesame", timeout_s=5)
+    assert "sesame" not in str(failed.value)
 
 
 async def test_a_closed_port_and_an_unknown_name_are_failures_for_now(

@@ -14,6 +14,7 @@ from typing import Self
 from aiohttp import (
     ClientError,
     ClientResponse,
+    ClientResponseError,
     ClientSession,
     ClientSSLError,
     ClientTimeout,
@@ -216,4 +217,6 @@ def _told(exc: Exception, timeout_s: float) -> EgressRefused | EgressError:
         cause = cause.__cause__
     if isinstance(exc, TimeoutError):
         return EgressError(f"no answer in time ({str(exc) or f'{timeout_s:.3g} s'})")
-    return EgressError(f"no answer: {str(exc) or type(exc).__name__}"[:500])
+    # An answer that is no HTTP names the whole URL, which may be a secret of its receiver's.
+    text = exc.message if isinstance(exc, ClientResponseError) else str(exc)
+    return EgressError(f"no answer: {text or type(exc).__name__}"[:500])

@@ -5,7 +5,6 @@ from penstock.telemetry.families import Maker
 BATCHES = ("submit", "start", "settle")
 ROLES = ("api", "scheduler", "worker", "relay")
 ELECTED = ("audit", "reconcile")
-POOLS = ("engine", "read")
 LANES = ("async", "threads")
 
 _ROWS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)
